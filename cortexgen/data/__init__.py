@@ -1,0 +1,1 @@
+"""Cohorts, the template, and what feeds the networks."""

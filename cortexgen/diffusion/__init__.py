@@ -1,0 +1,23 @@
+"""Gaussian diffusion: a schedule (t to log-SNR), a parameterization (what the network predicts), a sampler.
+
+The process is variance preserving: `z_t = alpha_t x + sigma_t eps` with `alpha² = sigmoid(lambda)`,
+`sigma² = sigmoid(-lambda)` and `lambda` the log-SNR (Kingma et al., NeurIPS 2021).
+"""
+
+from cortexgen.diffusion.parameterization import Prediction, to_eps, to_x0, training_target
+from cortexgen.diffusion.sampler import SamplerName, sample_field, sampling_log_snr
+from cortexgen.diffusion.schedule import CosineSchedule, LinearBetaSchedule, alpha_sigma, diffuse
+
+__all__ = [
+    "CosineSchedule",
+    "LinearBetaSchedule",
+    "Prediction",
+    "SamplerName",
+    "alpha_sigma",
+    "diffuse",
+    "sample_field",
+    "sampling_log_snr",
+    "to_eps",
+    "to_x0",
+    "training_target",
+]

@@ -1,0 +1,18 @@
+"""Files: NIfTI images, ITK displacement fields, BIDS derivatives. Millimetres, RAS and LPS live here only."""
+
+from cortexgen.io.atomic import atomic, write_json, write_text
+from cortexgen.io.grid import Grid
+from cortexgen.io.itk import read_field, write_field
+from cortexgen.io.nifti import read_grid, read_volume, write_volume
+
+__all__ = [
+    "Grid",
+    "atomic",
+    "read_field",
+    "read_grid",
+    "read_volume",
+    "write_field",
+    "write_json",
+    "write_text",
+    "write_volume",
+]

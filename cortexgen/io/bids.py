@@ -1,0 +1,112 @@
+"""Names and side files of BIDS derivatives."""
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cortexgen.errors import UserError
+from cortexgen.io.atomic import write_json, write_text
+
+Row = dict[str, Any]
+MISSING = "n/a"
+# What BIDS 1.9 has no name for.
+IGNORED = ["**/*_xfm.*", "**/*_field.*", "**/*_map.*", "**/*_metrics.json", "*.html", "metrics.json", "manifest.json",
+           "registration.tsv", "registration.json", "tpl-*/", "truth/"]
+
+
+def anat(root: Path, scan: str) -> Path:
+    """The anat folder of a scan "sub-01" or "sub-01_ses-1"."""
+    return Path(root, *scan.split("_"), "anat")
+
+
+def transform(root: Path, scan: str, origin: str, target: str) -> Path:
+    """The displacement field that warps an image of `origin` onto `target`."""
+    return anat(root, scan) / f"{scan}_from-{origin}_to-{target}_mode-image_xfm.nii.gz"
+
+
+def derivative(root: Path, scan: str, suffix: str, **entities: str) -> Path:
+    """`sub-01_space-X_desc-Y_suffix.nii.gz` in the scan's anat folder, entities in the order given."""
+    parts = [scan, *(f"{key}-{value}" for key, value in entities.items()), suffix]
+    return anat(root, scan) / ("_".join(parts) + ".nii.gz")
+
+
+def sidecar(path: Path) -> Path:
+    """The JSON file beside an image."""
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def describe_dataset(root: Path, name: str, generated_by: Mapping[str, Any]) -> None:
+    """Write `dataset_description.json` and `.bidsignore`."""
+    write_json(
+        Path(root, "dataset_description.json"),
+        {
+            "Name": name,
+            "BIDSVersion": "1.9.0",
+            "DatasetType": "derivative",
+            "GeneratedBy": [{"Name": "cortexgen", "Version": version("cortexgen"), **generated_by}],
+        },
+    )
+    write_text(Path(root, ".bidsignore"), "\n".join(IGNORED) + "\n")
+
+
+def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as a tab-separated table atomically; columns in order of appearance, missing values as n/a."""
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        values = (row.get(key) for key in columns)
+        writer.writerow([MISSING if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in values])
+    write_text(path, text.getvalue())
+
+
+def _value(text: str | None) -> str | float | None:
+    if text is None or text.strip() in ("", MISSING, "NA", "nan"):
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def read_tsv(path: Path) -> list[Row]:
+    """Rows of a tab-separated table, numbers as float, n/a as None.
+
+    Raises:
+        UserError: if the file is missing or empty.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = [{k: v if k == "participant_id" else _value(v) for k, v in row.items() if k} for row in csv.DictReader(file, delimiter="\t")]
+    if not rows:
+        raise UserError(f"{path}: the table has no rows")
+    return rows
+
+
+def check_output(root: Path) -> None:
+    """Make an output folder.
+
+    Raises:
+        UserError: if it cannot be made or written to.
+    """
+    root = Path(root)
+    probe = root / f".tmp-{os.getpid()}-probe"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{root}: cannot write there ({error.strerror or error})") from error

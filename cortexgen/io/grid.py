@@ -1,0 +1,106 @@
+"""Where the voxels of a volume lie."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import aff2axcodes
+
+from cortexgen.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A grid in memory: axes (D, H, W) run to Superior, Anterior, Right.
+
+    Attributes:
+        shape: number of voxels along D, H, W.
+        affine: 4x4, voxel index (D, H, W) to world millimetres (RAS).
+        codes: orientation of the file that the grid came from, and is written in.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    codes: str = "RAS"
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance of neighbouring voxels along D, H, W in millimetres."""
+        d, h, w = voxel_sizes(self.affine)
+        return float(d), float(h), float(w)
+
+    @property
+    def voxel_volume(self) -> float:
+        """In cubic millimetres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
+    def torch_affine(self) -> torch.Tensor:
+        """The affine as float64 tensor `[4, 4]`."""
+        return torch.from_numpy(np.asarray(self.affine, dtype=np.float64))
+
+    def __str__(self) -> str:
+        spacing = " x ".join(f"{s:g}" for s in np.round(self.spacing, 4))
+        origin = ", ".join(f"{o:g}" for o in np.round(self.affine[:3, 3], 3))
+        size = " x ".join(map(str, self.shape))
+        return f"{size} voxels (D x H x W) of {spacing} mm, first voxel at ({origin})"
+
+    def matches(self, other: "Grid", tolerance: float = 1e-2) -> bool:
+        """Same shape, and corners at the same place to `tolerance` millimetres."""
+        if tuple(self.shape) != tuple(other.shape):
+            return False
+        corners = np.array(np.meshgrid(*[[0, n - 1] for n in self.shape], indexing="ij")).reshape(3, -1)
+        moved = (self.affine - other.affine) @ np.vstack([corners, np.ones(8)])
+        return bool(np.abs(moved).max() < tolerance)
+
+    def coarse(self, factor: int) -> "Grid":
+        """The grid of every `factor`-th voxel, the first included."""
+        d, h, w = (-(-n // factor) for n in self.shape)
+        return Grid((d, h, w), self.affine @ np.diag([factor] * 3 + [1.0]), self.codes)
+
+    def at_spacing(self, spacing: float) -> "Grid":
+        """An isotropic grid over the same box: same centre, axes and orientation, sides rounded up to whole voxels."""
+        steps = np.array(self.spacing) / spacing
+        shape = [int(np.ceil(np.round((n - 1) * s, 3))) + 1 for n, s in zip(self.shape, steps, strict=True)]
+        affine = self.affine @ np.diag([*(1 / steps), 1.0])
+        centre = self.affine @ np.array([*((np.array(self.shape) - 1) / 2), 1.0])
+        affine[:3, 3] = (centre - affine @ np.array([*((np.array(shape) - 1) / 2), 0.0]))[:3]
+        return Grid((shape[0], shape[1], shape[2]), affine, self.codes)
+
+    def window(self, shape: Sequence[int]) -> "Grid":
+        """The central part of `shape`, beyond the grid where it is smaller."""
+        start = [(n - m) // 2 for n, m in zip(self.shape, shape, strict=True)]
+        affine = self.affine.copy()
+        affine[:3, 3] = (self.affine @ np.array([*start, 1.0]))[:3]
+        d, h, w = shape
+        return Grid((d, h, w), affine, self.codes)
+
+    def is_symmetric(self, tolerance: float = 1e-2) -> bool:
+        """Whether reflecting world x about 0 maps voxels to voxels, by reversing the W axis."""
+        flip = np.diag([1.0, 1, -1, 1])
+        flip[2, 3] = self.shape[2] - 1
+        mirrored = Grid(self.shape, np.diag([-1.0, 1, 1, 1]) @ self.affine @ flip)
+        return self.matches(mirrored, tolerance)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain types, for JSON and checkpoints."""
+        return {"shape": list(self.shape), "affine": self.affine.tolist(), "codes": self.codes}
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "Grid":
+        """The inverse of `to_dict`."""
+        d, h, w = content["shape"]
+        return cls((d, h, w), np.asarray(content["affine"], dtype=np.float64), content["codes"])
+
+
+def check_affine(affine: np.ndarray, path: object) -> str:
+    """The file's orientation codes.
+
+    Raises:
+        UserError: if the affine has a zero or non-finite axis.
+    """
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise UserError(f"{path}: its header has no valid affine")
+    return "".join(aff2axcodes(affine))

@@ -1,0 +1,52 @@
+"""Fields as ITK reads them: float32 `(X, Y, Z, 1, 3)`, intent "vector", LPS millimetres.
+
+A displacement written on the fixed image's grid is what `antsApplyTransforms -t` and SimpleITK's
+DisplacementFieldTransform take: a fixed point in, the moving point out, like the pull-back in memory. A velocity has the
+same layout.
+"""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from torch import Tensor
+
+from cortexgen.errors import UserError
+from cortexgen.io.atomic import atomic
+from cortexgen.io.grid import Grid
+from cortexgen.io.nifti import open_image, to_file, to_memory, voxels
+
+LPS = np.diag([-1.0, -1.0, 1.0])
+
+
+def write_field(path: Path, field: Tensor, grid: Grid) -> None:
+    """Write a displacement or velocity `[3, D, H, W]`, in voxels of `grid`, atomically."""
+    turn = LPS @ grid.affine[:3, :3]
+    vectors = np.einsum("ij,jdhw->dhwi", turn, field.detach().cpu().double().numpy())
+    array, affine = to_file(vectors, grid)
+    image = nib.Nifti1Image(np.ascontiguousarray(array[:, :, :, None, :], dtype=np.float32), affine)
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    with atomic(path) as temporary:
+        nib.save(image, temporary)
+
+
+def read_field(path: Path) -> tuple[Tensor, Grid]:
+    """Read an ITK displacement or velocity, ours or that of ANTs.
+
+    Returns:
+        `[3, D, H, W]` in voxels of its grid, float32, and the grid.
+
+    Raises:
+        UserError: if the file is missing, damaged, or not a 3D vector field.
+    """
+    image = open_image(path)
+    if len(image.shape) != 5 or image.shape[3:] != (1, 3):
+        shape = " x ".join(map(str, image.shape))
+        raise UserError(f"{path}: expected a displacement field of shape X x Y x Z x 1 x 3, found {shape}")
+    array, grid = to_memory(voxels(image, path)[:, :, :, 0, :].astype(np.float64), image.affine, path)
+    if not np.isfinite(array).all():
+        raise UserError(f"{path}: the field holds NaN or infinite values")
+    turn = np.linalg.inv(grid.affine[:3, :3]) @ LPS
+    return torch.from_numpy(np.einsum("ij,dhwj->idhw", turn, array).astype(np.float32)), grid

@@ -1,0 +1,7 @@
+"""The networks, in PyTorch and einops alone. All take any D x H x W: they pad inside and crop back."""
+
+from cortexgen.nets.denoising_unet import DenoisingUNet
+from cortexgen.nets.field_unet import FieldUNet
+from cortexgen.nets.velocity_head import VelocityHead
+
+__all__ = ["DenoisingUNet", "FieldUNet", "VelocityHead"]

@@ -1,0 +1,84 @@
+"""G: DiffuseMorph's denoising network."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cortexgen.nets.blocks import LinearAttention, groups_for, pad_to_multiple, sinusoidal
+
+
+class _ResBlock(nn.Module):
+    """Two 3x3x3 convolutions with the time embedding added between them, and a skip."""
+
+    def __init__(self, channels_in: int, channels_out: int, embedding: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            nn.GroupNorm(groups_for(channels_in, 4), channels_in), nn.SiLU(), nn.Conv3d(channels_in, channels_out, 3, padding=1)
+        )
+        self.time = nn.Linear(embedding, channels_out)
+        self.second = nn.Sequential(
+            nn.GroupNorm(groups_for(channels_out, 4), channels_out), nn.SiLU(), nn.Conv3d(channels_out, channels_out, 3, padding=1)
+        )
+        self.skip = nn.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.first(x) + self.time(embedding)[:, :, None, None, None]
+        return self.skip(x) + self.second(h)
+
+
+class DenoisingUNet(nn.Module):
+    """Predicts the noise in x_t from (moving, fixed, x_t) and the step t.
+
+    A U-Net of 3x3x3 convolutions with a time embedding and one linear attention in its middle (Kim et al.,
+    "DiffuseMorph", ECCV 2022; Saharia et al., "SR3").
+
+    Arguments:
+        channels_in: number of input images.
+        width: channels of the finest level.
+        multipliers: of `width`, a level each; every level but the last is halved in size.
+    """
+
+    def __init__(self, channels_in: int = 3, width: int = 8, multipliers: Sequence[int] = (1, 2, 4, 4)) -> None:
+        super().__init__()
+        widths = [width * m for m in multipliers]
+        embedding = 4 * width
+        self.width = width
+        self.multiple = 2 ** (len(widths) - 1)
+        self.time = nn.Sequential(nn.Linear(4 * width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.inlet = nn.Conv3d(channels_in, widths[0], 3, padding=1)
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        previous = widths[0]
+        for i, w in enumerate(widths):
+            self.down.append(_ResBlock(previous, w, embedding))
+            self.shrink.append(nn.Conv3d(w, w, 3, stride=2, padding=1) if i + 1 < len(widths) else nn.Identity())
+            previous = w
+        self.middle = _ResBlock(previous, previous, embedding)
+        self.attention_norm = nn.GroupNorm(groups_for(previous, 4), previous)
+        self.attention = LinearAttention(previous)
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        for i, w in reversed(list(enumerate(widths))):
+            self.up.append(_ResBlock(previous + w, w, embedding))
+            grow = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv3d(w, w, 3, padding=1)) if i else nn.Identity()
+            self.grow.append(grow)
+            previous = w
+        self.outlet = nn.Sequential(
+            nn.GroupNorm(groups_for(previous, 4), previous), nn.SiLU(), nn.Conv3d(previous, 1, 3, padding=1)
+        )
+
+    def forward(self, images: Tensor, t: Tensor) -> Tensor:
+        """`images` `[B, channels_in, D, H, W]` in [-1, 1], steps `t` `[B]`; returns eps `[B, 1, D, H, W]`."""
+        d, h, w = images.shape[2:]
+        x = self.inlet(pad_to_multiple(images, [self.multiple] * 3, "replicate"))
+        e = self.time(sinusoidal(t, 4 * self.width))
+        skips = []
+        for block, shrink in zip(self.down, self.shrink, strict=True):
+            x = block(x, e)
+            skips.append(x)
+            x = shrink(x)
+        x = self.middle(x, e)
+        tokens = self.attention_norm(x).flatten(2).transpose(1, 2)
+        x = x + self.attention(tokens).transpose(1, 2).reshape_as(x)
+        for block, grow in zip(self.up, self.grow, strict=True):
+            x = grow(block(torch.cat([x, skips.pop()], dim=1), e))
+        return self.outlet(x)[:, :, :d, :h, :w]

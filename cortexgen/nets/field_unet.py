@@ -1,0 +1,187 @@
+"""The denoiser of fields: a video-diffusion U-Net, depth standing for time."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from cortexgen.nets.blocks import Attention, LinearAttention, groups_for, pad_to_multiple, sinusoidal
+
+SpatialAttention = Literal["full", "linear", "none"]
+
+
+def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv3d:
+    """A convolution inside slices, 1x3x3."""
+    return nn.Conv3d(channels_in, channels_out, (1, 3, 3), (1, stride, stride), (0, 1, 1))
+
+
+class _ResBlock(nn.Module):
+    """Two 1x3x3 convolutions; the condition scales and shifts what lies between them."""
+
+    def __init__(self, channels_in: int, channels_out: int, condition: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_in = nn.GroupNorm(groups_for(channels_in), channels_in)
+        self.conv_in = _conv(channels_in, channels_out)
+        self.condition = nn.Linear(condition, 2 * channels_out)
+        self.norm_out = nn.GroupNorm(groups_for(channels_out), channels_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = _conv(channels_out, channels_out)
+        self.skip = nn.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.condition(self.act(condition))[:, :, None, None, None].chunk(2, dim=1)
+        h = self.conv_in(self.act(self.norm_in(x)))
+        h = self.norm_out(h) * (1 + scale) + shift
+        return self.skip(x) + self.conv_out(self.dropout(self.act(h)))
+
+
+class _DepthAttention(nn.Module):
+    """Softmax attention along depth at each in-plane position, with a learned bias for each distance."""
+
+    def __init__(self, channels: int, heads: int, head_size: int, reach: int = 128) -> None:
+        super().__init__()
+        self.reach = reach
+        self.norm = nn.LayerNorm(channels)
+        self.attention = Attention(channels, heads, head_size)
+        self.bias = nn.Parameter(torch.zeros(heads, 2 * reach + 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, d, h, w = x.shape
+        tokens = rearrange(x, "b c d h w -> (b h w) d c")
+        position = torch.arange(d, device=x.device)
+        distance = (position[None] - position[:, None]).clamp(-self.reach, self.reach) + self.reach
+        out = self.attention(self.norm(tokens), self.bias[:, distance])
+        return x + rearrange(out, "(b h w) d c -> b c d h w", b=b, h=h, w=w)
+
+
+class _InPlaneAttention(nn.Module):
+    """Attention inside each slice, softmax ("full") or linear."""
+
+    def __init__(self, channels: int, heads: int, head_size: int, kind: SpatialAttention) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.attention = (Attention if kind == "full" else LinearAttention)(channels, heads, head_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, d, h, w = x.shape
+        out = self.attention(self.norm(rearrange(x, "b c d h w -> (b d) (h w) c")))
+        return x + rearrange(out, "(b d) (h w) c -> b c d h w", b=b, d=d, h=h, w=w)
+
+
+class _Level(nn.Module):
+    """Residual blocks, then attention in the plane, then attention along depth."""
+
+    def __init__(
+        self, widths: Sequence[int], condition: int, dropout: float, heads: int, head_size: int, kind: SpatialAttention
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            _ResBlock(a, b, condition, dropout) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        last = widths[-1]
+        self.in_plane = nn.Identity() if kind == "none" else _InPlaneAttention(last, heads, head_size, kind)
+        self.depth = _DepthAttention(last, heads, head_size)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, condition)
+        return self.depth(self.in_plane(x))
+
+
+class FieldUNet(nn.Module):
+    """Denoises fields: inputs z_t, a covariate vector c and the log-SNR lambda_t.
+
+    Every convolution is 1x3x3; attention in the plane is followed by attention along depth; only H and W are halved
+    and doubled (Ho et al., "Video Diffusion Models", 2022, with depth for time). Fields of a template are not
+    stationary, so each voxel's place in the grid is an input too.
+
+    Arguments:
+        channels: of the field.
+        width: channels of the finest level.
+        multipliers: of `width`, a level each.
+        blocks: residual blocks a level.
+        spatial_attention: kind for each level, finest first; "linear" where slices exceed about 16 x 16.
+        covariates: size of the covariate vector, 0 for none.
+        heads, head_size: of the attention.
+        dropout: inside the residual blocks.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 32,
+        multipliers: Sequence[int] = (1, 2, 4),
+        blocks: int = 1,
+        spatial_attention: Sequence[SpatialAttention] = ("none", "linear", "full"),
+        covariates: int = 0,
+        heads: int = 4,
+        head_size: int = 16,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(spatial_attention) != len(multipliers):
+            raise ValueError(f"{len(multipliers)} levels need as many kinds of attention, got {list(spatial_attention)}")
+        widths = [width * m for m in multipliers]
+        condition = 4 * width
+        self.multiple = 2 ** (len(widths) - 1)
+        self.width = width
+        self.log_snr = nn.Sequential(nn.Linear(condition, condition), nn.SiLU(), nn.Linear(condition, condition))
+        self.covariates = (
+            nn.Sequential(nn.Linear(covariates, condition), nn.SiLU(), nn.Linear(condition, condition))
+            if covariates
+            else None
+        )
+        # z, and the three coordinates with their first two sines and cosines
+        self.inlet = _conv(channels + 15, widths[0])
+        self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
+        common = {"condition": condition, "dropout": dropout, "heads": heads, "head_size": head_size}
+        previous = widths[0]
+        for i, (w, kind) in enumerate(zip(widths, spatial_attention, strict=True)):
+            self.down.append(_Level([previous, *[w] * blocks], kind=kind, **common))
+            self.shrink.append(_conv(w, w, stride=2) if i + 1 < len(widths) else nn.Identity())
+            previous = w
+        for i, (w, kind) in reversed(list(enumerate(zip(widths, spatial_attention, strict=True)))):
+            self.up.append(_Level([previous + w, *[w] * blocks], kind=kind, **common))
+            grow = nn.Sequential(nn.Upsample(scale_factor=(1, 2, 2)), _conv(w, w)) if i else nn.Identity()
+            self.grow.append(grow)
+            previous = w
+        self.outlet = nn.Sequential(nn.GroupNorm(groups_for(previous), previous), nn.SiLU(), _conv(previous, channels))
+        nn.init.zeros_(self.outlet[-1].weight)
+        nn.init.zeros_(self.outlet[-1].bias)
+
+    def forward(self, z: Tensor, log_snr: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Denoise.
+
+        Arguments:
+            z: `[B, channels, D, H, W]`.
+            log_snr: `[B]`.
+            covariates: `[B, covariates]`, if the network was made for some.
+
+        Returns:
+            `[B, channels, D, H, W]`, float32.
+        """
+        d, h, w = z.shape[2:]
+        x = torch.cat([z, _coordinates(z)], dim=1)
+        x = self.inlet(pad_to_multiple(x, (1, self.multiple, self.multiple), "replicate"))
+        condition = self.log_snr(sinusoidal(log_snr, 4 * self.width, fastest=2.0, slowest=0.02))
+        if self.covariates is not None and covariates is not None:
+            condition = condition + self.covariates(covariates)
+        skips = []
+        for level, shrink in zip(self.down, self.shrink, strict=True):
+            x = level(x, condition)
+            skips.append(x)
+            x = shrink(x)
+        for level, grow in zip(self.up, self.grow, strict=True):
+            x = grow(level(torch.cat([x, skips.pop()], dim=1), condition))
+        return self.outlet(x)[:, :, :d, :h, :w].float()
+
+
+def _coordinates(z: Tensor) -> Tensor:
+    """Each voxel's place along the axes in [-1, 1], with sines and cosines of pi and 2 pi times it, `[B, 15, D, H, W]`."""
+    axes = [torch.linspace(-1, 1, n, device=z.device) for n in z.shape[2:]]
+    place = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    waves = [f(k * torch.pi * place) for k in (1, 2) for f in (torch.sin, torch.cos)]
+    return torch.cat([place, *waves]).to(z.dtype).unsqueeze(0).expand(z.shape[0], -1, -1, -1, -1)

@@ -1,0 +1,74 @@
+"""M: the VoxelMorph network that turns images and a code into a velocity."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cortexgen.nets.blocks import pad_to_multiple
+from cortexgen.spatial.resample import coarse_shape
+
+
+def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv3d(channels_in, channels_out, 3, stride, padding=1), nn.LeakyReLU(0.2))
+
+
+class VelocityHead(nn.Module):
+    """A U-Net whose output lives on the grid of every `field_downsample`-th voxel.
+
+    (Balakrishnan et al., "VoxelMorph", TMI 2019.) Its last convolution starts near zero (std 1e-5), so that training
+    starts at the identity.
+
+    Arguments:
+        channels_in: the moving image and what else it is given.
+        encoder: channels of the levels, each half the size of the one before, from half size on.
+        decoder: channels on the way up, the first at the size of the last but one encoder level.
+        refine: channels of the convolutions at the output's size.
+        field_downsample: 1, 2 or 4.
+    """
+
+    def __init__(
+        self,
+        channels_in: int = 2,
+        encoder: Sequence[int] = (16, 32, 32, 32),
+        decoder: Sequence[int] = (32, 32, 32, 32),
+        refine: Sequence[int] = (16, 16),
+        field_downsample: int = 2,
+    ) -> None:
+        super().__init__()
+        ups = len(encoder) - field_downsample.bit_length() + 1
+        if field_downsample not in (1, 2, 4) or ups < 1 or len(decoder) < ups:
+            raise ValueError(f"field_downsample must be 1, 2 or 4 with levels to spare, got {field_downsample}")
+        self.multiple = 2 ** len(encoder)
+        self.field_downsample = field_downsample
+        sizes = [channels_in, *encoder]
+        self.encoder = nn.ModuleList(_conv(a, b, 2) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.upsample = nn.Upsample(scale_factor=2)
+        self.decoder = nn.ModuleList()
+        previous = encoder[-1]
+        for level in range(ups):
+            skip = sizes[-2 - level]
+            self.decoder.append(_conv(previous + skip, decoder[level]))
+            previous = decoder[level]
+        refinement = []
+        for width in refine:
+            refinement.append(_conv(previous, width))
+            previous = width
+        self.refine = nn.Sequential(*refinement)
+        self.flow = nn.Conv3d(previous, 3, 3, padding=1)
+        nn.init.normal_(self.flow.weight, std=1e-5)
+        nn.init.zeros_(self.flow.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """`images` `[B, channels_in, D, H, W]`; returns v `[B, 3, *coarse_shape]` in voxels of the coarse grid."""
+        d, h, w = coarse_shape(images.shape[2:], self.field_downsample)
+        x = pad_to_multiple(images, [self.multiple] * 3, "replicate")
+        skips = []
+        for block in self.encoder:
+            skips.append(x)
+            x = block(x)
+        for block in self.decoder:
+            x = block(torch.cat([self.upsample(x), skips.pop()], dim=1))
+        # The last layer is float32: a velocity is added to itself 2^7 times.
+        with torch.autocast(images.device.type, enabled=False):
+            return self.flow(self.refine(x.float()))[:, :, :d, :h, :w]

@@ -1,0 +1,35 @@
+"""Deformations of volumes, in PyTorch alone.
+
+A displacement or velocity is `[B, 3, D, H, W]`, float32, in voxels of its own grid, channels in axis order
+(D, H, W), read as a pull-back: `warped(p) = moving(p + u(p))`.
+"""
+
+from cortexgen.spatial.compose import compose, invert
+from cortexgen.spatial.integrate import integrate
+from cortexgen.spatial.jacobian import (
+    folded,
+    jacobian_determinant,
+    log_jacobian,
+    stencil_determinants,
+)
+from cortexgen.spatial.resample import antialias, coarse_shape, from_coarse, resample, resample_field
+from cortexgen.spatial.warp import identity, sample, warp, warp_labels
+
+__all__ = [
+    "antialias",
+    "coarse_shape",
+    "compose",
+    "folded",
+    "from_coarse",
+    "identity",
+    "integrate",
+    "invert",
+    "jacobian_determinant",
+    "log_jacobian",
+    "resample",
+    "resample_field",
+    "sample",
+    "stencil_determinants",
+    "warp",
+    "warp_labels",
+]

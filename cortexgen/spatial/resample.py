@@ -1,0 +1,124 @@
+"""Volumes and fields between grids. An affine maps voxel indices, in axis order, to world millimetres."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cortexgen.spatial.warp import Interpolation, Padding, identity, sample
+
+
+def _positions(shape: Sequence[int], affine: Tensor, affine_to: Tensor) -> Tensor:
+    """Voxel positions, in the grid of `affine`, of the voxels of a grid of `shape` and `affine_to`."""
+    between = (torch.linalg.inv(affine.double()) @ affine_to.double()).float()
+    grid = identity(shape, between.device)
+    return torch.einsum("ij,bjdhw->bidhw", between[:3, :3], grid) + between[:3, 3].view(1, 3, 1, 1, 1)
+
+
+def _along(volume: Tensor, axis: int, matrix: Tensor) -> Tensor:
+    """Multiply axis 0, 1 or 2 of the space of `[B, C, D, H, W]` by a matrix `[m, n]`."""
+    return (matrix @ volume.movedim(2 + axis, -2)).movedim(-2, 2 + axis) if axis < 2 else volume @ matrix.T
+
+
+def _smoothing(n: int, factor: float, device: torch.device) -> Tensor:
+    """The triangle of half-width `factor` voxels as a matrix `[n, n]`, borders repeated."""
+    reach = math.ceil(factor) - 1
+    offsets = torch.arange(-reach, reach + 1, device=device)
+    weights = 1 - offsets.abs() / factor
+    columns = (torch.arange(n, device=device)[:, None] + offsets).clamp(0, n - 1)
+    matrix = torch.zeros(n, n, device=device)
+    return matrix.scatter_add_(1, columns, (weights / weights.sum()).expand(n, -1))
+
+
+def _interpolation(positions: Tensor, n: int, padding: Padding) -> Tensor:
+    """Linear interpolation at `positions` `[m]` of n samples, as a matrix `[m, n]`."""
+    if padding == "border":
+        positions = positions.clamp(0, n - 1)
+    distance = (positions[:, None] - torch.arange(n, device=positions.device)).abs()
+    return (1 - distance).clamp(min=0)
+
+
+def antialias(volume: Tensor, factors: Sequence[float]) -> Tensor:
+    """Smooth each axis by the triangle of half-width `factor` voxels, for sampling every `factor`-th one.
+
+    A factor of 2 is the filter [1 2 1] / 4; factors up to 1 leave the axis as it is. Borders are repeated.
+    """
+    volume = volume.float()
+    for axis, factor in enumerate(factors):
+        if factor > 1 + 1e-6:
+            volume = _along(volume, axis, _smoothing(volume.shape[2 + axis], factor, volume.device))
+    return volume
+
+
+def resample(
+    volume: Tensor,
+    affine: Tensor,
+    shape: Sequence[int],
+    affine_to: Tensor,
+    mode: Interpolation = "linear",
+    padding: Padding = "zeros",
+) -> Tensor:
+    """A volume on another grid, smoothed first along axes that get coarser (linear mode only).
+
+    Arguments:
+        volume: `[B, C, D, H, W]` on the grid of `affine` `[4, 4]`.
+        shape, affine_to: the grid wanted.
+
+    Returns:
+        `[B, C, *shape]`.
+    """
+    affine, affine_to = affine.double().to(volume.device), affine_to.double().to(volume.device)
+    if mode == "nearest":
+        return sample(volume, _positions(shape, affine, affine_to), mode, padding)
+    between = torch.linalg.inv(affine) @ affine_to
+    factors = between[:3, :3].abs().amax(dim=1)
+    if (between[:3, :3] - torch.diag(between.diagonal()[:3])).abs().max() > 1e-6:
+        return sample(antialias(volume, factors.tolist()), _positions(shape, affine, affine_to), mode, padding)
+    volume = volume.float()
+    for axis, size in enumerate(shape):
+        n, factor = volume.shape[2 + axis], float(factors[axis])
+        places = torch.arange(size, device=volume.device) * between[axis, axis] + between[axis, 3]
+        matrix = _interpolation(places, n, padding).float()
+        if factor > 1 + 1e-6:
+            matrix = matrix @ _smoothing(n, factor, volume.device)
+        volume = _along(volume, axis, matrix)
+    return volume
+
+
+def resample_field(field: Tensor, affine: Tensor, shape: Sequence[int], affine_to: Tensor) -> Tensor:
+    """A displacement or velocity on another grid: sampled there, its vectors turned by `u_b = A_b^-1 A_a u_a`.
+
+    Arguments:
+        field: `[B, 3, D, H, W]` in voxels of the grid of `affine` `[4, 4]`.
+        shape, affine_to: the grid wanted.
+
+    Returns:
+        `[B, 3, *shape]` in voxels of that grid. Outside the old grid it has the border's value.
+    """
+    affine, affine_to = affine.to(field.device), affine_to.to(field.device)
+    sampled = sample(field.float(), _positions(shape, affine, affine_to), padding="border")
+    turn = (torch.linalg.inv(affine_to.double()[:3, :3]) @ affine.double()[:3, :3]).float()
+    return torch.einsum("ij,bjdhw->bidhw", turn, sampled)
+
+
+def coarse_shape(shape: Sequence[int], factor: int) -> tuple[int, int, int]:
+    """Size of the grid of every `factor`-th voxel, the first one included."""
+    d, h, w = (-(-n // factor) for n in shape)
+    return d, h, w
+
+
+def from_coarse(field: Tensor, shape: Sequence[int], factor: int) -> Tensor:
+    """A field on the grid of every `factor`-th voxel, brought to the full grid.
+
+    Trilinear interpolation on nested grids leaves the map as it is, so a field without folds stays one.
+
+    Arguments:
+        field: `[B, 3, d, h, w]` in voxels of the coarse grid, of size `coarse_shape(shape, factor)`.
+
+    Returns:
+        `[B, 3, *shape]` in voxels of the full grid.
+    """
+    if factor == 1:
+        return field
+    return factor * sample(field, identity(shape, field.device) / factor, padding="border")

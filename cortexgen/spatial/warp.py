@@ -1,0 +1,95 @@
+"""Sampling a volume at displaced positions."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Padding = Literal["border", "zeros"]
+Interpolation = Literal["linear", "nearest"]
+
+
+def identity(shape: Sequence[int], device: torch.device | str | None = None) -> Tensor:
+    """Voxel positions of a grid, `[1, 3, D, H, W]`, channels in axis order."""
+    axes = [torch.arange(n, dtype=torch.float32, device=device) for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).unsqueeze(0)
+
+
+def sample(
+    volume: Tensor, positions: Tensor, mode: Interpolation = "linear", padding: Padding = "border"
+) -> Tensor:
+    """Values of `volume` at voxel positions.
+
+    Arguments:
+        volume: `[B, C, D, H, W]`.
+        positions: `[B, 3, d, h, w]` in voxels of `volume` (axis order), with a batch of 1 or B.
+        mode: trilinear, or the nearest voxel.
+        padding: outside the grid, the value at its border, or zero.
+
+    Returns:
+        `[B, C, d, h, w]`, in the type of `volume`.
+
+    Raises:
+        ValueError: if the number of axes or channels is wrong.
+    """
+    if volume.ndim != 5 or positions.ndim != 5 or positions.shape[1] != 3:
+        raise ValueError(
+            f"expected a volume [B, C, D, H, W] and positions [B, 3, d, h, w], "
+            f"got {tuple(volume.shape)} and {tuple(positions.shape)}"
+        )
+    size = torch.tensor(volume.shape[2:], dtype=torch.float32, device=volume.device)
+    scale = 2 / (size - 1).clamp(min=1)
+    grid = positions.float().movedim(1, -1) * scale - 1
+    grid = torch.where(size > 1, grid, torch.zeros_like(grid)).flip(-1)
+    grid = grid.expand(volume.shape[0], -1, -1, -1, -1)
+    out = F.grid_sample(
+        volume.float(),
+        grid,
+        mode="bilinear" if mode == "linear" else "nearest",
+        padding_mode=padding,
+        align_corners=True,
+    )
+    return out.to(volume.dtype) if volume.is_floating_point() or mode == "nearest" else out
+
+
+def warp(
+    moving: Tensor, displacement: Tensor, mode: Interpolation = "linear", padding: Padding = "border"
+) -> Tensor:
+    """Pull `moving` back: `warped(p) = moving(p + u(p))`.
+
+    Arguments:
+        moving: `[B, C, D, H, W]`.
+        displacement: u, `[B, 3, D, H, W]` in voxels of the same grid.
+
+    Returns:
+        `[B, C, D, H, W]`.
+    """
+    return sample(moving, identity(displacement.shape[2:], displacement.device) + displacement, mode, padding)
+
+
+def warp_labels(labels: Tensor, positions: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Warp a label map softly: each class's indicator is interpolated, the largest one wins.
+
+    One class is handled at a time, so that memory stays at a few volumes.
+
+    Arguments:
+        labels: `[B, 1, D, H, W]`, integers in `[0, classes)`.
+        positions: `[B, 3, d, h, w]` in voxels of `labels`.
+
+    Returns:
+        The winning classes `[B, 1, d, h, w]`, int64, and each class's summed probability `[B, classes]` in voxels
+        of the output grid.
+    """
+    shape = (labels.shape[0], 1, *positions.shape[2:])
+    best = torch.full(shape, -1.0, device=labels.device)
+    winner = torch.zeros(shape, dtype=torch.int64, device=labels.device)
+    sums = torch.zeros(labels.shape[0], classes, dtype=torch.float64, device=labels.device)
+    for k in range(classes):
+        probability = sample((labels == k).float(), positions)
+        sums[:, k] = probability.sum(dim=(1, 2, 3, 4), dtype=torch.float64)
+        better = probability > best
+        winner[better] = k
+        best = torch.maximum(best, probability)
+    return winner, sums
