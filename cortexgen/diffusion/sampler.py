@@ -38,8 +38,8 @@ def _ancestral(z: Tensor, x0: Tensor, now: Tensor, then: Tensor, noise: Tensor) 
     """A draw from `q(z_s | z_t, x0)`, lambda_s > lambda_t: variance `sigma_s² (1 - exp(lambda_t - lambda_s))`."""
     alpha_t, _ = alpha_sigma(now)
     alpha_s, sigma_s = alpha_sigma(then)
-    c = -torch.expm1(now - then).float()
-    return alpha_s * ((1 - c) / alpha_t * z + c * x0) + sigma_s * c.sqrt() * noise
+    keep, c = torch.exp(now - then).float(), -torch.expm1(now - then).float()
+    return alpha_s * (keep / alpha_t * z + c * x0) + sigma_s * c.sqrt() * noise
 
 
 def _ddim(z: Tensor, x0: Tensor, now: Tensor, then: Tensor) -> Tensor:

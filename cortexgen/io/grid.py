@@ -61,9 +61,9 @@ class Grid:
         return Grid((d, h, w), self.affine @ np.diag([factor] * 3 + [1.0]), self.codes)
 
     def at_spacing(self, spacing: float) -> "Grid":
-        """An isotropic grid over the same box: same centre, axes and orientation, sides rounded up to whole voxels."""
+        """An isotropic grid over the same box: same centre, axes and orientation, an odd number of voxels a side."""
         steps = np.array(self.spacing) / spacing
-        shape = [int(np.ceil(np.round((n - 1) * s, 3))) + 1 for n, s in zip(self.shape, steps, strict=True)]
+        shape = [2 * int(np.ceil(np.round((n - 1) / 2 * s, 3))) + 1 for n, s in zip(self.shape, steps, strict=True)]
         affine = self.affine @ np.diag([*(1 / steps), 1.0])
         centre = self.affine @ np.array([*((np.array(self.shape) - 1) / 2), 1.0])
         affine[:3, 3] = (centre - affine @ np.array([*((np.array(shape) - 1) / 2), 0.0]))[:3]
@@ -71,10 +71,14 @@ class Grid:
 
     def window(self, shape: Sequence[int]) -> "Grid":
         """The central part of `shape`, beyond the grid where it is smaller."""
-        start = [(n - m) // 2 for n, m in zip(self.shape, shape, strict=True)]
+        low = [(n - m) // 2 for n, m in zip(self.shape, shape, strict=True)]
+        return self.box(low, [a + m - 1 for a, m in zip(low, shape, strict=True)])
+
+    def box(self, low: Sequence[int], high: Sequence[int]) -> "Grid":
+        """The voxels from `low` to `high`, both included."""
         affine = self.affine.copy()
-        affine[:3, 3] = (self.affine @ np.array([*start, 1.0]))[:3]
-        d, h, w = shape
+        affine[:3, 3] = (self.affine @ np.array([*low, 1.0]))[:3]
+        d, h, w = (b - a + 1 for a, b in zip(low, high, strict=True))
         return Grid((d, h, w), affine, self.codes)
 
     def is_symmetric(self, tolerance: float = 1e-2) -> bool:

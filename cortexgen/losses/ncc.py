@@ -25,7 +25,7 @@ def local_ncc(
     Arguments:
         warped, fixed: `[B, 1, D, H, W]`.
         window: side of the cube in voxels, odd.
-        mask: `[B, 1, D, H, W]` weights; the mean is taken over all voxels unless given.
+        mask: `[B or 1, 1, D, H, W]` weights; the mean is taken over all voxels unless given.
 
     Returns:
         The mean, a scalar; 1 is a perfect local affine relation of intensities.
@@ -47,4 +47,5 @@ def local_ncc(
         ncc = covariance.square() / (var_w * var_f)
         if mask is None:
             return ncc.mean()
-        return (ncc * mask).sum() / mask.sum().clamp(min=1)
+        mask = mask.expand_as(ncc)
+        return (ncc * mask).sum() / mask.sum().clamp(min=1e-6)

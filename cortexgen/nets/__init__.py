@@ -1,4 +1,4 @@
-"""The networks, in PyTorch and einops alone. All take any D x H x W: they pad inside and crop back."""
+"""The networks, in PyTorch and einops alone. All take any D x H x W."""
 
 from cortexgen.nets.denoising_unet import DenoisingUNet
 from cortexgen.nets.field_unet import FieldUNet

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cortexgen.nets.blocks import LinearAttention, groups_for, pad_to_multiple, sinusoidal
+from cortexgen.nets.blocks import Conv3d, LinearAttention, groups_for, grow_to, sinusoidal
 
 
 class _ResBlock(nn.Module):
@@ -14,13 +14,13 @@ class _ResBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, embedding: int) -> None:
         super().__init__()
         self.first = nn.Sequential(
-            nn.GroupNorm(groups_for(channels_in, 4), channels_in), nn.SiLU(), nn.Conv3d(channels_in, channels_out, 3, padding=1)
+            nn.GroupNorm(groups_for(channels_in, 4), channels_in), nn.SiLU(), Conv3d(channels_in, channels_out, 3, padding=1)
         )
         self.time = nn.Linear(embedding, channels_out)
         self.second = nn.Sequential(
-            nn.GroupNorm(groups_for(channels_out, 4), channels_out), nn.SiLU(), nn.Conv3d(channels_out, channels_out, 3, padding=1)
+            nn.GroupNorm(groups_for(channels_out, 4), channels_out), nn.SiLU(), Conv3d(channels_out, channels_out, 3, padding=1)
         )
-        self.skip = nn.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.skip = Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.first(x) + self.time(embedding)[:, :, None, None, None]
@@ -44,14 +44,13 @@ class DenoisingUNet(nn.Module):
         widths = [width * m for m in multipliers]
         embedding = 4 * width
         self.width = width
-        self.multiple = 2 ** (len(widths) - 1)
         self.time = nn.Sequential(nn.Linear(4 * width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.inlet = nn.Conv3d(channels_in, widths[0], 3, padding=1)
+        self.inlet = Conv3d(channels_in, widths[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         previous = widths[0]
         for i, w in enumerate(widths):
             self.down.append(_ResBlock(previous, w, embedding))
-            self.shrink.append(nn.Conv3d(w, w, 3, stride=2, padding=1) if i + 1 < len(widths) else nn.Identity())
+            self.shrink.append(Conv3d(w, w, 3, stride=2, padding=1) if i + 1 < len(widths) else nn.Identity())
             previous = w
         self.middle = _ResBlock(previous, previous, embedding)
         self.attention_norm = nn.GroupNorm(groups_for(previous, 4), previous)
@@ -59,17 +58,15 @@ class DenoisingUNet(nn.Module):
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         for i, w in reversed(list(enumerate(widths))):
             self.up.append(_ResBlock(previous + w, w, embedding))
-            grow = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv3d(w, w, 3, padding=1)) if i else nn.Identity()
-            self.grow.append(grow)
-            previous = w
+            self.grow.append(Conv3d(w, widths[i - 1], 3, padding=1) if i else nn.Identity())
+            previous = widths[max(i - 1, 0)]
         self.outlet = nn.Sequential(
-            nn.GroupNorm(groups_for(previous, 4), previous), nn.SiLU(), nn.Conv3d(previous, 1, 3, padding=1)
+            nn.GroupNorm(groups_for(previous, 4), previous), nn.SiLU(), Conv3d(previous, 1, 3, padding=1)
         )
 
     def forward(self, images: Tensor, t: Tensor) -> Tensor:
         """`images` `[B, channels_in, D, H, W]` in [-1, 1], steps `t` `[B]`; returns eps `[B, 1, D, H, W]`."""
-        d, h, w = images.shape[2:]
-        x = self.inlet(pad_to_multiple(images, [self.multiple] * 3, "replicate"))
+        x = self.inlet(images)
         e = self.time(sinusoidal(t, 4 * self.width))
         skips = []
         for block, shrink in zip(self.down, self.shrink, strict=True):
@@ -80,5 +77,6 @@ class DenoisingUNet(nn.Module):
         tokens = self.attention_norm(x).flatten(2).transpose(1, 2)
         x = x + self.attention(tokens).transpose(1, 2).reshape_as(x)
         for block, grow in zip(self.up, self.grow, strict=True):
-            x = grow(block(torch.cat([x, skips.pop()], dim=1), e))
-        return self.outlet(x)[:, :, :d, :h, :w]
+            skip = skips.pop()
+            x = grow(block(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1), e))
+        return self.outlet(x)

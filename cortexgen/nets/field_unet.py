@@ -7,14 +7,14 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from cortexgen.nets.blocks import Attention, LinearAttention, groups_for, pad_to_multiple, sinusoidal
+from cortexgen.nets.blocks import Attention, Conv3d, LinearAttention, groups_for, grow_to, sinusoidal
 
 SpatialAttention = Literal["full", "linear", "none"]
 
 
-def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv3d:
+def _conv(channels_in: int, channels_out: int, stride: int = 1) -> Conv3d:
     """A convolution inside slices, 1x3x3."""
-    return nn.Conv3d(channels_in, channels_out, (1, 3, 3), (1, stride, stride), (0, 1, 1))
+    return Conv3d(channels_in, channels_out, (1, 3, 3), (1, stride, stride), (0, 1, 1))
 
 
 class _ResBlock(nn.Module):
@@ -28,7 +28,7 @@ class _ResBlock(nn.Module):
         self.norm_out = nn.GroupNorm(groups_for(channels_out), channels_out)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = _conv(channels_out, channels_out)
-        self.skip = nn.Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.skip = Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -126,7 +126,6 @@ class FieldUNet(nn.Module):
             raise ValueError(f"{len(multipliers)} levels need as many kinds of attention, got {list(spatial_attention)}")
         widths = [width * m for m in multipliers]
         condition = 4 * width
-        self.multiple = 2 ** (len(widths) - 1)
         self.width = width
         self.log_snr = nn.Sequential(nn.Linear(condition, condition), nn.SiLU(), nn.Linear(condition, condition))
         self.covariates = (
@@ -145,9 +144,8 @@ class FieldUNet(nn.Module):
             previous = w
         for i, (w, kind) in reversed(list(enumerate(zip(widths, spatial_attention, strict=True)))):
             self.up.append(_Level([previous + w, *[w] * blocks], kind=kind, **common))
-            grow = nn.Sequential(nn.Upsample(scale_factor=(1, 2, 2)), _conv(w, w)) if i else nn.Identity()
-            self.grow.append(grow)
-            previous = w
+            self.grow.append(_conv(w, widths[i - 1]) if i else nn.Identity())
+            previous = widths[max(i - 1, 0)]
         self.outlet = nn.Sequential(nn.GroupNorm(groups_for(previous), previous), nn.SiLU(), _conv(previous, channels))
         nn.init.zeros_(self.outlet[-1].weight)
         nn.init.zeros_(self.outlet[-1].bias)
@@ -163,9 +161,7 @@ class FieldUNet(nn.Module):
         Returns:
             `[B, channels, D, H, W]`, float32.
         """
-        d, h, w = z.shape[2:]
-        x = torch.cat([z, _coordinates(z)], dim=1)
-        x = self.inlet(pad_to_multiple(x, (1, self.multiple, self.multiple), "replicate"))
+        x = self.inlet(torch.cat([z, _coordinates(z)], dim=1))
         condition = self.log_snr(sinusoidal(log_snr, 4 * self.width, fastest=2.0, slowest=0.02))
         if self.covariates is not None and covariates is not None:
             condition = condition + self.covariates(covariates)
@@ -175,8 +171,9 @@ class FieldUNet(nn.Module):
             skips.append(x)
             x = shrink(x)
         for level, grow in zip(self.up, self.grow, strict=True):
-            x = grow(level(torch.cat([x, skips.pop()], dim=1), condition))
-        return self.outlet(x)[:, :, :d, :h, :w].float()
+            skip = skips.pop()
+            x = grow(level(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1), condition))
+        return self.outlet(x).float()
 
 
 def _coordinates(z: Tensor) -> Tensor:

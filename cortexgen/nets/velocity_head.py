@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cortexgen.nets.blocks import pad_to_multiple
-from cortexgen.spatial.resample import coarse_shape
+from cortexgen.nets.blocks import Conv3d, grow_to
 
 
 def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv3d(channels_in, channels_out, 3, stride, padding=1), nn.LeakyReLU(0.2))
+    return nn.Sequential(Conv3d(channels_in, channels_out, 3, stride, padding=1), nn.LeakyReLU(0.2))
 
 
 class VelocityHead(nn.Module):
@@ -39,11 +38,9 @@ class VelocityHead(nn.Module):
         ups = len(encoder) - field_downsample.bit_length() + 1
         if field_downsample not in (1, 2, 4) or ups < 1 or len(decoder) < ups:
             raise ValueError(f"field_downsample must be 1, 2 or 4 with levels to spare, got {field_downsample}")
-        self.multiple = 2 ** len(encoder)
         self.field_downsample = field_downsample
         sizes = [channels_in, *encoder]
         self.encoder = nn.ModuleList(_conv(a, b, 2) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-        self.upsample = nn.Upsample(scale_factor=2)
         self.decoder = nn.ModuleList()
         previous = encoder[-1]
         for level in range(ups):
@@ -55,20 +52,19 @@ class VelocityHead(nn.Module):
             refinement.append(_conv(previous, width))
             previous = width
         self.refine = nn.Sequential(*refinement)
-        self.flow = nn.Conv3d(previous, 3, 3, padding=1)
+        self.flow = Conv3d(previous, 3, 3, padding=1)
         nn.init.normal_(self.flow.weight, std=1e-5)
         nn.init.zeros_(self.flow.bias)
 
     def forward(self, images: Tensor) -> Tensor:
         """`images` `[B, channels_in, D, H, W]`; returns v `[B, 3, *coarse_shape]` in voxels of the coarse grid."""
-        d, h, w = coarse_shape(images.shape[2:], self.field_downsample)
-        x = pad_to_multiple(images, [self.multiple] * 3, "replicate")
-        skips = []
+        x, skips = images, []
         for block in self.encoder:
             skips.append(x)
             x = block(x)
         for block in self.decoder:
-            x = block(torch.cat([self.upsample(x), skips.pop()], dim=1))
+            skip = skips.pop()
+            x = block(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1))
         # The last layer is float32: a velocity is added to itself 2^7 times.
         with torch.autocast(images.device.type, enabled=False):
-            return self.flow(self.refine(x.float()))[:, :, :d, :h, :w]
+            return self.flow(self.refine(x.float()))

@@ -3,7 +3,9 @@
 A determinant by central differences can be positive where the trilinear field folds (a checkerboard is invisible to
 it). Liu et al., "On finite difference Jacobian computation in deformable image registration" (IJCV 2024), split each
 voxel cube into five tetrahedra in its two ways: eight corner determinants (every combination of forward and backward
-differences) and two of the central tetrahedra. All ten positive means that the trilinear field is injective there.
+differences) and two of the central tetrahedra. All ten positive means that the field, read as piecewise linear on those
+tetrahedra, is injective there; with noise of half a voxel the trilinear reading can still turn inside such a cube, so
+fields are checked on every grid that they are written on.
 """
 
 from itertools import product

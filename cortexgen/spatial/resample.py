@@ -111,7 +111,8 @@ def coarse_shape(shape: Sequence[int], factor: int) -> tuple[int, int, int]:
 def from_coarse(field: Tensor, shape: Sequence[int], factor: int) -> Tensor:
     """A field on the grid of every `factor`-th voxel, brought to the full grid.
 
-    Trilinear interpolation on nested grids leaves the map as it is, so a field without folds stays one.
+    Trilinear interpolation on nested grids leaves the map as it is where `(n - 1) / factor` is whole; voxels beyond the
+    last coarse one repeat its displacement.
 
     Arguments:
         field: `[B, 3, d, h, w]` in voxels of the coarse grid, of size `coarse_shape(shape, factor)`.

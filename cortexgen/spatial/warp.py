@@ -29,7 +29,7 @@ def sample(
         padding: outside the grid, the value at its border, or zero.
 
     Returns:
-        `[B, C, d, h, w]`, in the type of `volume`.
+        `[B, C, d, h, w]`, in the type of `volume` (float32 for integers in linear mode).
 
     Raises:
         ValueError: if the number of axes or channels is wrong.

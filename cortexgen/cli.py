@@ -1,0 +1,123 @@
+"""The front door: commands and LightningCLI's verbs under one program."""
+
+import errno
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cortexgen.errors import UserError
+
+VERBS = {
+    "fit": "train either stage",
+    "validate": "measure a checkpoint on the validation subjects",
+    "test": "measure a checkpoint on the test subjects",
+    "predict": "write fields (stage 1) or a synthetic cohort (stage 2)",
+}
+PRESETS = "register.yaml, generate.yaml, paper/register.yaml, paper/generate.yaml, demo/register.yaml, demo/generate.yaml"
+
+
+def help_text() -> str:
+    """What `cortexgen --help` prints."""
+    from cortexgen.commands import COMMANDS
+
+    def rows(entries: dict[str, str]) -> str:
+        return "\n".join(f"  {name:<10} {text}" for name, text in entries.items())
+
+    return f"""usage: cortexgen COMMAND [options]
+
+New, labelled T1-weighted brain MRIs from diffusion models of deformation fields.
+
+commands:
+{rows(COMMANDS)}
+
+training and inference of the two stages, from YAML (LightningCLI):
+{rows(VERBS)}
+
+  cortexgen demo out
+  cortexgen fit --config register.yaml --data.root COHORT
+  cortexgen predict --config register.yaml --data.root COHORT --ckpt_path last --output FIELDS
+  cortexgen fit --config generate.yaml --data.root FIELDS
+  cortexgen predict --config generate.yaml --data.root FIELDS --ckpt_path last --output BRAINS
+
+bundled presets: {PRESETS}
+`cortexgen COMMAND --help` explains a command, `cortexgen fit --model.help DiffuseMorphModule` a module's options.
+"""
+
+
+def find_preset(name: str) -> str:
+    """A `--config` value: the file if it exists, else the bundled preset of that name.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    if Path(name).is_file():
+        return name
+    package = Path(str(files("cortexgen")))
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / name).is_file():
+            return str(folder / name)
+    raise UserError(f"--config {name}: no such file, and no bundled preset; there are {PRESETS}")
+
+
+def _with_presets(args: Sequence[str]) -> list[str]:
+    out: list[str] = []
+    for arg in args:
+        if out and out[-1] in ("--config", "-c"):
+            out.append(find_preset(arg))
+        elif arg.startswith("--config="):
+            out.append("--config=" + find_preset(arg.removeprefix("--config=")))
+        else:
+            out.append(arg)
+    return out
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
+    print(f"cortexgen: error: {' '.join(str(message).split())}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def run(args: Sequence[str]) -> Any:
+    """Run one command or verb in this process.
+
+    Raises:
+        UserError: for a user's mistake.
+    """
+    from cortexgen.commands import COMMANDS, load
+
+    name, *rest = args
+    if name in COMMANDS:
+        from jsonargparse import auto_cli
+
+        return auto_cli(load(name), args=rest, prog=f"cortexgen {name}")
+    if name not in VERBS:
+        raise UserError(f"unknown command {name!r}; there are {', '.join([*COMMANDS, *VERBS])}")
+    from cortexgen.training import run_verb
+
+    return run_verb([name, *_with_presets(rest)])
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The program; exits with 0, or with a line that says what is wrong."""
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help"):
+        print(help_text())
+        return
+    if args[0] == "--version":
+        from cortexgen import __version__
+
+        print(f"cortexgen {__version__}")
+        return
+    warnings.formatwarning = lambda message, *_, **__: f"cortexgen: warning: {message}\n"  # type: ignore[assignment]
+    try:
+        run(args)
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT):
+            _fail(f"{error.filename or 'output'}: cannot write ({error.strerror})")
+        raise
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)

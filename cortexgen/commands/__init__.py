@@ -1,0 +1,15 @@
+"""The commands beside the trainer's verbs: one file, one function each."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+# Shown by `cortexgen --help`; the functions are imported when they are called.
+COMMANDS = {
+    "demo": "everything at toy size, from nothing but the installed packages, with a report",
+    "simulate": "write a simulated cohort of labelled brains with known fields",
+}
+
+
+def load(name: str) -> Callable[..., None]:
+    """The function behind a command."""
+    return getattr(import_module(f"cortexgen.commands.{name}"), name)

@@ -1,0 +1,122 @@
+"""A cohort on disk: BIDS derivatives, read subject by subject."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cortexgen.errors import UserError
+from cortexgen.io.bids import Row, read_tsv
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One image of a subject.
+
+    Attributes:
+        name: "sub-01", or "sub-01_ses-02" where there are sessions.
+        subject: "sub-01".
+        image: its file, a T1w or a field.
+        labels: its dseg, if there is one.
+        covariates: its row of participants.tsv without the name.
+    """
+
+    name: str
+    subject: str
+    image: Path
+    labels: Path | None = None
+    covariates: Row = field(default_factory=dict)
+
+
+def read_participants(root: Path) -> dict[str, Row]:
+    """Rows of participants.tsv by subject; empty where there is no such file."""
+    path = Path(root, "participants.tsv")
+    if not path.is_file():
+        return {}
+    rows = read_tsv(path)
+    if "participant_id" not in rows[0]:
+        raise UserError(f"{path}: expected a column participant_id, found {', '.join(rows[0])}")
+    return {str(row.pop("participant_id")): row for row in rows}
+
+
+def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii*") -> list[Scan]:
+    """The scans under `sub-*/[ses-*/]anat`, sorted by name.
+
+    Arguments:
+        root: a BIDS (derivative) data set.
+        image, labels: file name patterns; each must fit one file of a scan.
+
+    Raises:
+        UserError: if the folder is missing, holds no such image, or a pattern fits several files of a scan.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    participants = read_participants(root)
+    scans = []
+    for folder in sorted([*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]):
+        parts = folder.parent.relative_to(root).parts
+        images, dsegs = (sorted(p for p in folder.glob(pattern)) for pattern in (image, labels))
+        for found, pattern in ((images, image), (dsegs, labels)):
+            if len(found) > 1:
+                names = ", ".join(p.name for p in found[:3])
+                raise UserError(f"{folder}: {len(found)} files fit {pattern!r} ({names}); give a pattern that fits one")
+        if images:
+            row = participants.get(parts[0], {})
+            scans.append(Scan("_".join(parts), parts[0], images[0], dsegs[0] if dsegs else None, row))
+    if not scans:
+        raise UserError(f"{root}: no image sub-*/[ses-*/]anat/{image} in it")
+    return scans
+
+
+def _chosen(subjects: Sequence[str], wanted: Sequence[str], what: str) -> set[str]:
+    names = {w if w.startswith("sub-") else f"sub-{w}" for w in wanted}
+    missing = sorted(names - set(subjects))
+    if missing:
+        raise UserError(f"{what}: {', '.join(missing)} not in the cohort of {len(subjects)} subjects")
+    return names
+
+
+def _count(share: float, total: int, what: str) -> int:
+    if share < 0 or (share >= 1 and share != int(share)):
+        raise UserError(f"{what}: expected a fraction below 1 or a whole number of subjects, got {share}")
+    return int(share) if share >= 1 else round(share * total) or int(share > 0)
+
+
+def split_subjects(
+    subjects: Sequence[str],
+    val: float = 0.1,
+    test: float = 0.0,
+    val_subjects: Sequence[str] | None = None,
+    test_subjects: Sequence[str] | None = None,
+    seed: int = 0,
+) -> dict[str, str]:
+    """Put each subject on one side: "train", "val" or "test".
+
+    Subjects are ranked by a hash of seed and name, so the order of the folder doesn't matter.
+
+    Arguments:
+        subjects: names, repeats allowed (several scans of one subject stay together).
+        val, test: a fraction below 1, or a number of subjects.
+        val_subjects, test_subjects: explicit names ("sub-01" or "01") instead.
+
+    Raises:
+        UserError: if a name is unknown or on two sides, or nobody is left for training.
+    """
+    names = sorted(set(subjects))
+    ranked = sorted(names, key=lambda s: hashlib.sha256(f"{seed}:{s}".encode()).hexdigest())
+    in_test = _chosen(names, test_subjects, "test_subjects") if test_subjects else None
+    in_val = _chosen(names, val_subjects, "val_subjects") if val_subjects else None
+    if in_test is None:
+        rest = [s for s in ranked if s not in (in_val or set())]
+        in_test = set(rest[: _count(test, len(names), "test")])
+    if in_val is None:
+        rest = [s for s in ranked if s not in in_test]
+        in_val = set(rest[: _count(val, len(names), "val")])
+    both = sorted(in_val & in_test)
+    if both:
+        raise UserError(f"{', '.join(both)}: in the validation and in the test set")
+    sides = {s: "test" if s in in_test else "val" if s in in_val else "train" for s in names}
+    if "train" not in sides.values():
+        raise UserError(f"no subject is left for training: {len(in_val)} of {len(names)} validate, {len(in_test)} test")
+    return sides

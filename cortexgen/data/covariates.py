@@ -1,0 +1,99 @@
+"""Covariates of a subject as the vector that conditions a network."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cortexgen.errors import UserError
+
+SLOTS = 8  # of the vector for each covariate: a value or a one-hot level, the last one says "known"
+
+
+class CovariateEncoder:
+    """Numbers are standardized, categories one-hot; an unknown value is all zeros, as is "unconditional".
+
+    Arguments:
+        specs: for each covariate `{"mean", "std", "min", "max"}`, or `{"levels": [...]}`.
+    """
+
+    def __init__(self, specs: Mapping[str, dict[str, Any]]) -> None:
+        self.specs = dict(specs)
+
+    @classmethod
+    def fit(cls, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> "CovariateEncoder":
+        """Learn means, deviations and levels from a cohort's rows.
+
+        Raises:
+            UserError: if a covariate is in no row, is constant, or has more levels than fit.
+        """
+        specs: dict[str, dict[str, Any]] = {}
+        for name in names:
+            values = [row[name] for row in rows if row.get(name) is not None]
+            if not values:
+                columns = sorted({key for row in rows for key in row})
+                known = f"participants.tsv has {', '.join(columns)}" if columns else "there is no participants.tsv"
+                raise UserError(f"covariate {name!r}: no value for it; {known}")
+            if all(isinstance(v, float | int) for v in values):
+                low, high = min(values), max(values)
+                if low == high:
+                    raise UserError(f"covariate {name!r}: every subject has {low:g}")
+                specs[name] = {"mean": float(np.mean(values)), "std": float(np.std(values)), "min": float(low), "max": float(high)}
+                continue
+            levels = sorted({str(v) for v in values})
+            if not 1 < len(levels) < SLOTS:
+                raise UserError(f"covariate {name!r}: {len(levels)} levels; between 2 and {SLOTS - 1} can be encoded")
+            specs[name] = {"levels": levels}
+        return cls(specs)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the covariates, in the order of the vector."""
+        return list(self.specs)
+
+    def encode(self, rows: Sequence[Mapping[str, Any]], device: torch.device | str | None = None) -> Tensor:
+        """Rows to vectors `[B, 8 n]`; what a row doesn't have is unknown.
+
+        Raises:
+            UserError: for a level that was not in the cohort.
+        """
+        out = torch.zeros(len(rows), SLOTS * len(self.specs))
+        for b, row in enumerate(rows):
+            for i, (name, spec) in enumerate(self.specs.items()):
+                value = row.get(name)
+                if value is None:
+                    continue
+                slot = SLOTS * i
+                if "levels" not in spec:
+                    out[b, slot] = (float(value) - spec["mean"]) / spec["std"]
+                elif str(value) in spec["levels"]:
+                    out[b, slot + spec["levels"].index(str(value))] = 1
+                else:
+                    raise UserError(f"{name}: {value!r} is none of {', '.join(spec['levels'])}")
+                out[b, slot + SLOTS - 1] = 1
+        return out.to(device)
+
+    def check(self, conditions: Mapping[str, Any]) -> list[str]:
+        """Look at values to condition on; returns warnings for those outside the cohort's range.
+
+        Raises:
+            UserError: for a name the weights don't know, a number expected, or an unknown level.
+        """
+        warnings = []
+        for name, value in conditions.items():
+            if name not in self.specs:
+                known = ", ".join(self.specs) or "none: they are unconditional"
+                raise UserError(f"{name!r} is not a covariate of these weights ({known})")
+            spec = self.specs[name]
+            if "levels" in spec:
+                continue
+            try:
+                number = float(value)
+            except ValueError:
+                raise UserError(f"{name}: expected a number, got {value!r}") from None
+            if not spec["min"] <= number <= spec["max"]:
+                warnings.append(f"{name} {number:g} lies outside the cohort's range {spec['min']:g} to {spec['max']:g}")
+        self.encode([conditions])
+        return warnings

@@ -1,0 +1,188 @@
+"""What stage 2 trains on: the velocity fields that stage 1 wrote."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cortexgen.data.augmentation import augment
+from cortexgen.data.cohort import Scan, read_cohort, split_subjects
+from cortexgen.data.template import MNI152, load_template
+from cortexgen.errors import UserError
+from cortexgen.io import read_field
+from cortexgen.io.bids import read_tsv, sidecar
+
+
+class _Fields(Dataset):
+    def __init__(self, data: "FieldDataModule", scans: Sequence[Scan], mirror: bool) -> None:
+        self.data, self.scans, self.mirror = data, list(scans), mirror
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        scan = self.scans[index]
+        sample = {"velocity": self.data.velocity_of(scan)}
+        return augment(sample, "mirror" if self.mirror else "none") | {"covariates": scan.covariates, "name": scan.name}
+
+
+def _collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {key: [sample[key] for sample in batch] for key in ("covariates", "name")}
+    return out | {"velocity": torch.stack([sample["velocity"] for sample in batch])}
+
+
+class FieldDataModule(LightningDataModule):
+    """Velocity fields of a registered cohort, with its covariates.
+
+    Without explicit settings the split is the one that stage 1 recorded in registration.tsv, so that a subject held
+    out there is held out here.
+
+    Arguments:
+        root: what `cortexgen predict` wrote for stage 1 (BIDS derivatives with `*_desc-velocity_field.nii.gz`).
+        template: the one that the fields start from: "MNI152NLin2009aSym", or a NIfTI file.
+        template_labels: the dseg of a template file, on its grid.
+        label_table: names of its classes, a tab-separated file with columns index and name.
+        fields: file name pattern of the velocity fields.
+        val: validation subjects, a fraction below 1 or a number; stage 1's unless given.
+        test: test subjects, likewise.
+        val_subjects: explicit validation subjects.
+        test_subjects: explicit test subjects.
+        split_seed: of the random split.
+        mirror: show each field's mirror image half of the time.
+        batch_size: of training.
+        num_workers: loading processes.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        template: str = MNI152,
+        template_labels: Path | None = None,
+        label_table: Path | None = None,
+        fields: str = "*_desc-velocity_field.nii*",
+        val: float | None = None,
+        test: float | None = None,
+        val_subjects: list[str] | None = None,
+        test_subjects: list[str] | None = None,
+        split_seed: int = 0,
+        mirror: bool = True,
+        batch_size: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root)
+        self.template_source = (template, template_labels, label_table)
+        self.pattern = fields
+        self.splitting = {"val": val, "test": test, "val_subjects": val_subjects, "test_subjects": test_subjects}
+        self.split_seed = split_seed
+        self.mirror, self.batch_size, self.num_workers = mirror, batch_size, num_workers
+        self.problems: dict[str, str] = {}
+        self.scans: list[Scan] = []
+        self._velocities: dict[str, Tensor] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read the fields and check that they belong together and to the template."""
+        if self.scans or (stage == "predict" and not self.root.is_dir()):
+            return
+        scans = read_cohort(self.root, self.pattern)
+        self.template = load_template(*self.template_source)
+        self.info = self._read(scans)
+        self.scans = [s for s in scans if s.name not in self.problems]
+        if self.mirror and not self.grid.is_symmetric():
+            raise UserError(f"mirroring needs a grid symmetric about x = 0; the fields' is {self.grid}: set mirror: false")
+        self.split = self._split()
+
+    def _read(self, scans: Sequence[Scan]) -> dict[str, Any]:
+        """All velocities; returns what their sidecars agree upon."""
+        common: dict[str, Any] = {}
+        for scan in scans:
+            try:
+                velocity, grid = read_field(scan.image)
+                info = _sidecar_of(scan.image)
+            except UserError as error:
+                self.problems[scan.name] = str(error)
+                continue
+            if not common:
+                common, self.grid = info, grid
+            for key in ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid"):
+                if info[key] != common[key]:
+                    raise UserError(f"{scan.image}: {key} is {info[key]}; the fields before it have {common[key]}")
+            if not grid.matches(self.grid):
+                raise UserError(f"{scan.image}: its grid is {grid}; the fields before it have {self.grid}")
+            self._velocities[scan.name] = velocity
+        if not common:
+            raise UserError(f"{self.root}: none of its {len(scans)} fields can be read: {next(iter(self.problems.values()))}")
+        if common["TemplateHash"] != self.template.hash:
+            raise UserError(
+                f"the fields start from template {common['Template']} ({common['TemplateHash'][:12]}), "
+                f"the data module has {self.template.name} ({self.template.hash[:12]})"
+            )
+        return common
+
+    def _split(self) -> dict[str, str]:
+        subjects = [s.subject for s in self.scans]
+        table = self.root / "registration.tsv"
+        if all(v is None for v in self.splitting.values()) and table.is_file():
+            recorded = {row["participant_id"].split("_")[0]: row.get("split") for row in read_tsv(table)}
+            if all(recorded.get(s) in ("train", "val", "test") for s in subjects):
+                return {s: str(recorded[s]) for s in subjects}
+        chosen = {"val": 0.1, "test": 0.0} | {k: v for k, v in self.splitting.items() if v is not None}
+        return split_subjects(subjects, seed=self.split_seed, **chosen)
+
+    def velocity_of(self, scan: Scan) -> Tensor:
+        """`[3, d, h, w]` in voxels of `grid`."""
+        return self._velocities[scan.name]
+
+    def side(self, side: str) -> list[Scan]:
+        """The scans of "train", "val" or "test"."""
+        return [s for s in self.scans if self.split[s.subject] == side]
+
+    def training_fields(self) -> Tensor:
+        """Every training velocity, and its mirror image if `mirror`: `[N, 3, d, h, w]`."""
+        fields = torch.stack([self.velocity_of(s) for s in self.side("train")])
+        if not self.mirror:
+            return fields
+        sign = torch.tensor([1.0, 1.0, -1.0]).view(3, 1, 1, 1)
+        return torch.cat([fields, fields.flip(-1) * sign])
+
+    def contract(self) -> dict[str, Any]:
+        """What weights trained on these fields depend on, in plain types."""
+        template = {"name": self.template.name, "hash": self.template.hash, "classes": list(self.template.classes)}
+        return {
+            "template": template,
+            "template_source": [None if s is None else str(s) for s in self.template_source],
+            "grid": self.grid.to_dict(),
+            "image_grid": self.info["ImageGrid"],
+            "integration_steps": self.info["IntegrationSteps"],
+            "preprocessing": self.info.get("Preprocessing", []),
+        }
+
+    def _loader(self, scans: Sequence[Scan], train: bool = False) -> DataLoader:
+        dataset = _Fields(self, scans, self.mirror and train)
+        size = min(self.batch_size, max(1, len(dataset))) if train else 1
+        return DataLoader(dataset, size, shuffle=train, num_workers=self.num_workers, collate_fn=_collate,
+                          persistent_workers=self.num_workers > 0)
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled training fields."""
+        return self._loader(self.side("train"), train=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation fields."""
+        return self._loader(self.side("val"))
+
+    def test_dataloader(self) -> DataLoader:
+        """Test fields; the validation fields if the split has no test set."""
+        return self._loader(self.side("test") or self.side("val"))
+
+
+def _sidecar_of(field: Path) -> dict[str, Any]:
+    path = sidecar(field)
+    if not path.is_file():
+        raise UserError(f"{path}: the field has no sidecar; was it written by cortexgen?")
+    return json.loads(path.read_text())

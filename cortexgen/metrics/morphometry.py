@@ -1,0 +1,35 @@
+"""Volumes of the template's regions in a subject, from the field."""
+
+import torch
+from torch import Tensor
+
+from cortexgen.io import Grid
+from cortexgen.spatial import integrate, jacobian_determinant, resample
+
+
+def volume_weights(labels: Tensor, grid: Grid, target: Grid, classes: int) -> Tensor:
+    """Share of each voxel of a (coarser) grid that belongs to each class, `[classes, D, H, W]`.
+
+    Arguments:
+        labels: the template's, `[1, D, H, W]` on `grid`.
+    """
+    shares = [
+        resample((labels == k).float()[None], grid.torch_affine, target.shape, target.torch_affine)[0, 0]
+        for k in range(classes)
+    ]
+    return torch.stack(shares)
+
+
+def regional_volumes(velocity: Tensor, weights: Tensor, voxel_volume: float, steps: int = 7) -> Tensor:
+    """Volume in millilitres of every template region in a subject: `∫ w |J exp(-v)|` over the template's grid.
+
+    Arguments:
+        velocity: v, `[B, 3, D, H, W]` in voxels; with `steps` 0 it is a displacement, and -u stands for its inverse.
+        weights: `[classes, D, H, W]` from `volume_weights` on the velocity's grid.
+        voxel_volume: of that grid, in cubic millimetres.
+
+    Returns:
+        `[B, classes]`, float64.
+    """
+    growth = jacobian_determinant(integrate(-velocity, steps)).double()
+    return torch.einsum("bdhw,kdhw->bk", growth[:, 0], weights.double().to(growth.device)) * voxel_volume / 1000

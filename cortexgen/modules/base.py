@@ -1,0 +1,148 @@
+"""What both stages share: the contract with the data, the optimizer, and the record of a run's output."""
+
+import hashlib
+import json
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule
+
+from cortexgen.errors import UserError
+from cortexgen.io import Grid
+from cortexgen.io.bids import check_output, describe_dataset
+
+
+def _side(value: Any) -> str:
+    if isinstance(value, Mapping) and "shape" in value:
+        return str(Grid.from_dict(dict(value)))
+    return json.dumps(value)
+
+
+def _agree(ours: Any, theirs: Any) -> bool:
+    if isinstance(ours, Mapping) and "affine" in ours:
+        return Grid.from_dict(dict(ours)).matches(Grid.from_dict(dict(theirs)))
+    return ours == theirs
+
+
+def check_contract(weights: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Compare what weights were trained for with what the data bring.
+
+    Raises:
+        UserError: if template, labels, grid or integration differ; both sides are named.
+    """
+    for key in ("template", "grid", "image_grid", "integration_steps"):
+        if key in weights and key in data and not _agree(weights[key], data[key]):
+            raise UserError(f"the checkpoint's {key} is {_side(weights[key])}; the data's is {_side(data[key])}")
+    if weights.get("preprocessing") != data.get("preprocessing"):
+        warnings.warn(
+            f"the checkpoint was trained on data preprocessed as {_side(weights.get('preprocessing'))}, "
+            f"these are {_side(data.get('preprocessing'))}",
+            stacklevel=2,
+        )
+
+
+class StageModule(LightningModule):
+    """Base of both stages.
+
+    Attributes:
+        contract: what the weights depend on (template, grid, ...); lives in the checkpoint and wins over the data.
+        output: folder that `predict` writes to.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contract: dict[str, Any] = {}
+        self.output: Path | None = None
+        self.failures: dict[str, str] = {}
+
+    @property
+    def data(self) -> Any:
+        """The data module of the running trainer, or None."""
+        return getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+
+    def _data_contract(self) -> dict[str, Any]:
+        return self.data.contract() if self.data is not None and getattr(self.data, "scans", None) else {}
+
+    def setup(self, stage: str) -> None:
+        """Take the contract from the data, or compare."""
+        found = self._data_contract()
+        if self.contract:
+            check_contract(self.contract, found)
+        else:
+            self.contract = found
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["cortexgen"] = self.contract
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "cortexgen" not in checkpoint:
+            raise UserError("the checkpoint was not written by cortexgen")
+        self.contract = checkpoint["cortexgen"]
+        check_contract(self.contract, self._data_contract())
+
+    def weights_hash(self) -> str:
+        """sha256 of every parameter, by name."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes())
+        return digest.hexdigest()
+
+    def adam(self, lr: float, betas: tuple[float, float], warmup_steps: int, decay: bool) -> dict[str, Any]:
+        """Adam with a linear warm-up, then constant or falling to a tenth as half a cosine by the last step."""
+        optimizer = torch.optim.Adam(self.parameters(), lr=lr, betas=betas)
+        total = self.trainer.estimated_stepping_batches if decay else 0
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, warmup_steps))
+            return warm * (0.55 + 0.45 * float(np.cos(np.pi * min(1.0, step / total)))) if decay else warm
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def open_output(self, name: str, parameters: Mapping[str, Any]) -> Path:
+        """Make the output folder on the first process; the others wait.
+
+        Raises:
+            UserError: if there is no folder, it can't be written to, or holds what other weights or settings made.
+        """
+        if self.output is None:
+            raise UserError("predict needs a folder to write to: give --output OUT")
+        made_by = {
+            "Description": name,
+            "Weights": self.weights_hash(),
+            "Template": self.contract["template"]["hash"],
+            "Parameters": dict(parameters),
+        }
+        if self.trainer.is_global_zero:
+            description = self.output / "dataset_description.json"
+            if description.is_file():
+                _refuse_other_run(self.output, json.loads(description.read_text()), made_by)
+            else:
+                if self.output.is_dir() and any(self.output.iterdir()):
+                    raise UserError(f"{self.output}: holds other files; choose a new or empty folder")
+                check_output(self.output)
+                describe_dataset(self.output, name, {**made_by, "Command": _command()})
+        self.trainer.strategy.barrier()
+        return self.output
+
+
+def _command() -> str:
+    return " ".join(["cortexgen", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("cortexgen", "__main__.py") else ""
+
+
+def _refuse_other_run(root: Path, found: dict[str, Any], made_by: dict[str, Any]) -> None:
+    before = (found.get("GeneratedBy") or [{}])[0]
+    for key, value in made_by.items():
+        old = before.get(key)
+        if key == "Parameters" and isinstance(old, dict):
+            for name in sorted({*old, *value}):
+                if old.get(name) != value.get(name):
+                    raise UserError(f"{root}: made with {name} {old.get(name)}, this run has {value.get(name)}; choose another folder")
+        elif old != value:
+            raise UserError(f"{root}: holds another run ({key} {old!s:.40}, this run has {value!s:.40}); choose another folder")

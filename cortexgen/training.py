@@ -1,0 +1,171 @@
+"""LightningCLI for both stages: run folders, resuming, loggers."""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import torch
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from cortexgen.data.fields import FieldDataModule
+from cortexgen.data.registration import RegistrationDataModule
+from cortexgen.errors import UserError
+from cortexgen.io import write_text
+from cortexgen.io.bids import check_output
+from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
+from cortexgen.modules.base import StageModule
+from cortexgen.modules.pictures import Pictures
+
+__all__ = ["DiffuseMorphModule", "FieldDataModule", "FieldDiffusionModule", "RegistrationDataModule", "run_verb"]
+
+
+class _Parser(LightningArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        lines = [line.strip(" -") for line in str(message).splitlines() if line.strip()]
+        raise UserError(" ".join(lines)) from None
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Leaves the full configuration of a training run beside its checkpoints."""
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:
+            content = self.parser.dump(self.config, skip_none=False)
+            write_text(Path(trainer.default_root_dir, "config.yaml"), content)
+
+
+def _native_bfloat16() -> bool:
+    """Whether bfloat16 is fast here: a GPU that has it, or a CPU with AVX512-BF16 or AMX."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class CortexgenCLI(LightningCLI):
+    """`fit`, `validate`, `test` and `predict` of both stages."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--output", type=str | None, default=None, help="Folder that predict writes to.")
+        parser.add_argument(
+            "--wandb",
+            type=Literal["offline", "online", "off"],
+            default="offline",
+            help="Weights & Biases log of a fit: offline needs no account (used where trainer.logger is not set).",
+        )
+
+    @property
+    def chosen(self) -> Any:
+        """The configuration of the verb that runs."""
+        return self.config[self.config.subcommand]
+
+    @property
+    def run_folder(self) -> Path:
+        """Where checkpoints and logs of the run are."""
+        stage = self.chosen.model.class_path.rsplit(".", 1)[-1].removesuffix("Module").lower()
+        return Path(self.chosen.trainer.default_root_dir or f"runs/{stage}")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        path = self.chosen.get("ckpt_path")
+        if path in ("last", "best"):
+            path = self.run_folder / "checkpoints" / f"{path}.ckpt"
+            if not path.is_file():
+                raise UserError(f"--ckpt_path {self.chosen.ckpt_path}: there is no {path}; nothing to go on from")
+        if path and not Path(path).is_file():
+            raise UserError(f"--ckpt_path {path}: no such file")
+        if path:
+            _check_readable(Path(path))
+            self.chosen.ckpt_path = str(path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config, root = self.chosen.trainer, self.run_folder
+        kwargs["default_root_dir"] = str(root)
+        if config.precision is None:
+            kwargs["precision"] = "bf16-mixed" if _native_bfloat16() else "32-true"
+        elif "bf16" in str(config.precision) and not _native_bfloat16():
+            warnings.warn(f"precision {config.precision} is emulated on this machine and slow; 32-true is faster", stacklevel=2)
+        if config.logger is None:
+            kwargs["logger"] = self._loggers(root) if self.subcommand == "fit" else False
+        trainer = super().instantiate_trainer(**kwargs)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(root / "checkpoints")
+        return trainer
+
+    def _loggers(self, root: Path) -> list[Logger]:
+        loggers: list[Logger] = [CSVLogger(str(root), name="logs")]
+        if self.chosen.wandb != "off" and not self.chosen.trainer.fast_dev_run:
+            loggers.append(WandbLogger(project="cortexgen", name=root.name, save_dir=str(root), offline=self.chosen.wandb == "offline"))
+        return loggers
+
+    def before_fit(self) -> None:
+        if self.trainer.fast_dev_run:
+            return
+        last = self.run_folder / "checkpoints" / "last.ckpt"
+        if last.is_file() and not self.chosen.ckpt_path:
+            raise UserError(
+                f"{last} is there already: give --ckpt_path last to go on, or another --trainer.default_root_dir"
+            )
+        if self.trainer.is_global_zero:
+            check_output(self.run_folder)
+
+    def _require_weights(self) -> None:
+        if not self.chosen.ckpt_path:
+            raise UserError(f"{self.subcommand} needs trained weights: give --ckpt_path (a file, last or best)")
+
+    before_validate = before_test = _require_weights
+
+    def before_predict(self) -> None:
+        self._require_weights()
+        if self.chosen.output is None:
+            raise UserError("predict needs a folder to write to: give --output OUT")
+        self.model.output = Path(self.chosen.output)
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise UserError(f"{path}: not a checkpoint that can be read ({str(error).splitlines()[0]})") from None
+    if "cortexgen" not in content:
+        raise UserError(f"{path}: not written by cortexgen")
+
+
+def run_verb(args: Sequence[str]) -> CortexgenCLI:
+    """Run `fit`, `validate`, `test` or `predict`.
+
+    Raises:
+        UserError: for a user's mistake; after a cohort with failed subjects, once the others are done.
+    """
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but.*")
+    argv, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns of arguments that it is given twice
+    try:
+        cli = CortexgenCLI(
+            model_class=StageModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=_Parser,
+            save_config_callback=_SaveConfig,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={"callbacks": [Pictures(), LearningRateMonitor()]},
+            args=list(args),
+        )
+    finally:
+        sys.argv = argv
+    problems = getattr(cli.datamodule, "problems", {}) | cli.model.failures
+    if problems:
+        name, reason = next(iter(problems.items()))
+        raise UserError(f"{len(problems)} subject(s) left out, the others are done; {name}: {reason}")
+    return cli
+
+

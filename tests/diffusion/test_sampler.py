@@ -1,0 +1,122 @@
+import math
+
+import pytest
+import torch
+
+from cortexgen.diffusion import CosineSchedule, alpha_sigma, sample_field, sampling_log_snr
+
+MEAN, STD = 0.7, 0.35
+SCHEDULE = CosineSchedule()
+
+
+def _posterior_mean(z, log_snr):
+    """The best denoiser of data N(MEAN, STD²), in float64."""
+    snr = log_snr.double().exp().view(-1, *[1] * (z.ndim - 1))
+    alpha = torch.sigmoid(log_snr.double()).sqrt().view_as(snr)
+    return ((snr * z / alpha + MEAN / STD**2) / (snr + 1 / STD**2)).to(z.dtype)
+
+
+def _error(sampler, steps):
+    """Mean distance from the probability flow, which maps a Gaussian onto another one by quantiles."""
+    start = torch.linspace(-2.5, 2.5, 51, dtype=torch.float64).view(1, -1)
+    out = sample_field(_posterior_mean, lambda: start, SCHEDULE, sampler, steps)
+    ends = [torch.sigmoid(torch.tensor(s, dtype=torch.float64)) for s in (-10.0, 10.0)]
+    (a_t, s_t), (a_0, s_0) = (((STD**2 * p + 1 - p).sqrt(), p.sqrt()) for p in ends)
+    last = s_0 * MEAN + a_0 / a_t * (start - s_t * MEAN)
+    return (out - _posterior_mean(last, torch.tensor([10.0]))).abs().mean().item()
+
+
+def test_ancestral_sampling_draws_from_the_data_distribution():
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, 3, 20, 20, 10)
+    out = sample_field(_posterior_mean, lambda: torch.randn(shape, generator=generator), SCHEDULE, "ancestral", 256)
+    assert out.shape == shape
+    assert out.mean().item() == pytest.approx(MEAN, abs=0.01)
+    assert out.std().item() == pytest.approx(STD, rel=0.04)
+    # Fourth moment of a Gaussian.
+    assert ((out - MEAN) / out.std()).pow(4).mean().item() == pytest.approx(3, abs=0.2)
+
+
+def test_ddim_is_of_first_order():
+    errors = [_error("ddim", n) for n in (24, 48, 96)]
+    for coarse, fine in zip(errors, errors[1:], strict=False):
+        assert 1.7 < coarse / fine < 2.4
+
+
+def test_dpm_is_of_second_order():
+    errors = [_error("dpm++", n) for n in (24, 48, 96)]
+    for coarse, fine in zip(errors, errors[1:], strict=False):
+        assert 3.3 < coarse / fine < 5.5
+
+
+@pytest.mark.parametrize("steps", [8, 16, 24])
+def test_dpm_beats_ddim_for_the_same_steps(steps):
+    assert _error("dpm++", steps) < 0.6 * _error("ddim", steps)
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_first_and_last_step_of_dpm_are_those_of_ddim(steps):
+    assert _error("dpm++", steps) == pytest.approx(_error("ddim", steps), rel=1e-5)
+    assert _error("dpm++", 4) != pytest.approx(_error("ddim", 4), rel=1e-2)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm++"])
+def test_one_step_returns_the_denoised_noise(sampler):
+    noise = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    out = sample_field(_posterior_mean, lambda: noise, SCHEDULE, sampler, 1)
+    level = -20.0 if sampler == "ancestral" else -10.0
+    torch.testing.assert_close(out, _posterior_mean(noise, torch.full((2,), level)))
+
+
+@pytest.mark.parametrize("sampler, draws", [("ancestral", 7), ("ddim", 1), ("dpm++", 1)])
+def test_each_step_denoises_once_at_a_rising_level(sampler, draws):
+    levels, finished, drawn = [], [], []
+
+    def denoise(z, log_snr):
+        assert log_snr.shape == (2,) and log_snr[0] == log_snr[1]
+        levels.append(log_snr[0].item())
+        return 0.5 * z
+
+    def noise():
+        drawn.append(1)
+        return torch.ones(2, 3, 2, 2, 2)
+
+    out = sample_field(denoise, noise, SCHEDULE, sampler, 7, progress=finished.append)
+    assert out.isfinite().all()
+    assert len(levels) == 7 and levels == sorted(levels)
+    assert finished == list(range(1, 8))
+    assert len(drawn) == draws
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm++"])
+def test_sure_denoiser_is_believed(sampler):
+    target = torch.linspace(-2, 2, 24).view(1, 3, 2, 2, 2)
+    seen = []
+
+    def denoise(z, log_snr):
+        seen.append((z, *alpha_sigma(log_snr)))
+        return target
+
+    generator = torch.Generator().manual_seed(0)
+    out = sample_field(denoise, lambda: torch.randn(1, 3, 2, 2, 2, generator=generator), SCHEDULE, sampler, 20)
+    assert torch.equal(out, target)
+    # On the way z is alpha x0 + sigma eps, with eps of unit size.
+    eps = torch.stack([(z - a * target) / s for z, a, s in seen[1:]])
+    assert 0.5 < eps.std() < 1.5
+
+
+def test_levels_of_the_samplers():
+    ancestral = sampling_log_snr(SCHEDULE, "ancestral", 4)
+    # tan(3 pi / 8) = 1 + sqrt(2), up to the cut of the schedule.
+    third = 2 * math.log(1 + math.sqrt(2))
+    torch.testing.assert_close(ancestral, torch.tensor([-20, -third, 0, third], dtype=torch.float64), atol=1e-3, rtol=0)
+    for sampler in ("ddim", "dpm++"):
+        assert sampling_log_snr(SCHEDULE, sampler, 5, limit=6).tolist() == [-6, -3, 0, 3, 6]
+        assert sampling_log_snr(CosineSchedule(4, -2), sampler, 4).tolist() == [-2, 0, 2, 4]
+
+
+def test_unknown_samplers_and_no_steps_are_rejected():
+    with pytest.raises(ValueError, match="euler"):
+        sampling_log_snr(SCHEDULE, "euler", 5)
+    with pytest.raises(ValueError, match="at least one step"):
+        sample_field(_posterior_mean, lambda: torch.zeros(1, 1), SCHEDULE, "ddim", 0)
