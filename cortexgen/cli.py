@@ -16,7 +16,9 @@ VERBS = {
     "test": "measure a checkpoint on the test subjects",
     "predict": "write fields (stage 1) or a synthetic cohort (stage 2)",
 }
-PRESETS = "register.yaml, generate.yaml, paper/register.yaml, paper/generate.yaml, demo/register.yaml, demo/generate.yaml"
+PRESETS = (
+    "register.yaml, generate.yaml, paper/register.yaml, paper/generate.yaml, demo/register.yaml, demo/generate.yaml"
+)
 
 
 def help_text() -> str:

@@ -90,7 +90,9 @@ class CortexgenCLI(LightningCLI):
         if config.precision is None:
             kwargs["precision"] = "bf16-mixed" if _native_bfloat16() else "32-true"
         elif "bf16" in str(config.precision) and not _native_bfloat16():
-            warnings.warn(f"precision {config.precision} is emulated on this machine and slow; 32-true is faster", stacklevel=2)
+            warnings.warn(
+                f"precision {config.precision} is emulated on this machine and slow; 32-true is faster", stacklevel=2
+            )
         if config.logger is None:
             kwargs["logger"] = self._loggers(root) if self.subcommand == "fit" else False
         trainer = super().instantiate_trainer(**kwargs)
@@ -102,7 +104,11 @@ class CortexgenCLI(LightningCLI):
     def _loggers(self, root: Path) -> list[Logger]:
         loggers: list[Logger] = [CSVLogger(str(root), name="logs")]
         if self.chosen.wandb != "off" and not self.chosen.trainer.fast_dev_run:
-            loggers.append(WandbLogger(project="cortexgen", name=root.name, save_dir=str(root), offline=self.chosen.wandb == "offline"))
+            loggers.append(
+                WandbLogger(
+                    project="cortexgen", name=root.name, save_dir=str(root), offline=self.chosen.wandb == "offline"
+                )
+            )
         return loggers
 
     def before_fit(self) -> None:
@@ -167,5 +173,3 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
         name, reason = next(iter(problems.items()))
         raise UserError(f"{len(problems)} subject(s) left out, the others are done; {name}: {reason}")
     return cli
-
-

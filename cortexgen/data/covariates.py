@@ -40,7 +40,12 @@ class CovariateEncoder:
                 low, high = min(values), max(values)
                 if low == high:
                     raise UserError(f"covariate {name!r}: every subject has {low:g}")
-                specs[name] = {"mean": float(np.mean(values)), "std": float(np.std(values)), "min": float(low), "max": float(high)}
+                specs[name] = {
+                    "mean": float(np.mean(values)),
+                    "std": float(np.std(values)),
+                    "min": float(low),
+                    "max": float(high),
+                }
                 continue
             levels = sorted({str(v) for v in values})
             if not 1 < len(levels) < SLOTS:

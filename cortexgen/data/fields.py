@@ -94,7 +94,9 @@ class FieldDataModule(LightningDataModule):
         self.info = self._read(scans)
         self.scans = [s for s in scans if s.name not in self.problems]
         if self.mirror and not self.grid.is_symmetric():
-            raise UserError(f"mirroring needs a grid symmetric about x = 0; the fields' is {self.grid}: set mirror: false")
+            raise UserError(
+                f"mirroring needs a grid symmetric about x = 0; the fields' is {self.grid}: set mirror: false"
+            )
         self.split = self._split()
 
     def _read(self, scans: Sequence[Scan]) -> dict[str, Any]:
@@ -116,7 +118,9 @@ class FieldDataModule(LightningDataModule):
                 raise UserError(f"{scan.image}: its grid is {grid}; the fields before it have {self.grid}")
             self._velocities[scan.name] = velocity
         if not common:
-            raise UserError(f"{self.root}: none of its {len(scans)} fields can be read: {next(iter(self.problems.values()))}")
+            raise UserError(
+                f"{self.root}: none of its {len(scans)} fields can be read: {next(iter(self.problems.values()))}"
+            )
         if common["TemplateHash"] != self.template.hash:
             raise UserError(
                 f"the fields start from template {common['Template']} ({common['TemplateHash'][:12]}), "
@@ -165,8 +169,14 @@ class FieldDataModule(LightningDataModule):
     def _loader(self, scans: Sequence[Scan], train: bool = False) -> DataLoader:
         dataset = _Fields(self, scans, self.mirror and train)
         size = min(self.batch_size, max(1, len(dataset))) if train else 1
-        return DataLoader(dataset, size, shuffle=train, num_workers=self.num_workers, collate_fn=_collate,
-                          persistent_workers=self.num_workers > 0)
+        return DataLoader(
+            dataset,
+            size,
+            shuffle=train,
+            num_workers=self.num_workers,
+            collate_fn=_collate,
+            persistent_workers=self.num_workers > 0,
+        )
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training fields."""

@@ -84,7 +84,9 @@ def load_labels(scan: Scan, grid: Grid, classes: int) -> Tensor | None:
 class _Scans(Dataset):
     """Samples of stage 1; images are kept as float16 after their first reading if `cache`."""
 
-    def __init__(self, data: "RegistrationDataModule", scans: Sequence[Scan], labelled: bool, augmentation: Augmentation) -> None:
+    def __init__(
+        self, data: "RegistrationDataModule", scans: Sequence[Scan], labelled: bool, augmentation: Augmentation
+    ) -> None:
         self.data, self.scans, self.labelled, self.augmentation = data, list(scans), labelled, augmentation
 
     def __len__(self) -> int:
@@ -176,7 +178,13 @@ class RegistrationDataModule(LightningDataModule):
         self.template_source = (template, template_labels, label_table)
         self.patterns = (image, labels)
         self.spacing, self.crop = spacing, crop
-        self.splitting = {"val": val, "test": test, "val_subjects": val_subjects, "test_subjects": test_subjects, "seed": split_seed}
+        self.splitting = {
+            "val": val,
+            "test": test,
+            "val_subjects": val_subjects,
+            "test_subjects": test_subjects,
+            "seed": split_seed,
+        }
         self.augmentation, self.batch_size, self.num_workers = augmentation, batch_size, num_workers
         self._cache: dict[str, Tensor] | None = {} if cache else None
         self.problems: dict[str, str] = {}
@@ -219,7 +227,9 @@ class RegistrationDataModule(LightningDataModule):
             else:
                 groups.append((grid, [scan]))
         if not groups:
-            raise UserError(f"{self.root}: none of its {len(self.scans)} images can be read: {next(iter(self.problems.values()))}")
+            raise UserError(
+                f"{self.root}: none of its {len(self.scans)} images can be read: {next(iter(self.problems.values()))}"
+            )
         groups.sort(key=lambda group: -len(group[1]))
         common = groups[0][0]
         for grid, members in groups[1:]:
@@ -272,7 +282,9 @@ class RegistrationDataModule(LightningDataModule):
     def _loader(self, scans: Sequence[Scan], labelled: bool, train: bool = False) -> DataLoader:
         dataset = _Scans(self, scans, labelled, self.augmentation if train else "none")
         size = self.batch_size if train else 1
-        return DataLoader(dataset, size, shuffle=train, num_workers=self.num_workers, persistent_workers=self.num_workers > 0)
+        return DataLoader(
+            dataset, size, shuffle=train, num_workers=self.num_workers, persistent_workers=self.num_workers > 0
+        )
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training pairs, without labels."""
@@ -288,4 +300,5 @@ class RegistrationDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Every scan of the cohort, one by one."""
-        return DataLoader(_Predictions(self, self.scans), 1, collate_fn=_first, num_workers=self.num_workers)
+        dataset = _Predictions(self, self.scans)
+        return DataLoader(dataset, batch_size=1, collate_fn=_first, num_workers=self.num_workers)

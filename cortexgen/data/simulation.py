@@ -18,6 +18,7 @@ from cortexgen.data.simulation_shape import (
     INTEGRATION_STEPS,
     Anatomy,
     Subject,
+    known_regions,
     noise_spectrum,
     prepare,
     simulate_subject,
@@ -33,11 +34,12 @@ from cortexgen.spatial import antialias, identity, integrate, resample_field, sa
 __all__ = ["Anatomy", "Subject", "prepare", "scan", "simulate_cohort", "simulate_subject", "subject_files"]
 
 VERSION = 1  # of the simulation: raised when the same seed gives other subjects
-# Standard deviations, intensities in [0, 1].
-GAIN_SD, GAMMA_SD = 0.03, 0.08  # of the logarithms
-BIAS_SD, BIAS_SMOOTHING = 0.04, 40.0  # of the logarithm; millimetres
-NOISE_SD = (0.015, 0.03)  # range of Rician noise
-BIAS_SPACING = 16.0  # of the grid on which the bias is drawn, in millimetres
+# Appearance, intensities in [0, 1].
+GAIN_SD = 0.03  # of the logarithm
+GAMMA_MEAN, GAMMA_SD = 0.5, 0.1  # of the logarithm: the template's grey matter is paler than that of single scans
+BIAS_SD = 0.04  # of the logarithm
+BIAS_SMOOTHING, BIAS_SPACING = 40.0, 16.0  # millimetres; the latter of the grid on which the bias is drawn
+NOISE_SD = (0.01, 0.025)  # range of Rician noise
 AIR = 0.02  # below this a voxel of the clean image is outside the brain, and stays 0 as after skull-stripping
 
 
@@ -67,9 +69,11 @@ def simulate_cohort(
         UserError: if `out` holds anything but the same simulation, or the template has no known labels.
     """
     out = Path(out)
-    if subjects < 1 or not spacing > 0:
-        raise UserError(f"a cohort needs at least 1 subject and a spacing above 0, got {subjects} and {spacing:g}")
+    if subjects < 1 or seed < 0 or not spacing > 0:
+        found = f"{subjects}, {seed} and {spacing:g}"
+        raise UserError(f"expected at least 1 subject, a seed from 0 on and a spacing above 0 mm, found {found}")
     template = load_template() if template is None else template
+    known_regions(template)
     grid = template.grid.at_spacing(spacing)
     _claim(out, {"Simulation": VERSION, "Seed": seed, "Spacing": spacing, "Template": template.hash})
     describe_dataset(out, "Simulated cohort", {"Description": f"anatomies drawn around {template.name}, seed {seed}"})
@@ -134,7 +138,7 @@ def scan(
 
 def _appearance(clean: Tensor, grid: Grid, rng: np.random.Generator) -> Tensor:
     """Gain, gamma, bias field and Rician noise of an image `[1, D, H, W]`; what is air stays 0."""
-    gain, gamma = np.exp(rng.normal(0, GAIN_SD)), np.exp(rng.normal(0, GAMMA_SD))
+    gain, gamma = np.exp(rng.normal(0, GAIN_SD)), np.exp(rng.normal(GAMMA_MEAN, GAMMA_SD))
     coarse = grid.at_spacing(BIAS_SPACING)
     spectrum = noise_spectrum(wave_vectors([2 * n for n in coarse.shape]), [(BIAS_SMOOTHING / BIAS_SPACING, BIAS_SD)])
     bias = smooth_noise(rng, spectrum, 1, coarse.shape)

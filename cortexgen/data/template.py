@@ -141,7 +141,9 @@ def _mni152() -> Template:
     counts = np.rint(np.asarray(loaded.dataobj) * 255).astype(np.uint8)
     found = hashlib.sha256(counts.tobytes()).hexdigest()
     if found != MNI152_SHA256:
-        raise UserError(f"nilearn's MNI152 template has hash {found}, expected {MNI152_SHA256}: another nilearn release?")
+        raise UserError(
+            f"nilearn's MNI152 template has hash {found}, expected {MNI152_SHA256}: another nilearn release?"
+        )
     array, grid = to_memory(counts.astype(np.float32) / 255, loaded.affine, Path(MNI152))
     image = torch.from_numpy(array).unsqueeze(0)
     image = (image / torch.quantile(image[image > 0][::7], 0.995)).clamp(max=1)

@@ -13,9 +13,7 @@ SamplerName = Literal["ancestral", "ddim", "dpm++"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
-def sampling_log_snr(
-    schedule: CosineSchedule, sampler: SamplerName, steps: int, limit: float = 10.0
-) -> Tensor:
+def sampling_log_snr(schedule: CosineSchedule, sampler: SamplerName, steps: int, limit: float = 10.0) -> Tensor:
     """The log-SNR at which the denoiser is called, `[steps]` float64, rising.
 
     Ancestral sampling walks times uniform in t over the whole schedule; the deterministic samplers a grid uniform in

@@ -15,8 +15,19 @@ from cortexgen.io.atomic import write_json, write_text
 Row = dict[str, Any]
 MISSING = "n/a"
 # What BIDS 1.9 has no name for.
-IGNORED = ["**/*_xfm.*", "**/*_field.*", "**/*_map.*", "**/*_metrics.json", "*.html", "metrics.json", "manifest.json",
-           "registration.tsv", "registration.json", "tpl-*/", "truth/"]
+IGNORED = [
+    "**/*_xfm.*",
+    "**/*_field.*",
+    "**/*_map.*",
+    "**/*_metrics.json",
+    "*.html",
+    "metrics.json",
+    "manifest.json",
+    "registration.tsv",
+    "registration.json",
+    "tpl-*/",
+    "truth/",
+]
 
 
 def anat(root: Path, scan: str) -> Path:
@@ -90,7 +101,10 @@ def read_tsv(path: Path) -> list[Row]:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [{k: v if k == "participant_id" else _value(v) for k, v in row.items() if k} for row in csv.DictReader(file, delimiter="\t")]
+        rows = [
+            {k: v if k == "participant_id" else _value(v) for k, v in row.items() if k}
+            for row in csv.DictReader(file, delimiter="\t")
+        ]
     if not rows:
         raise UserError(f"{path}: the table has no rows")
     return rows

@@ -1,22 +1,23 @@
 """Local normalized cross-correlation."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
 def _local_mean(volume: Tensor, window: int) -> Tensor:
-    """Mean over a cube around each voxel, over what of the cube lies inside the grid."""
-    for axis in range(3):
-        kernel, pad = [1, 1, 1], [0, 0, 0]
-        kernel[axis], pad[axis] = window, window // 2
-        volume = F.avg_pool3d(volume, kernel, stride=1, padding=pad, count_include_pad=False)
+    """Mean over a cube around each voxel, over what of the cube lies inside the grid.
+
+    One banded matrix an axis: as fast as pooling forwards, faster backwards, and any size will do.
+    """
+    for axis in (2, 3, 4):
+        place = torch.arange(volume.shape[axis], device=volume.device)
+        band = ((place[:, None] - place).abs() <= window // 2).float()
+        band = band / band.sum(dim=1, keepdim=True)
+        volume = volume @ band.T if axis == 4 else (band @ volume.movedim(axis, -2)).movedim(-2, axis)
     return volume
 
 
-def local_ncc(
-    warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4, mask: Tensor | None = None
-) -> Tensor:
+def local_ncc(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4, mask: Tensor | None = None) -> Tensor:
     """Squared local cross-correlation, in [0, 1]: `cov² / (var_w var_f)` over cubes (Avants et al., MedIA 2008).
 
     `eps` is added to each variance, so that flat regions give 0 instead of noise (intensities are about [0, 1]); the

@@ -65,8 +65,13 @@ class StageModule(LightningModule):
         """The data module of the running trainer, or None."""
         return getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
 
+    @property
+    def data_is_set_up(self) -> bool:
+        """Whether there is a data module that has read its cohort."""
+        return bool(getattr(self.data, "scans", None))
+
     def _data_contract(self) -> dict[str, Any]:
-        return self.data.contract() if self.data is not None and getattr(self.data, "scans", None) else {}
+        return self.data.contract() if self.data_is_set_up else {}
 
     def setup(self, stage: str) -> None:
         """Take the contract from the data, or compare."""
@@ -143,6 +148,10 @@ def _refuse_other_run(root: Path, found: dict[str, Any], made_by: dict[str, Any]
         if key == "Parameters" and isinstance(old, dict):
             for name in sorted({*old, *value}):
                 if old.get(name) != value.get(name):
-                    raise UserError(f"{root}: made with {name} {old.get(name)}, this run has {value.get(name)}; choose another folder")
+                    raise UserError(
+                        f"{root}: made with {name} {old.get(name)}, this run has {value.get(name)}; choose another folder"
+                    )
         elif old != value:
-            raise UserError(f"{root}: holds another run ({key} {old!s:.40}, this run has {value!s:.40}); choose another folder")
+            raise UserError(
+                f"{root}: holds another run ({key} {old!s:.40}, this run has {value!s:.40}); choose another folder"
+            )

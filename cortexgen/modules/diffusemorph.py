@@ -1,6 +1,5 @@
 """Stage 1: registration by a denoising network and a velocity head."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,15 +7,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cortexgen.data.registration import load_labels, normalize
 from cortexgen.diffusion import LinearBetaSchedule, diffuse
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, read_volume, write_json
-from cortexgen.io.bids import Row, write_tsv
+from cortexgen.io.bids import Row
 from cortexgen.losses import gradient_energy, local_ncc
 from cortexgen.metrics import dice
 from cortexgen.modules.base import StageModule
-from cortexgen.modules.registration_files import Target, read_rows, row_path, write_registration
+from cortexgen.modules.registration_writer import RegistrationWriter
 from cortexgen.nets import DenoisingUNet, VelocityHead
 from cortexgen.spatial import folded, from_coarse, identity, integrate, log_jacobian, warp, warp_labels
 
@@ -193,7 +190,9 @@ class DiffuseMorphModule(StageModule):
         x = diffuse(2 * moving - 1, noise(), level)
         for t in range(steps, 0, -1):
             eps = self.predict_noise(moving, fixed, x, torch.full((len(x),), t, device=x.device))
-            beta, bar, before = (float(c) for c in (self.schedule.beta[t], self.schedule.alpha_bar[t], self.schedule.alpha_bar[t - 1]))
+            beta, bar, before = (
+                float(c) for c in (self.schedule.beta[t], self.schedule.alpha_bar[t], self.schedule.alpha_bar[t - 1])
+            )
             x = (x - beta / (1 - bar) ** 0.5 * eps) / (1 - beta) ** 0.5
             if t > 1:
                 x = x + (beta * (1 - before) / (1 - bar)) ** 0.5 * noise()
@@ -262,61 +261,10 @@ class DiffuseMorphModule(StageModule):
         return self.adam(h.lr, tuple(h.betas), h.warmup_steps, h.lr_decay)
 
     def on_predict_start(self) -> None:
-        self.root = self.open_output("template to subject registration", {"refine": self.refine})
-        self.failures = {}
+        self.writer = RegistrationWriter(self)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Row | None:
-        scan = self.data.scans[batch["index"]]
-        if row_path(self.root, scan.name).is_file():
-            return None
-        row: Row = {"participant_id": scan.name, "split": self.data.split[scan.subject]}
-        if "error" in batch:
-            return row | {"status": f"failed: {batch['error']}"}
-        start = time.perf_counter()
-        velocity = self.register(self.data.template.image[None].to(self.device), batch["fixed"]).velocity[0].cpu()
-        seconds = time.perf_counter() - start
-        try:
-            target = self._target(scan)
-        except UserError as error:
-            return row | {"status": f"failed: {error}"}
-        steps = self.hparams.integration_steps
-        coarse = self.data.grid.coarse(self.hparams.field_downsample)
-        info = {
-            "Template": self.data.template.name,
-            "TemplateHash": self.data.template.hash,
-            "ImageGrid": target.grid.to_dict(),
-            "Preprocessing": self.contract.get("preprocessing", []),
-            "Units": "velocity in LPS millimetres per unit time",
-        }
-        row |= {"status": "ok", "seconds": round(seconds, 3)}
-        row |= write_registration(self.root, scan, velocity, coarse, steps, target, info)
-        write_json(row_path(self.root, scan.name), row)
-        return row
-
-    def _target(self, scan: Any) -> Target:
-        """The scan's own image to write results for: the cohort's grid, or the slab that is worked on."""
-        slab = isinstance(self.data.crop, list)
-        grid: Grid = self.data.grid if slab else self.data.native
-        image = self.data.image_of(scan) if slab else normalize(read_volume(scan.image)[0])
-        if getattr(self, "_template", None) is None or not self._template.grid.matches(grid):
-            self._template = self.data.original.to(grid)
-        labels = load_labels(scan, grid, len(self._template.classes))
-        return Target(image, labels, grid, self._template)
-
-    def on_predict_batch_end(self, outputs: Row | None, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        if outputs is not None and outputs["status"] != "ok":
-            self.failures[outputs["participant_id"]] = outputs["status"].removeprefix("failed: ")
+        return self.writer.write(batch)
 
     def on_predict_end(self) -> None:
-        """Join the rows of all processes to registration.tsv, the failed ones with their reason."""
-        gathered = [self.failures]
-        if self.trainer.world_size > 1:
-            gathered = [{} for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, self.failures)
-        self.failures = {name: reason for part in gathered for name, reason in part.items()}
-        if self.trainer.is_global_zero:
-            rows = read_rows(self.root, self.data.scans)
-            rows += [{"participant_id": name, "status": f"failed: {reason}"} for name, reason in self.failures.items()]
-            write_tsv(self.root / "registration.tsv", rows)
-            participants = [{"participant_id": s.subject, **s.covariates} for s in self.data.scans]
-            write_tsv(self.root / "participants.tsv", {row["participant_id"]: row for row in participants}.values())
+        self.failures = self.writer.close()

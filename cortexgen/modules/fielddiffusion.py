@@ -1,7 +1,6 @@
 """Stage 2: a diffusion model of velocity fields."""
 
 import hashlib
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,19 +10,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cortexgen.data.covariates import SLOTS, CovariateEncoder
-from cortexgen.data.template import Template, load_template
 from cortexgen.diffusion import CosineSchedule, Prediction, SamplerName, diffuse, sample_field, to_x0, training_target
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, write_json
-from cortexgen.io.bids import Row, write_tsv
+from cortexgen.io import Grid
+from cortexgen.io.bids import Row
 from cortexgen.metrics import regional_volumes, volume_weights
 from cortexgen.modules.base import StageModule
-from cortexgen.modules.generation_files import record_path, warp_template, write_sample
+from cortexgen.modules.cohort_writer import CohortWriter
 from cortexgen.nets import FieldUNet
 from cortexgen.nets.field_unet import SpatialAttention
-from cortexgen.spatial import folded, integrate, log_jacobian, resample_field, warp
-
-VOLUME_LIMIT = 4.0  # standard deviations of the training cohort's log-volumes
+from cortexgen.spatial import integrate, log_jacobian, warp
 
 
 class FieldDiffusionModule(StageModule):
@@ -92,7 +88,16 @@ class FieldDiffusionModule(StageModule):
         max_redraws: int = 10,
     ) -> None:
         super().__init__()
-        run_time = ["sampler", "steps", "guidance", "conditions", "num_samples", "sample_seed", "spacing", "max_redraws"]
+        run_time = [
+            "sampler",
+            "steps",
+            "guidance",
+            "conditions",
+            "num_samples",
+            "sample_seed",
+            "spacing",
+            "max_redraws",
+        ]
         self.save_hyperparameters(ignore=run_time)
         if num_samples < 1:
             raise UserError(f"num_samples: expected 1 or more, got {num_samples}")
@@ -136,7 +141,10 @@ class FieldDiffusionModule(StageModule):
         out = {"mean": mean, "scale": scale, "covariates": specs}
         if data.template.labels is not None:
             weights = volume_weights(data.template.labels, data.template.grid, data.grid, len(data.template.classes))
-            volumes = [regional_volumes(f[None], weights, data.grid.voxel_volume, data.info["IntegrationSteps"]) for f in fields]
+            volumes = [
+                regional_volumes(f[None], weights, data.grid.voxel_volume, data.info["IntegrationSteps"])
+                for f in fields
+            ]
             logs = torch.cat(volumes).log()
             out |= {"log_volume_mean": logs.mean(dim=0), "log_volume_std": logs.std(dim=0)}
         return out
@@ -150,7 +158,9 @@ class FieldDiffusionModule(StageModule):
             return None
         c = self.encoder.encode(rows, self.device)
         if training:
-            keep = torch.rand(len(c), 1 + len(self.hparams.covariates), device=c.device) >= self.hparams.covariate_dropout
+            keep = (
+                torch.rand(len(c), 1 + len(self.hparams.covariates), device=c.device) >= self.hparams.covariate_dropout
+            )
             c = c * (keep[:, :1] & keep[:, 1:]).repeat_interleave(SLOTS, dim=1)
         return c
 
@@ -175,7 +185,10 @@ class FieldDiffusionModule(StageModule):
         generator = torch.Generator().manual_seed(0)
         times = (torch.arange(8) + 0.5) / 8
         noise = [torch.randn(x.shape, generator=generator).to(x) for _ in times]
-        losses = [self._loss(batch, t.expand(len(x)).to(x.device), n, training=False) for t, n in zip(times, noise, strict=True)]
+        losses = [
+            self._loss(batch, t.expand(len(x)).to(x.device), n, training=False)
+            for t, n in zip(times, noise, strict=True)
+        ]
         self.log(f"{stage}/loss", torch.stack(losses).mean(), prog_bar=True, batch_size=len(x), sync_dist=True)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -222,35 +235,9 @@ class FieldDiffusionModule(StageModule):
         )
         return (x0[0].float() * self.contract["scale"] + self.contract["mean"].to(x0.device)).cpu()
 
-    def failed_checks(self, velocity: Tensor, displacement: Tensor, weights: Tensor | None) -> list[str]:
-        """What is wrong with a sample: folds on a written grid, regional volumes outside mean ± 4 SD.
-
-        Arguments:
-            velocity: `[3, d, h, w]` in voxels.
-            displacement: `[3, D, H, W]` on the grid of the written images.
-            weights: class shares on the velocity's grid, see `volume_weights`.
-        """
-        reasons = []
-        grid, steps = Grid.from_dict(self.contract["grid"]), self.contract["integration_steps"]
-        folds = int(folded(displacement[None])[0]) + int(folded(integrate(velocity[None], steps))[0])
-        if folds:
-            reasons.append(f"{folds} folded voxels")
-        if weights is not None and "log_volume_mean" in self.contract:
-            logs = regional_volumes(velocity[None], weights, grid.voxel_volume, steps)[0].log()
-            z = (logs - self.contract["log_volume_mean"]) / self.contract["log_volume_std"].clamp(min=1e-6)
-            for k in torch.nonzero(z.abs() > VOLUME_LIMIT).flatten().tolist():
-                reasons.append(f"{self.contract['template']['classes'][k]} at {float(z[k]):+.1f} SD")
-        return reasons
-
-    def template(self) -> Template:
-        """The template that the fields start from, on its own grid."""
-        if self.data is not None and getattr(self.data, "scans", None):
-            return self.data.template
-        return load_template(*self.contract["template_source"])
-
     def predict_dataloader(self) -> DataLoader:
         """The numbers of the samples."""
-        return DataLoader(torch.arange(self.num_samples), 1)
+        return DataLoader(torch.arange(self.num_samples), batch_size=1)
 
     def on_predict_start(self) -> None:
         if "mean" not in self.contract:
@@ -258,64 +245,13 @@ class FieldDiffusionModule(StageModule):
         if self.conditions:
             for line in self.encoder.check(self.conditions):
                 warnings.warn(line, stacklevel=2)
-        image_grid = Grid.from_dict(self.contract["image_grid"])
-        self._grid = image_grid.at_spacing(self.spacing) if self.spacing else image_grid
-        original = self.template()
-        if original.hash != self.contract["template"]["hash"]:
-            raise UserError(f"the checkpoint's template hash is {self.contract['template']['hash']}, found {original.hash}")
-        self._template = original.to(self._grid)
-        coarse = Grid.from_dict(self.contract["grid"])
-        self._weights = (
-            None if original.labels is None
-            else volume_weights(original.labels, original.grid, coarse, len(original.classes))
-        )
-        options = {k: getattr(self, k) for k in ("sampler", "steps", "guidance", "conditions", "sample_seed")}
-        self._options = options | {"grid": str(self._grid)}
-        self.root = self.open_output("synthetic cohort", self._options)
+        self.writer = CohortWriter(self)
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Row | None:
-        index = int(batch)
-        name = f"sub-synth{index + 1:04d}"
-        if record_path(self.root, name).is_file():
-            return None
-        grid, steps = Grid.from_dict(self.contract["grid"]), self.contract["integration_steps"]
-        rejected: list[str] = []
-        for attempt in range(self.max_redraws + 1):
-            velocity = self.sample(index, attempt)
-            displacement = resample_field(
-                integrate(velocity[None], steps), grid.torch_affine, self._grid.shape, self._grid.torch_affine
-            )[0]
-            reasons = self.failed_checks(velocity, displacement, self._weights)
-            if not reasons:
-                break
-            rejected.append("; ".join(reasons))
-        else:
-            raise UserError(f"{name}: {len(rejected)} draws failed the checks, the last one: {rejected[-1]}; train longer, or raise max_redraws")
-        image, labels = warp_template(self._template, displacement)
-        record = {"participant_id": name, "rejected": rejected, **(self.conditions or {})}
-        write_sample(self.root, name, record, image, labels, displacement, velocity, grid, self._template, steps)
-        return record
+        return self.writer.write(int(batch))
 
     def on_predict_end(self) -> None:
-        """Join the records of all processes: participants.tsv and manifest.json."""
-        self.trainer.strategy.barrier()
-        if not self.trainer.is_global_zero:
-            return
-        paths = [record_path(self.root, f"sub-synth{k + 1:04d}") for k in range(self.num_samples)]
-        records = [json.loads(path.read_text()) for path in paths if path.is_file()]
-        write_tsv(self.root / "participants.tsv", [{"participant_id": r["participant_id"], **(self.conditions or {})} for r in records])
-        rejected = sum(len(r["rejected"]) for r in records)
-        drawn = len(records) + rejected
-        manifest = {
-            "weights": self.weights_hash(),
-            "template": self.contract["template"]["hash"],
-            "options": self._options,
-            "samples": len(records),
-            "rejected": rejected,
-            "rejected_share": rejected / drawn if drawn else 0.0,
-            "records": records,
-        }
-        write_json(self.root / "manifest.json", manifest)
+        self.writer.close()
 
     def example(self) -> dict[str, Any] | None:
         """A brain drawn from the present weights, for pictures of training."""
@@ -328,4 +264,10 @@ class FieldDiffusionModule(StageModule):
         displacement = integrate(velocity, steps)
         warped = warp(template.image[None], displacement)[0]
         jacobian = log_jacobian(integrate(-velocity, steps))[0]
-        return {"moving": template.image, "warped": warped, "displacement": displacement[0], "log_jacobian": jacobian, "grid": grid}
+        return {
+            "moving": template.image,
+            "warped": warped,
+            "displacement": displacement[0],
+            "log_jacobian": jacobian,
+            "grid": grid,
+        }

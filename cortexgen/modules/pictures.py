@@ -34,8 +34,12 @@ class Pictures(Callback):
 
         if "fixed" in example:
             figure = report.registration(
-                example["moving"][0], example["fixed"][0], example["warped"][0], example["displacement"],
-                example["log_jacobian"][0], example["grid"],
+                example["moving"][0],
+                example["fixed"][0],
+                example["warped"][0],
+                example["displacement"],
+                example["log_jacobian"][0],
+                example["grid"],
             )
         else:
             figure = report.deformed_grid(example["displacement"], example["grid"], background=example["warped"][0])

@@ -14,11 +14,15 @@ class _ResBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, embedding: int) -> None:
         super().__init__()
         self.first = nn.Sequential(
-            nn.GroupNorm(groups_for(channels_in, 4), channels_in), nn.SiLU(), Conv3d(channels_in, channels_out, 3, padding=1)
+            nn.GroupNorm(groups_for(channels_in, 4), channels_in),
+            nn.SiLU(),
+            Conv3d(channels_in, channels_out, 3, padding=1),
         )
         self.time = nn.Linear(embedding, channels_out)
         self.second = nn.Sequential(
-            nn.GroupNorm(groups_for(channels_out, 4), channels_out), nn.SiLU(), Conv3d(channels_out, channels_out, 3, padding=1)
+            nn.GroupNorm(groups_for(channels_out, 4), channels_out),
+            nn.SiLU(),
+            Conv3d(channels_out, channels_out, 3, padding=1),
         )
         self.skip = Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 

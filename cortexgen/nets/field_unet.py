@@ -1,5 +1,6 @@
 """The denoiser of fields: a video-diffusion U-Net, depth standing for time."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -79,7 +80,7 @@ class _Level(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            _ResBlock(a, b, condition, dropout) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            _ResBlock(a, b, condition, dropout) for a, b in itertools.pairwise(widths)
         )
         last = widths[-1]
         self.in_plane = nn.Identity() if kind == "none" else _InPlaneAttention(last, heads, head_size, kind)
@@ -123,7 +124,9 @@ class FieldUNet(nn.Module):
     ) -> None:
         super().__init__()
         if len(spatial_attention) != len(multipliers):
-            raise ValueError(f"{len(multipliers)} levels need as many kinds of attention, got {list(spatial_attention)}")
+            raise ValueError(
+                f"{len(multipliers)} levels need as many kinds of attention, got {list(spatial_attention)}"
+            )
         widths = [width * m for m in multipliers]
         condition = 4 * width
         self.width = width

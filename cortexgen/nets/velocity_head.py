@@ -1,5 +1,6 @@
 """M: the VoxelMorph network that turns images and a code into a velocity."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -40,7 +41,7 @@ class VelocityHead(nn.Module):
             raise ValueError(f"field_downsample must be 1, 2 or 4 with levels to spare, got {field_downsample}")
         self.field_downsample = field_downsample
         sizes = [channels_in, *encoder]
-        self.encoder = nn.ModuleList(_conv(a, b, 2) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.encoder = nn.ModuleList(_conv(a, b, 2) for a, b in itertools.pairwise(sizes))
         self.decoder = nn.ModuleList()
         previous = encoder[-1]
         for level in range(ups):

@@ -17,9 +17,7 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     return second + warp(first, second)
 
 
-def invert(
-    displacement: Tensor, guess: Tensor | None = None, iterations: int = 50, tolerance: float = 1e-3
-) -> Tensor:
+def invert(displacement: Tensor, guess: Tensor | None = None, iterations: int = 50, tolerance: float = 1e-3) -> Tensor:
     """The inverse displacement w of u by fixed-point iteration `w <- -u(p + w)` (Chen et al., Med. Phys. 2008).
 
     It converges where u is a contraction; for a velocity start from `integrate(-v)`.

@@ -35,7 +35,9 @@ def stencil_determinants(displacement: Tensor) -> Tensor:
         ValueError: if the shape is not that of a field.
     """
     if displacement.ndim != 5 or displacement.shape[1] != 3 or min(displacement.shape[2:]) < 2:
-        raise ValueError(f"expected a field [B, 3, D, H, W] of at least 2 voxels a side, got {tuple(displacement.shape)}")
+        raise ValueError(
+            f"expected a field [B, 3, D, H, W] of at least 2 voxels a side, got {tuple(displacement.shape)}"
+        )
     u = displacement.float()
     d, h, w = (n - 1 for n in u.shape[2:])
 

@@ -17,9 +17,7 @@ def identity(shape: Sequence[int], device: torch.device | str | None = None) -> 
     return torch.stack(torch.meshgrid(*axes, indexing="ij")).unsqueeze(0)
 
 
-def sample(
-    volume: Tensor, positions: Tensor, mode: Interpolation = "linear", padding: Padding = "border"
-) -> Tensor:
+def sample(volume: Tensor, positions: Tensor, mode: Interpolation = "linear", padding: Padding = "border") -> Tensor:
     """Values of `volume` at voxel positions.
 
     Arguments:
@@ -54,9 +52,7 @@ def sample(
     return out.to(volume.dtype) if volume.is_floating_point() or mode == "nearest" else out
 
 
-def warp(
-    moving: Tensor, displacement: Tensor, mode: Interpolation = "linear", padding: Padding = "border"
-) -> Tensor:
+def warp(moving: Tensor, displacement: Tensor, mode: Interpolation = "linear", padding: Padding = "border") -> Tensor:
     """Pull `moving` back: `warped(p) = moving(p + u(p))`.
 
     Arguments:

@@ -1,21 +1,27 @@
-"""What stage 1 writes for a subject."""
+"""Stage 1's output: fields, the warped template and its labels, and a row of metrics for each subject."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cortexgen.data.cohort import Scan
+from cortexgen.data.registration import load_labels, normalize
 from cortexgen.data.template import Template
-from cortexgen.io import Grid, write_field, write_json, write_volume
-from cortexgen.io.bids import anat, derivative, sidecar, transform
+from cortexgen.errors import UserError
+from cortexgen.io import Grid, read_volume, write_field, write_json, write_volume
+from cortexgen.io.bids import Row, anat, derivative, sidecar, transform, write_tsv
 from cortexgen.metrics import dice, psnr, ssim
 from cortexgen.spatial import folded, identity, integrate, log_jacobian, resample_field, warp, warp_labels
+
+if TYPE_CHECKING:
+    from cortexgen.modules.diffusemorph import DiffuseMorphModule
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def row_path(root: Path, scan: str) -> Path:
 
 def write_registration(
     root: Path, scan: Scan, velocity: Tensor, velocity_grid: Grid, steps: int, target: Target, info: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> Row:
     """Write the fields, the warped template and its labels, and return the scan's metrics.
 
     Arguments:
@@ -82,7 +88,7 @@ def write_registration(
 
     brain = template.mask
     distance = torch.linalg.vector_norm(_millimetres(forward[0], grid), dim=0, keepdim=True)
-    row: dict[str, Any] = {
+    row: Row = {
         "ssim_before": ssim(template.image, target.image),
         "ssim": ssim(warped, target.image),
         "psnr_before": psnr(template.image, target.image),
@@ -108,7 +114,71 @@ def _millimetres(field: Tensor, grid: Grid) -> Tensor:
     return torch.einsum("ij,jdhw->idhw", torch.from_numpy(grid.affine[:3, :3]).float(), field)
 
 
-def read_rows(root: Path, scans: list[Scan]) -> list[dict[str, Any]]:
-    """The rows of all scans that are done, in the cohort's order."""
-    paths = (row_path(root, scan.name) for scan in scans)
-    return [json.loads(path.read_text()) for path in paths if path.is_file()]
+class RegistrationWriter:
+    """Registers the scans of the running trainer's data one by one, and writes the results.
+
+    Arguments:
+        module: with trained weights, in a running trainer.
+
+    Raises:
+        UserError: if the output folder holds something else.
+    """
+
+    def __init__(self, module: "DiffuseMorphModule") -> None:
+        self.module, self.data = module, module.data
+        self.failures: dict[str, str] = {}
+        self.steps = module.hparams.integration_steps
+        self.velocity_grid = self.data.grid.coarse(module.hparams.field_downsample)
+        # Results lie on the images' own grid, except where only a slab was worked on.
+        self.slab = isinstance(self.data.crop, list)
+        self.template = self.data.template if self.slab else self.data.original.to(self.data.native)
+        self.root = module.open_output("template to subject registration", {"refine": module.refine})
+        self.info = {
+            "Template": self.template.name,
+            "TemplateHash": self.template.hash,
+            "ImageGrid": self.template.grid.to_dict(),
+            "Preprocessing": module.contract.get("preprocessing", []),
+        }
+
+    def write(self, batch: Mapping[str, Any]) -> Row | None:
+        """Register the scan of a batch unless it is done; returns its row of registration.tsv."""
+        scan = self.data.scans[batch["index"]]
+        if row_path(self.root, scan.name).is_file():
+            return None
+        row: Row = {"participant_id": scan.name, "split": self.data.split[scan.subject]}
+        try:
+            if "error" in batch:
+                raise UserError(batch["error"])
+            target = self._target(scan)
+        except UserError as error:
+            self.failures[scan.name] = str(error)
+            return row | {"status": f"failed: {error}"}
+        start = time.perf_counter()
+        moving = self.data.template.image[None].to(batch["fixed"].device)
+        velocity = self.module.register(moving, batch["fixed"]).velocity[0].cpu()
+        row |= {"status": "ok", "seconds": round(time.perf_counter() - start, 3)}
+        row |= write_registration(self.root, scan, velocity, self.velocity_grid, self.steps, target, self.info)
+        write_json(row_path(self.root, scan.name), row)
+        return row
+
+    def _target(self, scan: Scan) -> Target:
+        grid = self.template.grid
+        image = self.data.image_of(scan) if self.slab else normalize(read_volume(scan.image)[0])
+        return Target(image, load_labels(scan, grid, len(self.template.classes)), grid, self.template)
+
+    def close(self) -> dict[str, str]:
+        """Join the rows of all processes to registration.tsv; returns the scans that failed, with their reason."""
+        trainer = self.module.trainer
+        parts: list[dict[str, str]] = [self.failures]
+        if trainer.world_size > 1:
+            parts = [{} for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(parts, self.failures)
+        failures = {name: reason for part in parts for name, reason in part.items()}
+        if trainer.is_global_zero:
+            paths = (row_path(self.root, scan.name) for scan in self.data.scans)
+            rows: list[Row] = [json.loads(path.read_text()) for path in paths if path.is_file()]
+            rows += [{"participant_id": name, "status": f"failed: {reason}"} for name, reason in failures.items()]
+            write_tsv(self.root / "registration.tsv", rows)
+            subjects = {scan.subject: {"participant_id": scan.subject, **scan.covariates} for scan in self.data.scans}
+            write_tsv(self.root / "participants.tsv", subjects.values())
+        return failures

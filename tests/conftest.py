@@ -1,0 +1,63 @@
+"""What tests share: a small simulated cohort, its registrations, and the program run in this process."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cortexgen.cli import run
+from cortexgen.data.simulation import simulate_cohort
+
+CONF = Path(__file__).parent / "conf"
+SUBJECTS = 5
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five simulated subjects at 8 mm."""
+    root = tmp_path_factory.mktemp("cohort") / "cohort"
+    simulate_cohort(root, subjects=SUBJECTS, seed=3, spacing=8.0, progress=False)
+    return root
+
+
+@pytest.fixture(scope="session")
+def verb() -> Callable[..., object]:
+    """Runs `cortexgen VERB --config CONFIG --config tests/conf/STAGE.yaml ...` in this process."""
+
+    def call(name: str, config: str, *args: object) -> object:
+        small = CONF / ("generate.yaml" if "generate" in config else "register.yaml")
+        return run([name, "--config", config, "--config", str(small), *map(str, args)])
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def registered(cohort: Path, verb: Callable[..., object], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A barely trained stage 1: its run folder, and what it predicted for the whole cohort."""
+    run_folder, fields = tmp_path_factory.mktemp("stage1") / "run", tmp_path_factory.mktemp("stage1") / "fields"
+    common = ("register.yaml", "--data.root", cohort, "--trainer.default_root_dir", run_folder)
+    verb("fit", *common)
+    verb("predict", *common, "--ckpt_path", "last", "--output", fields)
+    return run_folder, fields
+
+
+@pytest.fixture(scope="session")
+def trained_generator(registered: tuple[Path, Path], verb: Callable[..., object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a barely trained, conditional stage 2."""
+    run_folder = tmp_path_factory.mktemp("stage2") / "run"
+    where = ("--data.root", registered[1], "--trainer.default_root_dir", run_folder)
+    verb("fit", "generate.yaml", *where, "--model.covariates", "[age, sex]")
+    return run_folder
+
+
+@pytest.fixture(scope="session")
+def real_brains() -> Path:
+    """The 56 real brains beside the project; the test is skipped where they are not."""
+    root = Path(os.environ.get("CORTEXGEN_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ds002748-2mm"
+    if not root.is_dir():
+        pytest.skip("the real brains (ds002748-2mm) are not here; set CORTEXGEN_DATA to their folder")
+    return root
