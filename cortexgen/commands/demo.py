@@ -14,7 +14,7 @@ from cortexgen.io.bids import check_output
 def demo(
     out: Path,
     seed: int = 0,
-    subjects: int = 52,
+    subjects: int = 44,
     register_steps: int | None = None,
     generate_steps: int | None = None,
     samples: int = 12,

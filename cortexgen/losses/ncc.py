@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 
-def _local_mean(volume: Tensor, window: int) -> Tensor:
-    """Mean over a cube around each voxel, over what of the cube lies inside the grid.
+def _local_mean(volume: Tensor, window: int, adjoint: bool = False) -> Tensor:
+    """Mean over a cube around each voxel, over what of the cube lies inside the grid; or the adjoint of that map.
 
     One banded matrix an axis: as fast as pooling forwards, faster backwards, and any size will do.
     """
@@ -13,8 +13,18 @@ def _local_mean(volume: Tensor, window: int) -> Tensor:
         place = torch.arange(volume.shape[axis], device=volume.device)
         band = ((place[:, None] - place).abs() <= window // 2).float()
         band = band / band.sum(dim=1, keepdim=True)
+        band = band.T if adjoint else band
         volume = volume @ band.T if axis == 4 else (band @ volume.movedim(axis, -2)).movedim(-2, axis)
     return volume
+
+
+def _statistics(w: Tensor, f: Tensor, window: int, eps: float) -> tuple[Tensor, ...]:
+    """Local means, covariance, and variances with `eps` added, of two float32 images."""
+    means = _local_mean(torch.cat([w, f, w * w, f * f, w * f], dim=1), window)
+    mean_w, mean_f, ww, ff, wf = means.split(1, dim=1)
+    var_w = (ww - mean_w.square()).clamp(min=0) + eps
+    var_f = (ff - mean_f.square()).clamp(min=0) + eps
+    return mean_w, mean_f, wf - mean_w * mean_f, var_w, var_f
 
 
 def local_ncc(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4, mask: Tensor | None = None) -> Tensor:
@@ -39,14 +49,36 @@ def local_ncc(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4,
     if warped.shape != fixed.shape:
         raise ValueError(f"images differ in shape: {tuple(warped.shape)} and {tuple(fixed.shape)}")
     with torch.autocast(warped.device.type, enabled=False):
-        w, f = warped.float(), fixed.float()
-        means = _local_mean(torch.cat([w, f, w * w, f * f, w * f], dim=1), window)
-        mean_w, mean_f, ww, ff, wf = means.split(1, dim=1)
-        covariance = wf - mean_w * mean_f
-        var_w = (ww - mean_w.square()).clamp(min=0) + eps
-        var_f = (ff - mean_f.square()).clamp(min=0) + eps
+        _, _, covariance, var_w, var_f = _statistics(warped.float(), fixed.float(), window, eps)
         ncc = covariance.square() / (var_w * var_f)
         if mask is None:
             return ncc.mean()
         mask = mask.expand_as(ncc)
         return (ncc * mask).sum() / mask.sum().clamp(min=1e-6)
+
+
+@torch.no_grad()
+def ncc_force(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4, limit: float = 4.0) -> Tensor:
+    """Where to move each voxel for a larger `local_ncc`: its gradient by a displacement at zero, in unit RMS.
+
+    `d/du sum(ncc) = (d sum(ncc) / d warped) ∇warped` in closed form; a network that sees it need not discover it
+    (Qiu et al., "Embedding Gradient-Based Optimization in Image Registration Networks", MICCAI 2022).
+
+    Arguments:
+        warped, fixed: `[B, 1, D, H, W]`.
+        limit: larger components are cut.
+
+    Returns:
+        `[B, 3, D, H, W]`, without a gradient of its own.
+    """
+    with torch.autocast(warped.device.type, enabled=False):
+        w, f = warped.float(), fixed.float()
+        mean_w, mean_f, covariance, var_w, var_f = _statistics(w, f, window, eps)
+        a = 2 * covariance / (var_w * var_f)
+        b = a * covariance / var_w
+        parts = _local_mean(torch.cat([a, a * mean_f, b, b * mean_w], dim=1), window, adjoint=True)
+        a, a_mean, b, b_mean = parts.split(1, dim=1)
+        by_intensity = f * a - a_mean - w * b + b_mean
+        force = by_intensity * torch.cat(torch.gradient(w, dim=(2, 3, 4)), dim=1)
+        rms = force.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
+        return (force / (rms + 1e-8)).clamp(-limit, limit)

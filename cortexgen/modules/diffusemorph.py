@@ -10,7 +10,7 @@ from torch import Tensor
 from cortexgen.diffusion import LinearBetaSchedule, diffuse
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
-from cortexgen.losses import gradient_energy, local_ncc
+from cortexgen.losses import gradient_energy, local_ncc, ncc_force
 from cortexgen.metrics import dice
 from cortexgen.modules.base import StageModule
 from cortexgen.modules.registration_writer import RegistrationWriter
@@ -47,6 +47,9 @@ class DiffuseMorphModule(StageModule):
     Arguments:
         code: what the head sees beside the moving image: the predicted noise (the paper), the fixed image too, or the
             fixed image alone (VoxelMorph, no denoising network).
+        passes: how often the head is asked, each time with the moving image warped by the velocity so far; the
+            velocities add up. 1 is the paper.
+        force: let the head see the gradient of the local cross-correlation by the displacement; false is the paper.
         denoiser_width: channels of G's finest level.
         denoiser_multipliers: of that width, a level each.
         encoder: channels of M's levels.
@@ -70,6 +73,8 @@ class DiffuseMorphModule(StageModule):
     def __init__(
         self,
         code: Code = "eps",
+        passes: int = 1,
+        force: bool = False,
         denoiser_width: int = 8,
         denoiser_multipliers: Sequence[int] = (1, 2, 4, 4),
         encoder: Sequence[int] = (16, 32, 32, 32),
@@ -94,7 +99,8 @@ class DiffuseMorphModule(StageModule):
         self.refine, self.refine_lr = refine, refine_lr
         self.schedule = LinearBetaSchedule(beta_start, beta_end, timesteps)
         self.denoiser = None if code == "fixed" else DenoisingUNet(3, denoiser_width, denoiser_multipliers)
-        self.head = VelocityHead(3 if code == "eps+fixed" else 2, encoder, decoder, field_downsample=field_downsample)
+        channels = 1 + (2 if code == "eps+fixed" else 1) + (3 if force else 0)
+        self.head = VelocityHead(channels, encoder, decoder, field_downsample=field_downsample)
 
     def predict_noise(self, moving: Tensor, fixed: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """G's estimate of the noise in x_t, `[B, 1, D, H, W]`; x_t is on the scale [-1, 1], t is `[B]`.
@@ -108,13 +114,20 @@ class DiffuseMorphModule(StageModule):
 
     def velocity(self, moving: Tensor, fixed: Tensor, eps: Tensor | None = None, eta: float = 1.0) -> Tensor:
         """M's velocity `[B, 3, d, h, w]`; without `eps` G is asked at t = 0. The code is scaled by `eta` first."""
-        if self.hparams.code == "fixed":
-            return eta * self.head(torch.cat([moving, fixed], dim=1))
-        if eps is None:
+        h = self.hparams
+        if h.code != "fixed" and eps is None:
             zero = torch.zeros(fixed.shape[0], dtype=torch.long, device=fixed.device)
             eps = self.predict_noise(moving, fixed, 2 * fixed - 1, zero)
-        code = [moving, eta * eps] + ([fixed] if self.hparams.code == "eps+fixed" else [])
-        return self.head(torch.cat(code, dim=1))
+        code = [] if eps is None else [eta * eps]
+        if h.code != "eps":
+            code.append(fixed)
+        velocity, warped = fixed.new_zeros(()), moving
+        for k in range(h.passes):
+            if k:
+                warped = warp(moving, self.displacement(velocity, fixed.shape[2:]))
+            force = [ncc_force(warped, fixed, h.ncc_window)] if h.force else []
+            velocity = velocity + self.head(torch.cat([warped, *code, *force], dim=1))
+        return eta * velocity if h.code == "fixed" else velocity
 
     def displacement(self, velocity: Tensor, shape: Sequence[int]) -> Tensor:
         """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels."""

@@ -22,7 +22,9 @@ def axial(shape, spacing, origin):
 
 MNI_2MM = axial((95, 117, 99), (2.0, 2.0, 2.0), (-72.0, -134.0, -98.0))
 TURN = Rotation.from_euler("xyz", [9, -14, 21], degrees=True).as_matrix()
-OBLIQUE = Grid((7, 10, 12), np.vstack([np.c_[TURN @ ORDER @ np.diag([3, 0.9, 1.1]), [5, -30, 11]], [0, 0, 0, 1]]), "LPI")
+OBLIQUE = Grid(
+    (7, 10, 12), np.vstack([np.c_[TURN @ ORDER @ np.diag([3, 0.9, 1.1]), [5, -30, 11]], [0, 0, 0, 1]]), "LPI"
+)
 
 
 def world(grid, index):

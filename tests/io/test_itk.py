@@ -49,7 +49,7 @@ def test_simpleitk_warps_as_we_do(tmp_path, codes):
     spread = float(moving.max() - moving.min())
     assert np.abs(theirs - expected)[inside].max() < 1e-5 * spread
     still = sitk.GetArrayFromImage(image)
-    assert np.abs(still - expected)[inside].max() > 0.1 * spread  # the field does something
+    assert np.abs(still - expected)[inside].max() > 0.05 * spread  # the field does something
 
 
 def test_the_file_has_itks_layout(tmp_path):

@@ -1,0 +1,124 @@
+"""Turning a registered pair and its field equals registering the turned pair with the turned field."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from cortexgen.data.augmentation import augment, flip, rotate90
+from cortexgen.io import Grid
+from cortexgen.spatial import integrate, warp
+
+
+def smooth(seed, channels, shape, sigma, peak):
+    values = gaussian_filter(np.random.default_rng(seed).standard_normal((channels, *shape)), (0, *[sigma] * 3))
+    return torch.from_numpy(peak * values / np.abs(values).max()).float()
+
+
+@pytest.fixture
+def sample():
+    shape = (8, 10, 12)
+    moving, velocity = smooth(0, 1, shape, 1, 1.0), smooth(1, 3, shape, 2, 2.0)
+    displacement = integrate(velocity[None])[0]
+    fixed = warp(moving[None], displacement[None])[0]
+    labels = (moving > 0).long()
+    warped_labels = warp(labels[None], displacement[None], "nearest")[0]
+    return {
+        "moving": moving,
+        "fixed": fixed,
+        "moving_labels": labels,
+        "fixed_labels": warped_labels,
+        "velocity": velocity,
+        "displacement": displacement,
+        "name": "sub-01",
+    }
+
+
+def check(turned):
+    """Every part of the turned sample still belongs to the others."""
+    field = turned["displacement"][None]
+    torch.testing.assert_close(warp(turned["moving"][None], field)[0], turned["fixed"], atol=1e-5, rtol=0)
+    same = warp(turned["moving_labels"][None], field, "nearest")[0] == turned["fixed_labels"]
+    assert same.float().mean() > 0.999  # half-way positions may round to the other side
+    torch.testing.assert_close(integrate(turned["velocity"][None])[0], turned["displacement"], atol=1e-5, rtol=0)
+    assert turned["name"] == "sub-01"
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_flipped_pair_is_registered_by_the_flipped_field(sample, axis):
+    turned = flip(sample, axis)
+    check(turned)
+    assert torch.equal(turned["fixed"], sample["fixed"].flip(1 + axis))
+    check(sample)  # the given one is left alone
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(flip(turned, axis).values(), sample.values(), strict=True)
+        if torch.is_tensor(a)
+    )
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_rotated_pair_is_registered_by_the_rotated_field(sample, turns):
+    turned = rotate90(sample, turns)
+    check(turned)
+    np.testing.assert_array_equal(turned["fixed"], np.rot90(sample["fixed"], turns, axes=(2, 3)))
+    back = rotate90(turned, 4 - turns)
+    assert all(torch.equal(back[key], sample[key]) for key in sample if key != "name")
+
+
+def test_flipping_w_reflects_world_x_on_a_symmetric_grid(sample):
+    affine = np.array([[0, 0, 2, -11], [0, 2, 0, -9], [2, 0, 0, -7], [0, 0, 0, 1.0]])
+    assert Grid((8, 10, 12), affine).is_symmetric()
+    u, mirrored = (s["displacement"].numpy() for s in (sample, flip(sample, 2)))
+    index = np.array([3, 4, 2])
+    point = affine @ np.append(index, 1)
+    there = np.rint(np.linalg.inv(affine) @ (point * [-1, 1, 1, 1]))[:3].astype(int)
+    moved = affine[:3, :3] @ mirrored[(slice(None), *there)]
+    np.testing.assert_allclose(moved * [-1, 1, 1], affine[:3, :3] @ u[(slice(None), *index)], atol=1e-6)
+
+
+def test_mirroring_happens_half_of_the_time_and_turns_everything_together(sample):
+    generator = torch.Generator().manual_seed(0)
+    mirrored = 0
+    for _ in range(60):
+        out = augment(sample, "mirror", generator)
+        check(out)
+        mirrored += torch.equal(out["moving"], sample["moving"].flip(3))
+    assert 18 <= mirrored <= 42
+    assert augment(sample, "none") is sample
+
+
+def test_the_papers_kind_gives_all_eight_turns_of_a_slice(sample):
+    square = {k: v[..., 1:-1] if isinstance(v, torch.Tensor) else v for k, v in sample.items()}
+    generator = torch.Generator().manual_seed(0)
+    seen = {augment(square, "paper", generator)["moving"].numpy().tobytes() for _ in range(120)}
+    slices = [
+        np.rot90(m, k, axes=(2, 3))
+        for m in (square["moving"].numpy(), square["moving"].numpy()[..., ::-1])
+        for k in range(4)
+    ]
+    assert seen == {np.ascontiguousarray(s).tobytes() for s in slices}
+
+
+def test_the_papers_kind_keeps_field_and_images_together():
+    shape = (8, 11, 11)
+    moving, velocity = smooth(0, 1, shape, 1, 1.0), smooth(1, 3, shape, 2, 2.0)
+    displacement = integrate(velocity[None])[0]
+    labels = torch.zeros(1, *shape, dtype=torch.int64)
+    square = {
+        "moving": moving,
+        "fixed": warp(moving[None], displacement[None])[0],
+        "moving_labels": labels,
+        "fixed_labels": labels,
+        "velocity": velocity,
+        "displacement": displacement,
+        "name": "sub-01",
+    }
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        check(augment(square, "paper", generator))
+
+
+def test_the_papers_kind_needs_square_slices(sample):
+    with pytest.raises(ValueError, match="square axial slices, got 10 x 12"):
+        augment(sample, "paper")

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+
+from cortexgen.data.cohort import read_cohort, split_subjects
+from cortexgen.errors import UserError
+
+NAMES = [f"sub-{k:02d}" for k in range(1, 41)]
+
+
+def touch(root, *paths):
+    for path in paths:
+        Path(root, path).parent.mkdir(parents=True, exist_ok=True)
+        Path(root, path).touch()
+
+
+def side(sides, wanted):
+    return {s for s, found in sides.items() if found == wanted}
+
+
+def test_scans_with_and_without_sessions_come_sorted_with_their_rows(tmp_path):
+    touch(
+        tmp_path,
+        "sub-02/anat/sub-02_T1w.nii.gz",
+        "sub-02/anat/sub-02_dseg.nii.gz",
+        "sub-02/func/sub-02_bold.nii.gz",
+        "sub-01/ses-b/anat/sub-01_ses-b_T1w.nii",
+        "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz",
+        "sub-03/anat/sub-03_dseg.nii.gz",
+        "derivatives/sub-04/anat/sub-04_T1w.nii.gz",
+    )
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\tsex\nsub-01\t30\tF\nsub-09\t50\tM\n")
+    scans = read_cohort(tmp_path)
+    assert [s.name for s in scans] == ["sub-01_ses-a", "sub-01_ses-b", "sub-02"]
+    assert [s.subject for s in scans] == ["sub-01", "sub-01", "sub-02"]
+    assert scans[0].image == tmp_path / "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz"
+    assert scans[0].labels is None and scans[2].labels == tmp_path / "sub-02/anat/sub-02_dseg.nii.gz"
+    assert scans[1].covariates == {"age": 30.0, "sex": "F"} and scans[2].covariates == {}
+
+
+@pytest.mark.parametrize("extra", ["sub-01/anat/sub-01_desc-warped_T1w.nii.gz", "sub-01/anat/sub-01_run-2_dseg.nii"])
+def test_a_pattern_that_fits_two_files_is_an_error_until_it_fits_one(tmp_path, extra):
+    touch(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_dseg.nii.gz", extra)
+    with pytest.raises(UserError, match=rf"sub-01.anat: 2 files fit .*{Path(extra).name}"):
+        read_cohort(tmp_path)
+    (scan,) = read_cohort(tmp_path, "sub-??_T1w.nii*", "sub-??_dseg.nii*")
+    assert scan.image.name == "sub-01_T1w.nii.gz"
+
+
+def test_a_folder_without_images_and_no_folder_are_errors_that_name_it(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: no such folder"):
+        read_cohort(tmp_path / "nowhere")
+    touch(tmp_path, "sub-01/anat/sub-01_T2w.nii.gz")
+    with pytest.raises(UserError, match=rf"{tmp_path}: no image .*_T1w"):
+        read_cohort(tmp_path)
+
+
+def test_a_table_of_participants_without_their_names_is_an_error(tmp_path):
+    touch(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz")
+    (tmp_path / "participants.tsv").write_text("subject\tage\nsub-01\t30\n")
+    with pytest.raises(UserError, match=r"participants\.tsv: expected a column participant_id, found subject, age"):
+        read_cohort(tmp_path)
+
+
+@pytest.mark.parametrize("val, test, sizes", [(0.1, 0.25, (26, 4, 10)), (5, 2, (33, 5, 2)), (0, 0, (40, 0, 0))])
+def test_split_by_fraction_or_number(val, test, sizes):
+    sides = split_subjects(NAMES, val=val, test=test)
+    assert tuple(len(side(sides, s)) for s in ("train", "val", "test")) == sizes
+    assert set(sides) == set(NAMES)
+
+
+def test_a_small_fraction_still_takes_somebody():
+    assert len(side(split_subjects(NAMES[:4], val=0.1), "val")) == 1
+
+
+def test_split_depends_on_the_set_of_subjects_alone():
+    sides = split_subjects(NAMES, val=6, test=6)
+    assert split_subjects(NAMES[::-1] + NAMES[5:9], val=6, test=6) == sides  # order, sessions
+    assert split_subjects(NAMES, val=6, test=6, seed=1) != sides
+
+
+def test_new_subjects_move_few_old_ones():
+    grown = split_subjects([*NAMES, "sub-41"], val=6, test=0)
+    moved = [s for s, was in split_subjects(NAMES, val=6, test=0).items() if grown[s] != was]
+    assert len(moved) <= 1
+
+
+def test_explicit_subjects_with_and_without_prefix():
+    sides = split_subjects(NAMES, val_subjects=["sub-03", "07"], test_subjects=["40"])
+    assert side(sides, "val") == {"sub-03", "sub-07"} and side(sides, "test") == {"sub-40"}
+    sides = split_subjects(NAMES, val=4, test_subjects=["40"])
+    assert side(sides, "test") == {"sub-40"} and len(side(sides, "val")) == 4
+    sides = split_subjects(NAMES, val_subjects=["40"], test=39 / 40 - 0.1)
+    assert side(sides, "val") == {"sub-40"}
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        ({"val_subjects": ["01", "02"], "test_subjects": ["sub-02"]}, "sub-02: in the validation and in the test set"),
+        ({"val_subjects": ["99"]}, "val_subjects: sub-99 not in the cohort of 40"),
+        ({"test_subjects": ["sub-98"]}, "test_subjects: sub-98 not in"),
+        ({"val": 40}, "no subject is left for training"),
+        ({"val": 30, "test": 10}, "no subject is left for training"),
+        ({"val": 2.5}, "val: expected a fraction below 1 or a whole number"),
+        ({"test": -0.1}, "test: expected a fraction"),
+    ],
+)
+def test_impossible_splits_are_errors(options, text):
+    with pytest.raises(UserError, match=text):
+        split_subjects(NAMES, **options)

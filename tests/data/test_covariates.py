@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+
+from cortexgen.data.covariates import SLOTS, CovariateEncoder
+from cortexgen.errors import UserError
+
+ROWS = [
+    {"age": 20.0, "sex": "F", "group": "depr"},
+    {"age": 30.0, "sex": "M", "group": "control"},
+    {"age": 70.0, "sex": None, "group": "control"},
+    {"age": None, "sex": "F"},
+]
+
+
+@pytest.fixture
+def encoder():
+    return CovariateEncoder.fit(["age", "sex"], ROWS)
+
+
+def test_numbers_are_standardized_and_levels_are_one_hot(encoder):
+    code = encoder.encode(ROWS).view(4, 2, SLOTS)
+    ages = np.array([20.0, 30, 70])
+    np.testing.assert_allclose(code[:3, 0, 0], (ages - ages.mean()) / ages.std(), rtol=1e-6)
+    assert code[:3, 0, 1:-1].abs().sum() == 0
+    expected = torch.zeros(4, SLOTS)
+    expected[[0, 3], 0] = 1  # F
+    expected[1, 1] = 1  # M
+    expected[[0, 1, 3], -1] = 1  # known
+    assert torch.equal(code[:, 1], expected)
+    assert code[:, 0, -1].tolist() == [1, 1, 1, 0]
+
+
+def test_what_is_not_known_is_all_zeros_and_is_not_the_mean(encoder):
+    unknown, mean = encoder.encode([{}, {"age": 40.0}])
+    assert not unknown.any()
+    assert mean[0] == 0 and mean[SLOTS - 1] == 1
+
+
+def test_a_number_may_come_as_text(encoder):
+    assert torch.equal(encoder.encode([{"age": "30"}]), encoder.encode([{"age": 30}]))
+    assert encoder.check({"age": "30", "sex": "M"}) == []
+
+
+def test_order_and_plain_types_survive_a_checkpoint(encoder):
+    again = CovariateEncoder(dict(encoder.specs))
+    assert again.names == ["age", "sex"]
+    assert torch.equal(again.encode(ROWS), encoder.encode(ROWS))
+    flat = [v for spec in encoder.specs.values() for v in spec.values()]
+    assert all(type(v) in (float, list) for v in flat)
+
+
+def test_an_unknown_level_is_an_error_that_lists_the_known_ones(encoder):
+    for call in (lambda: encoder.encode([{"sex": "X"}]), lambda: encoder.check({"sex": "X"})):
+        with pytest.raises(UserError, match="sex: 'X' is none of F, M"):
+            call()
+
+
+@pytest.mark.parametrize("value", [19.0, 71, "18.5"])
+def test_a_value_outside_the_cohort_is_a_warning(encoder, value):
+    (warning,) = encoder.check({"age": value})
+    assert f"age {float(value):g}" in warning and "20 to 70" in warning
+    assert encoder.check({"age": 20}) == encoder.check({"age": 70.0}) == []
+
+
+def test_conditions_that_the_weights_do_not_know_are_errors(encoder):
+    with pytest.raises(UserError, match=r"'iq' is not a covariate of these weights \(age, sex\)"):
+        encoder.check({"iq": 100})
+    with pytest.raises(UserError, match="unconditional"):
+        CovariateEncoder({}).check({"age": 30})
+    with pytest.raises(UserError, match="age: expected a number, got 'old'"):
+        encoder.check({"age": "old"})
+
+
+@pytest.mark.parametrize(
+    "name, rows, text",
+    [
+        ("iq", ROWS, "covariate 'iq': no value for it; participants.tsv has age, group, sex"),
+        ("iq", [{}, {}], "there is no participants.tsv"),
+        ("age", [{"age": 30.0}, {"age": 30.0}], "covariate 'age': every subject has 30"),
+        ("sex", [{"sex": "F"}, {"sex": "F"}], "covariate 'sex': 1 levels"),
+        ("site", [{"site": f"s{k}"} for k in range(SLOTS)], f"covariate 'site': {SLOTS} levels"),
+    ],
+)
+def test_columns_that_cannot_condition_anything_are_errors(name, rows, text):
+    with pytest.raises(UserError, match=text):
+        CovariateEncoder.fit([name], rows)
+
+
+def test_as_many_levels_as_there_are_slots_for_are_told_apart():
+    rows = [{"site": f"s{k}"} for k in range(SLOTS - 1)]
+    code = CovariateEncoder.fit(["site"], rows).encode(rows)
+    assert torch.equal(code[:, :-1], torch.eye(SLOTS - 1)) and code[:, -1].all()
+
+
+def test_without_covariates_the_vector_is_empty():
+    assert CovariateEncoder.fit([], ROWS).encode(ROWS).shape == (4, 0)

@@ -1,0 +1,196 @@
+"""The data module of stage 2 on velocities written by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from cortexgen.data.fields import FieldDataModule
+from cortexgen.data.template import load_template
+from cortexgen.errors import UserError
+from cortexgen.io import Grid, write_field, write_volume
+from cortexgen.io.bids import sidecar, write_tsv
+from cortexgen.spatial import integrate, warp
+
+GRID = Grid((9, 12, 11), np.array([[0, 0, 8, -40], [0, 8, 0, -50], [8, 0, 0, -30], [0, 0, 0, 1.0]]))
+SUBJECTS = [f"sub-{k:02d}" for k in range(1, 7)]
+SPLIT = dict(zip(SUBJECTS, ["train", "train", "val", "train", "test", "train"], strict=True))
+
+
+def smooth(seed, channels, sigma, peak):
+    values = gaussian_filter(np.random.default_rng(seed).standard_normal((channels, *GRID.shape)), (0, *[sigma] * 3))
+    return torch.from_numpy(peak * values / np.abs(values).max()).float()
+
+
+def field_of(root, name):
+    return root / name / "anat" / f"{name}_space-Toy_desc-velocity_field.nii.gz"
+
+
+def change(root, name, **content):
+    path = sidecar(field_of(root, name))
+    path.write_text(json.dumps(json.loads(path.read_text()) | content))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Six velocities with sidecars, a split, ages, and their template in `template/`."""
+    write_volume(tmp_path / "template" / "tpl-Toy_T1w.nii.gz", smooth(0, 1, 1, 1.0).abs(), GRID)
+    digest = load_template(tmp_path / "template" / "tpl-Toy_T1w.nii.gz").hash
+    info = {"Template": "Toy", "TemplateHash": digest, "IntegrationSteps": 7, "ImageGrid": GRID.to_dict()}
+    for k, name in enumerate(SUBJECTS, start=1):
+        write_field(field_of(tmp_path, name), smooth(k, 3, 2, 1.5), GRID)
+        sidecar(field_of(tmp_path, name)).write_text(json.dumps(info))
+    write_tsv(tmp_path / "registration.tsv", [{"participant_id": s, "split": side} for s, side in SPLIT.items()])
+    write_tsv(tmp_path / "participants.tsv", [{"participant_id": s, "age": 20 + k} for k, s in enumerate(SUBJECTS)])
+    return tmp_path
+
+
+def module(root, **options):
+    return FieldDataModule(root, **{"template": str(root / "template" / "tpl-Toy_T1w.nii.gz"), **options})
+
+
+def ready(root, **options):
+    data = module(root, **options)
+    data.setup("fit")
+    return data
+
+
+def names(data, side):
+    return [s.name for s in data.side(side)]
+
+
+def test_fields_come_back_with_their_covariates(root):
+    data = ready(root, batch_size=3, mirror=False)
+    assert data.grid.matches(GRID) and not data.problems
+    batches = list(data.train_dataloader())
+    assert [len(b["name"]) for b in batches] == [3, 1]
+    for batch in batches:
+        for name, velocity, covariates in zip(batch["name"], batch["velocity"], batch["covariates"], strict=True):
+            k = SUBJECTS.index(name)
+            torch.testing.assert_close(velocity, smooth(k + 1, 3, 2, 1.5), atol=1e-5, rtol=0)
+            assert covariates == {"age": 20.0 + k}
+    assert [b["name"] for b in data.val_dataloader()] == [["sub-03"]]
+    assert [b["name"] for b in data.test_dataloader()] == [["sub-05"]]
+
+
+def test_stage_1s_split_holds_unless_another_is_asked_for(root):
+    data = ready(root)
+    assert {s: side for side in ("train", "val", "test") for s in names(data, side)} == SPLIT
+    assert names(ready(root, val_subjects=["01"]), "val") == ["sub-01"]
+    assert len(names(ready(root, val=3), "val")) == 3
+    assert names(ready(root, val=3), "test") == []
+
+
+@pytest.mark.parametrize("rows", [None, [{"participant_id": "sub-01", "split": "val"}]])
+def test_without_a_whole_recorded_split_one_is_drawn(root, rows):
+    (root / "registration.tsv").unlink()
+    if rows:
+        write_tsv(root / "registration.tsv", rows)
+    data = ready(root)
+    assert len(names(data, "val")) == 1 and len(names(data, "train")) == 5
+
+
+def test_one_unreadable_field_is_left_out(root):
+    field_of(root, "sub-02").write_bytes(b"nothing")
+    sidecar(field_of(root, "sub-06")).unlink()
+    data = ready(root)
+    assert set(data.problems) == {"sub-02", "sub-06"}
+    assert "sub-02_space-Toy" in data.problems["sub-02"] and "no sidecar" in data.problems["sub-06"]
+    assert names(data, "train") == ["sub-01", "sub-04"]
+
+
+@pytest.mark.parametrize("content", ["{", '{"Template": "Toy"}'], ids=["broken", "incomplete"])
+def test_one_bad_sidecar_is_left_out(root, content):
+    sidecar(field_of(root, "sub-02")).write_text(content)
+    data = ready(root)
+    assert list(data.problems) == ["sub-02"] and sidecar(field_of(root, "sub-02")).name in data.problems["sub-02"]
+
+
+def test_nothing_readable_is_an_error(root):
+    for name in SUBJECTS:
+        field_of(root, name).write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"none of its 6 fields can be read: .*sub-01"):
+        module(root).setup("fit")
+
+
+@pytest.mark.parametrize(
+    "key, value", [("Template", "Other"), ("TemplateHash", "abc"), ("IntegrationSteps", 0), ("ImageGrid", {})]
+)
+def test_fields_that_do_not_belong_together_are_an_error_with_both_sides(root, key, value):
+    old = json.loads(sidecar(field_of(root, "sub-01")).read_text())[key]
+    change(root, "sub-04", **{key: value})
+    with pytest.raises(UserError) as error:
+        module(root).setup("fit")
+    assert all(part in str(error.value) for part in (str(field_of(root, "sub-04")), key, str(value), str(old)))
+
+
+def test_another_template_is_an_error_with_both_sides(root):
+    old = json.loads(sidecar(field_of(root, "sub-01")).read_text())["TemplateHash"]
+    for name in SUBJECTS:
+        change(root, name, TemplateHash="f" * 64)
+    with pytest.raises(UserError, match=rf"ffffffffffff.*{old[:12]}"):
+        module(root).setup("fit")
+
+
+def test_another_grid_is_an_error_with_both_sides(root):
+    affine = GRID.affine.copy()
+    affine[0, 3] += 4
+    write_field(field_of(root, "sub-04"), smooth(4, 3, 2, 1.5), Grid(GRID.shape, affine))
+    with pytest.raises(UserError, match=r"sub-04.*-36, -50, -30.*-40, -50, -30"):
+        module(root).setup("fit")
+
+
+def test_mirroring_needs_a_symmetric_grid(root):
+    affine = GRID.affine.copy()
+    affine[0, 3] += 4
+    for k, name in enumerate(SUBJECTS, start=1):
+        write_field(field_of(root, name), smooth(k, 3, 2, 1.5), Grid(GRID.shape, affine))
+    with pytest.raises(UserError, match="symmetric about x = 0"):
+        module(root).setup("fit")
+    assert len(ready(root, mirror=False).training_fields()) == 4
+
+
+def test_a_mirrored_velocity_warps_the_mirrored_template_to_the_mirrored_brain(root):
+    data = ready(root)
+    fields = data.training_fields()
+    assert fields.shape == (8, 3, *GRID.shape)
+    assert torch.equal(ready(root, mirror=False).training_fields(), fields[:4])
+    template = smooth(0, 1, 1, 1.0).expand(4, -1, -1, -1, -1)
+    brains = warp(template, integrate(fields[:4]))
+    mirrored = warp(template.flip(4), integrate(fields[4:]))
+    torch.testing.assert_close(mirrored, brains.flip(4), atol=1e-5, rtol=0)
+    assert (brains - template).abs().max() > 0.1
+
+
+def test_training_shows_fields_and_mirror_images_validation_fields_only(root):
+    torch.manual_seed(0)
+    data = ready(root)
+    fields = data.training_fields()
+    seen = set()
+    for _ in range(12):
+        for batch in data.train_dataloader():
+            distances = (fields - batch["velocity"]).flatten(1).abs().amax(dim=1)
+            assert distances.min() == 0
+            seen.add(int(distances.argmin()))
+    assert seen == set(range(8))
+    for _ in range(6):
+        (batch,) = data.val_dataloader()
+        torch.testing.assert_close(batch["velocity"][0], smooth(3, 3, 2, 1.5), atol=1e-5, rtol=0)
+
+
+def test_the_contract_is_plain_and_says_what_the_fields_depend_on(root):
+    data = ready(root)
+    contract = data.contract()
+    assert json.loads(json.dumps(contract)) == contract
+    assert Grid.from_dict(contract["grid"]).matches(GRID) and Grid.from_dict(contract["image_grid"]).matches(GRID)
+    assert contract["integration_steps"] == 7
+    assert contract["template"]["name"] == "Toy" and contract["template"]["hash"] == data.template.hash
+
+
+def test_no_fields_are_an_error_that_names_folder_and_pattern(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        module(tmp_path / "nowhere").setup("fit")
+    with pytest.raises(UserError, match="desc-velocity_field"):
+        module(tmp_path).setup("fit")

@@ -1,0 +1,107 @@
+"""Stage 1 on small blobs: what its passes return, and that training moves the right way."""
+
+import pytest
+import torch
+
+from cortexgen.errors import UserError
+from cortexgen.losses import local_ncc
+from cortexgen.modules import DiffuseMorphModule
+from cortexgen.spatial import antialias, compose, warp
+
+SHAPE = (19, 22, 17)
+
+
+@pytest.fixture
+def pair():
+    """A textured image and the same one shifted by 1.5 voxels along H."""
+    generator = torch.Generator().manual_seed(0)
+    texture = antialias(torch.rand(1, 1, *SHAPE, generator=generator), (4, 4, 4))
+    moving = (texture - texture.min()) / (texture.max() - texture.min())
+    shift = torch.zeros(1, 3, *SHAPE)
+    shift[:, 1] = 1.5
+    return moving, warp(moving, shift), shift
+
+
+def small(**options):
+    torch.manual_seed(0)
+    defaults = {"denoiser_width": 4, "denoiser_multipliers": (1, 2), "encoder": (8, 8), "decoder": (8, 8), "ncc_window": 5}
+    return DiffuseMorphModule(**defaults | options)
+
+
+@pytest.mark.parametrize("code", ["eps", "eps+fixed", "fixed"])
+@pytest.mark.parametrize("options", [{"field_downsample": 2}, {"field_downsample": 1, "integration_steps": 0}])
+def test_training_learns_the_shift(code, options, pair):
+    moving, fixed, shift = pair
+    module = small(code=code, smoothness_weight=0.05, **options)
+    assert module.register(moving, fixed).displacement.abs().max() < 0.01  # starts at the identity
+    optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        module._losses({"moving": moving, "fixed": fixed})["loss"].backward()
+        optimizer.step()
+    result = module.register(moving, fixed)
+    before, after = (local_ncc(image, fixed, 5) for image in (moving, result.warped))
+    assert after > before + 0.25 * (1 - before)
+    inside = (slice(None), slice(None), slice(4, -4), slice(4, -4), slice(4, -4))
+    error = (result.displacement - shift)[inside].norm(dim=1).mean()
+    assert error < 0.75 * shift[inside].norm(dim=1).mean()
+
+
+def test_register_returns_a_field_its_inverse_and_the_warped_image(pair):
+    moving, fixed, _ = pair
+    module = small(field_downsample=2)
+    torch.nn.init.normal_(module.head.flow.weight, std=0.02)
+    result = module.register(moving, fixed)
+    assert result.velocity.shape == (1, 3, 10, 11, 9) and result.displacement.shape == (1, 3, *SHAPE)
+    assert torch.equal(result.warped, warp(moving, result.displacement))
+    assert result.displacement.abs().max() > 0.1
+    assert compose(result.displacement, result.inverse).norm(dim=1).mean() < 0.02
+
+
+def test_refinement_improves_this_pair(pair):
+    moving, fixed, _ = pair
+    module = small(smoothness_weight=0.05)
+    plain, refined = module.register(moving, fixed), module.register(moving, fixed, refine=30)
+    before, after = (local_ncc(r.warped, fixed, 5) for r in (plain, refined))
+    assert after > before + 0.2 * (1 - before)
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_continuous_path_starts_where_the_code_is_silent(pair):
+    """Algorithm 1: eta scales the code, so eta = 1 is the registration and eta = 0 what the head says to a zero code."""
+    moving, fixed, _ = pair
+    module = small()
+    torch.nn.init.normal_(module.head.flow.weight, std=0.1)
+    frames = list(module.continuous(moving, fixed, [0.0, 0.5, 1.0]))
+    assert torch.equal(frames[2].displacement, module.register(moving, fixed).displacement)
+    silent = module.velocity(moving, fixed, eps=torch.zeros_like(fixed))
+    assert torch.allclose(frames[0].velocity, silent)
+    assert not torch.allclose(frames[1].velocity, frames[2].velocity)
+
+
+def test_synthesis_with_the_true_noise_undoes_the_diffusion(pair, monkeypatch):
+    """Algorithm 2 with G replaced by the noise that leads back to the fixed image must end at the fixed image."""
+    moving, fixed, _ = pair
+    module = small()
+
+    def oracle(moving, fixed, x, t):
+        bar = module.schedule.alpha_bar[t].float().view(-1, 1, 1, 1, 1)
+        return (x - bar.sqrt() * (2 * fixed - 1)) / (1 - bar).sqrt()
+
+    monkeypatch.setattr(module, "predict_noise", oracle)
+    out = module.synthesize(moving, fixed, steps=200, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(out, fixed, atol=1e-3)
+    with pytest.raises(UserError, match="expected 1 to 2000"):
+        module.synthesize(moving, fixed, steps=2001)
+
+
+def test_voxelmorph_alone_has_no_denoiser(pair):
+    moving, fixed, _ = pair
+    module = small(code="fixed")
+    assert module.denoiser is None
+    with pytest.raises(UserError, match="no denoising network"):
+        module.synthesize(moving, fixed)
+
+
+def test_run_time_options_are_no_hyper_parameters():
+    assert not {"refine", "refine_lr"} & set(small(refine=5).hparams)

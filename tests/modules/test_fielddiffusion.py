@@ -1,0 +1,135 @@
+"""Stage 2: sampling, conditions, checks."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cortexgen.errors import UserError
+from cortexgen.io import Grid
+from cortexgen.modules import FieldDiffusionModule
+from cortexgen.modules.base import check_contract
+from cortexgen.modules.cohort_writer import CohortWriter
+from cortexgen.spatial import antialias, integrate
+
+SHAPE = (9, 11, 10)
+GRID = Grid(SHAPE, torch.diag(torch.tensor([8.0, 8, 8, 1])).double().numpy())
+
+
+def module_of(**options):
+    torch.manual_seed(0)
+    small = {"width": 8, "multipliers": (1, 2), "spatial_attention": ("none", "full"), "heads": 2, "head_size": 4, "steps": 3}
+    module = FieldDiffusionModule(**small | options).eval()
+    torch.nn.init.normal_(module.net.outlet[-1].weight, std=0.05)
+    age = {"mean": 50.0, "std": 10.0, "min": 20.0, "max": 80.0}
+    module.contract = {
+        "grid": GRID.to_dict(),
+        "mean": torch.full((3, *SHAPE), 0.25),
+        "scale": 0.5,
+        "integration_steps": 7,
+        "covariates": {"age": age, "sex": {"levels": ["F", "M"]}} if module.hparams.covariates else {},
+        "template": {"name": "T", "hash": "h", "classes": ["Unknown", "A"]},
+    }
+    return module
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm++"])
+def test_a_sample_depends_on_seed_and_index_alone(sampler):
+    module = module_of(sampler=sampler)
+    first = module.sample(3)
+    module.sample(0)
+    torch.manual_seed(99)
+    assert torch.equal(module.sample(3), first)
+    assert not torch.equal(module.sample(4), first)
+    assert not torch.equal(module.sample(3, attempt=1), first)
+    module.sample_seed = 1
+    assert not torch.equal(module.sample(3), first)
+
+
+def test_samples_are_scaled_back():
+    """With a network that always answers x0 = 0, the sample is the mean field."""
+    module = module_of(prediction="x0")
+    torch.nn.init.zeros_(module.net.outlet[-1].weight)
+    assert torch.allclose(module.sample(0), torch.full((3, *SHAPE), 0.25), atol=1e-6)
+    assert torch.allclose(module.normalized(torch.full((1, 3, *SHAPE), 1.25)), torch.full((1, 3, *SHAPE), 2.0))
+
+
+def test_guidance_extrapolates_from_free_to_conditional():
+    module = module_of(covariates=["age", "sex"])
+    z, level = torch.randn(1, 3, *SHAPE), torch.zeros(1)
+    condition = module.encoder.encode([{"age": 70, "sex": "F"}])
+    results = {}
+    for weight in (0.0, 1.0, 3.0):
+        module.guidance = weight
+        results[weight] = module.denoise(z, level, condition)
+    free = module.denoise(z, level, None)
+    assert torch.allclose(results[0.0], free, atol=1e-6)
+    assert not torch.allclose(results[1.0], free, atol=1e-4)
+    assert torch.allclose(results[3.0], free + 3 * (results[1.0] - free), atol=1e-5)
+
+
+def test_conditions_change_a_sample_and_unknown_values_do_not():
+    module = module_of(covariates=["age", "sex"])
+    free = module.sample(0)
+    assert torch.equal(module.sample(0, conditions={"age": None}), free)
+    assert not torch.equal(module.sample(0, conditions={"age": 70}), free)
+
+
+def test_covariate_dropout_hides_all_or_single_values():
+    module = module_of(covariates=["age", "sex"], covariate_dropout=0.5)
+    torch.manual_seed(0)
+    rows = [{"age": 70, "sex": "F"}] * 400
+    known = module._condition(rows, training=True)[:, [7, 15]]
+    share = known.mean(dim=0)
+    assert ((share - 0.25).abs() < 0.08).all()
+    assert (known.sum(dim=1) == 1).any() and (known.sum(dim=1) == 0).any()
+    assert (module._condition(rows, training=False)[:, [7, 15]] == 1).all()
+
+
+def test_training_lowers_the_denoising_loss():
+    module = module_of()
+    torch.manual_seed(0)
+    x = antialias(torch.randn(4, 3, *SHAPE), (3, 3, 3)) * 2 + 0.25
+    batch = {"velocity": x, "covariates": [{}] * 4}
+    t, noise = torch.tensor([0.2, 0.4, 0.6, 0.8]), torch.randn_like(x)
+    optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
+    before = float(module._loss(batch, t, noise, training=False))
+    for _ in range(40):
+        optimizer.zero_grad()
+        module._loss(batch, t, noise, training=True).backward()
+        optimizer.step()
+    assert float(module._loss(batch, t, noise, training=False)) < 0.6 * before
+
+
+def test_checks_find_folds_and_impossible_volumes():
+    module = module_of()
+    weights = torch.zeros(2, *SHAPE)
+    weights[1, 3:6, 3:6, 3:6] = 1
+    module.contract |= {"log_volume_mean": torch.tensor([0.0, 27 * 512 / 1000]).log(), "log_volume_std": torch.full((2,), 0.05)}
+    template = SimpleNamespace(classes=("Unknown", "A"))
+    writer = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID, template=template)
+
+    def failed(velocity):
+        return CohortWriter.failed_checks(writer, velocity, integrate(velocity[None])[0])
+
+    assert not [r for r in failed(torch.zeros(3, *SHAPE)) if "folded" in r or r.startswith("A")]
+    place = torch.stack(torch.meshgrid(*[torch.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
+    assert any(r.startswith("A at +") for r in failed(-0.1 * place))  # the pull-back contracts where the region grows
+    torch.manual_seed(0)
+    assert any("folded" in r for r in failed(torch.randn(3, *SHAPE) * 3))
+
+
+def test_contract_names_both_sides():
+    ours = {"grid": GRID.to_dict(), "template": {"name": "T", "hash": "h", "classes": []}}
+    check_contract(ours, {"grid": GRID.to_dict(), "template": dict(ours["template"])})
+    with pytest.raises(UserError, match=r"grid is 9 x 11 x 10 .* data's is 5 x 6 x 5"):
+        check_contract(ours, {"grid": GRID.coarse(2).to_dict()})
+    with pytest.raises(UserError, match="template"):
+        check_contract(ours, {"template": {"name": "U", "hash": "g", "classes": []}})
+    with pytest.warns(UserWarning, match="preprocessed"):
+        check_contract(ours | {"preprocessing": ["N4"]}, {"preprocessing": []})
+
+
+def test_run_time_options_are_no_hyper_parameters():
+    hidden = {"sampler", "steps", "guidance", "conditions", "num_samples", "sample_seed", "spacing", "max_redraws"}
+    assert not hidden & set(module_of(num_samples=3).hparams)

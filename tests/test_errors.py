@@ -1,0 +1,223 @@
+"""A user's mistakes: one clear line and a non-zero exit, and the good subjects are still processed."""
+
+import errno
+import gzip
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from cortexgen.cli import main
+from cortexgen.io.bids import read_tsv
+
+CONF = Path(__file__).parent / "conf"
+
+
+@pytest.fixture
+def copy(cohort, tmp_path):
+    """A copy of the cohort that a test may spoil."""
+    return Path(shutil.copytree(cohort, tmp_path / "copy", ignore=shutil.ignore_patterns("truth")))
+
+
+@pytest.fixture
+def fails(capsys):
+    """Run the program, expect an exit status and one line on stderr; returns the line."""
+
+    def call(*args: object, status: int = 1) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in args])
+        assert stop.value.code == status
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cortexgen: error: ")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return call
+
+
+def stage_1(verb, root, run, *extra):
+    return (verb, "--config", "register.yaml", "--config", CONF / "register.yaml", "--data.root", root,
+            "--trainer.default_root_dir", run, *extra)  # fmt: skip
+
+
+def stage_2(verb, root, run, *extra):
+    return (verb, "--config", "generate.yaml", "--config", CONF / "generate.yaml", "--data.root", root,
+            "--trainer.default_root_dir", run, *extra)  # fmt: skip
+
+
+def image_of(root: Path, subject: str) -> Path:
+    return next((root / subject / "anat").glob("*_T1w.nii.gz"))
+
+
+def rewrite(path: Path, change) -> None:
+    image = nib.load(path)
+    array, affine = change(np.asarray(image.dataobj, dtype=np.float32), image.affine)
+    nib.save(nib.Nifti1Image(array, affine), path)
+
+
+def test_unknown_command_names_the_known_ones(fails):
+    assert "there are demo, simulate, fit" in fails("generat")
+
+
+def test_missing_config_names_the_presets(fails):
+    assert "register.yaml" in fails("fit", "--config", "nowhere.yaml")
+
+
+def test_unknown_option_in_a_yaml(fails, tmp_path, cohort):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("model:\n  class_path: DiffuseMorphModule\n  init_args: {smothness_weight: 1}\n")
+    assert "smothness_weight" in fails("fit", "--config", "register.yaml", "--config", bad, "--data.root", cohort)
+
+
+def test_wrong_type_in_an_option(fails, cohort):
+    assert "lr" in fails("fit", "--config", "register.yaml", "--data.root", cohort, "--model.lr", "fast")
+
+
+def test_missing_and_empty_folder(fails, tmp_path):
+    assert "no such folder" in fails(*stage_1("fit", tmp_path / "nowhere", tmp_path / "run"))
+    (tmp_path / "empty").mkdir()
+    assert f"{tmp_path / 'empty'}: no image" in fails(*stage_1("fit", tmp_path / "empty", tmp_path / "run"))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def truncate_plain(path):
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-2000]))
+
+
+DAMAGES = {
+    "truncated": (truncate, "cannot be read to its end"),
+    "shorter than its header says": (truncate_plain, "cannot be read to its end"),
+    "4D": (lambda p: rewrite(p, lambda a, m: (np.stack([a, a], -1), m)), "expected a 3D volume"),
+    "NaN": (lambda p: rewrite(p, lambda a, m: (np.where(a > 0.9, np.nan, a), m)), "NaN"),
+    "constant": (lambda p: rewrite(p, lambda a, m: (np.ones_like(a), m)), "an image has contrast"),
+    "other grid": (lambda p: rewrite(p, lambda a, m: (a[1:], m)), "the cohort's is"),
+    "no affine": (lambda p: rewrite(p, lambda a, m: (a, np.zeros((4, 4)))), "valid affine"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_one_bad_image_in_a_cohort(damage, copy, registered, fails, tmp_path):
+    """predict reports it with its reason, does the others, and exits with 1."""
+    spoil, reason = DAMAGES[damage]
+    path = image_of(copy, "sub-0002")
+    spoil(path)
+    args = ("--ckpt_path", registered[0] / "checkpoints" / "last.ckpt", "--output", tmp_path / "out")
+    line = fails(*stage_1("predict", copy, tmp_path / "run", *args))
+    assert "sub-0002" in line and path.name in line and reason in line
+    rows = {r["participant_id"]: r["status"] for r in read_tsv(tmp_path / "out" / "registration.tsv")}
+    assert rows.pop("sub-0002").startswith("failed: ") and set(rows.values()) == {"ok"} and len(rows) == 4
+
+
+def test_training_goes_on_without_a_bad_image(copy, fails, tmp_path):
+    truncate(image_of(copy, "sub-0002"))
+    line = fails(*stage_1("fit", copy, tmp_path / "run", "--data.val_subjects", "['0001']", "--data.test_subjects", "['0003']"))
+    assert "1 subject(s) left out, the others are done; sub-0002" in line
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_every_image_bad(copy, fails, tmp_path):
+    for path in copy.glob("sub-*/anat/*_T1w.nii.gz"):
+        path.write_bytes(b"not an image")
+    assert "none of its 5 images can be read" in fails(*stage_1("fit", copy, tmp_path / "run"))
+
+
+def test_template_on_another_grid_than_its_labels(cohort, fails, tmp_path):
+    labels = next((cohort / "sub-0001" / "anat").glob("*_dseg.nii.gz"))
+    moved = tmp_path / "dseg.nii.gz"
+    shutil.copy(labels, moved)
+    rewrite(moved, lambda a, m: (a[1:].astype(np.uint8), m))
+    template = ("--data.template", image_of(cohort, "sub-0001"), "--data.template_labels", moved)
+    assert "different grids" in fails(*stage_1("fit", cohort, tmp_path / "run", *template))
+
+
+def test_covariates_that_participants_lack(registered, fails, tmp_path):
+    line = fails(*stage_2("fit", registered[1], tmp_path / "run", "--model.covariates", "[age, iq]"))
+    assert "'iq'" in line and "age, brain_volume_ml, sex" in line
+
+
+def test_checkpoint_of_another_grid(cohort, registered, fails, tmp_path):
+    weights = registered[0] / "checkpoints" / "last.ckpt"
+    args = ("--ckpt_path", weights, "--output", tmp_path / "out", "--data.spacing", 16)
+    line = fails(*stage_1("predict", cohort, tmp_path / "run", *args))
+    assert "the checkpoint's grid is" in line and "the data's is" in line and "16 x 16 x 16 mm" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_checkpoint_of_another_template(cohort, registered, fails, tmp_path):
+    anat = cohort / "sub-0001" / "anat"
+    template = ("--data.template", image_of(cohort, "sub-0001"), "--data.template_labels", next(anat.glob("*_dseg.nii.gz")))
+    weights = ("--ckpt_path", registered[0] / "checkpoints" / "last.ckpt", "--output", tmp_path / "out")
+    # the subject's own brain box differs, so give both the whole grid
+    line = fails(*stage_1("predict", cohort, tmp_path / "run", *template, *weights))
+    assert "the checkpoint's template is" in line and "MNI152NLin2009aSym" in line
+
+
+def test_no_weights_and_unreadable_weights(cohort, fails, tmp_path):
+    out = ("--output", tmp_path / "out")
+    assert "--ckpt_path" in fails(*stage_1("predict", cohort, tmp_path / "run", *out))
+    assert "no such file" in fails(*stage_1("predict", cohort, tmp_path / "run", *out, "--ckpt_path", tmp_path / "no.ckpt"))
+    bad = tmp_path / "bad.ckpt"
+    bad.write_bytes(b"weights")
+    assert "not a checkpoint" in fails(*stage_1("predict", cohort, tmp_path / "run", *out, "--ckpt_path", bad))
+    torch.save({"state_dict": {}}, bad)
+    assert "not written by cortexgen" in fails(*stage_1("predict", cohort, tmp_path / "run", *out, "--ckpt_path", bad))
+
+
+def test_predict_needs_an_output_folder(cohort, registered, fails, tmp_path):
+    weights = registered[0] / "checkpoints" / "last.ckpt"
+    assert "--output OUT" in fails(*stage_1("predict", cohort, tmp_path / "run", "--ckpt_path", weights))
+
+
+def test_output_that_cannot_be_made_or_is_not_empty(cohort, registered, fails, tmp_path):
+    weights = ("--ckpt_path", registered[0] / "checkpoints" / "last.ckpt")
+    (tmp_path / "file").write_text("")
+    assert "cannot write there" in fails(*stage_1("predict", cohort, tmp_path / "run", *weights, "--output", tmp_path / "file" / "out"))
+    assert "cannot write" in fails(*stage_1("fit", cohort, "/proc/cortexgen"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.docx").write_text("")
+    assert "other files" in fails(*stage_1("predict", cohort, tmp_path / "run", *weights, "--output", tmp_path / "full"))
+
+
+def test_full_disk(cohort, registered, fails, tmp_path, monkeypatch):
+    def no_space(image, path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(nib, "save", no_space)
+    weights = ("--ckpt_path", registered[0] / "checkpoints" / "last.ckpt", "--output", tmp_path / "out")
+    assert "No space left on device" in fails(*stage_1("predict", cohort, tmp_path / "run", *weights))
+    assert not list((tmp_path / "out").rglob(".tmp-*")) and not list((tmp_path / "out").rglob("*_metrics.json"))
+
+
+def test_output_of_another_run(registered, trained_generator, fails, verb, tmp_path):
+    common = ("--ckpt_path", trained_generator / "checkpoints" / "last.ckpt", "--output", tmp_path / "out")
+    where = ("--data.root", registered[1], "--trainer.default_root_dir", trained_generator)
+    verb("predict", "generate.yaml", *where, *common, "--model.num_samples", 1)
+    line = fails(*stage_2("predict", registered[1], trained_generator, *common, "--model.sample_seed", 8))
+    assert "sample_seed 0" in line and "8" in line
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (("--model.num_samples", 0), "num_samples"),
+        (("--model.steps", 0), "step"),
+        (("--model.conditions", "{height: 2}"), "'height' is not a covariate"),
+        (("--model.conditions", "{sex: X}"), "none of F, M"),
+        (("--model.conditions", "{age: old}"), "expected a number"),
+    ],
+)
+def test_generation_options(option, reason, registered, trained_generator, fails, tmp_path):
+    weights = ("--ckpt_path", trained_generator / "checkpoints" / "last.ckpt", "--output", tmp_path / "out")
+    assert reason in fails(*stage_2("predict", registered[1], trained_generator, *weights, *option))
+
+
+def test_condition_outside_the_cohort_warns(registered, trained_generator, verb, tmp_path):
+    common = ("--ckpt_path", trained_generator / "checkpoints" / "last.ckpt", "--output", tmp_path / "out")
+    with pytest.warns(UserWarning, match="age 130 lies outside the cohort's range"):
+        verb("predict", "generate.yaml", "--data.root", registered[1], *common, "--model.num_samples", 1,
+             "--model.conditions", "{age: 130}")  # fmt: skip
