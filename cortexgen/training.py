@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
@@ -151,6 +151,7 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
         UserError: for a user's mistake; after a cohort with failed subjects, once the others are done.
     """
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but.*")
     argv, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns of arguments that it is given twice
     try:
@@ -163,7 +164,7 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
             save_config_callback=_SaveConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [Pictures(), LearningRateMonitor()]},
+            trainer_defaults={"callbacks": [Pictures()]},
             args=list(args),
         )
     finally:

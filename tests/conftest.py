@@ -13,7 +13,7 @@ from cortexgen.data.simulation import simulate_cohort
 CONF = Path(__file__).parent / "conf"
 SUBJECTS = 5
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)  # tests are many small operations, on which threads wait for each other
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,9 @@ def verb() -> Callable[..., object]:
 
 
 @pytest.fixture(scope="session")
-def registered(cohort: Path, verb: Callable[..., object], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def registered(
+    cohort: Path, verb: Callable[..., object], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
     """A barely trained stage 1: its run folder, and what it predicted for the whole cohort."""
     run_folder, fields = tmp_path_factory.mktemp("stage1") / "run", tmp_path_factory.mktemp("stage1") / "fields"
     common = ("register.yaml", "--data.root", cohort, "--trainer.default_root_dir", run_folder)
@@ -46,7 +48,9 @@ def registered(cohort: Path, verb: Callable[..., object], tmp_path_factory: pyte
 
 
 @pytest.fixture(scope="session")
-def trained_generator(registered: tuple[Path, Path], verb: Callable[..., object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_generator(
+    registered: tuple[Path, Path], verb: Callable[..., object], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The run folder of a barely trained, conditional stage 2."""
     run_folder = tmp_path_factory.mktemp("stage2") / "run"
     where = ("--data.root", registered[1], "--trainer.default_root_dir", run_folder)

@@ -115,7 +115,9 @@ def test_one_bad_image_in_a_cohort(damage, copy, registered, fails, tmp_path):
 
 def test_training_goes_on_without_a_bad_image(copy, fails, tmp_path):
     truncate(image_of(copy, "sub-0002"))
-    line = fails(*stage_1("fit", copy, tmp_path / "run", "--data.val_subjects", "['0001']", "--data.test_subjects", "['0003']"))
+    line = fails(
+        *stage_1("fit", copy, tmp_path / "run", "--data.val_subjects", "['0001']", "--data.test_subjects", "['0003']")
+    )
     assert "1 subject(s) left out, the others are done; sub-0002" in line
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
@@ -150,7 +152,12 @@ def test_checkpoint_of_another_grid(cohort, registered, fails, tmp_path):
 
 def test_checkpoint_of_another_template(cohort, registered, fails, tmp_path):
     anat = cohort / "sub-0001" / "anat"
-    template = ("--data.template", image_of(cohort, "sub-0001"), "--data.template_labels", next(anat.glob("*_dseg.nii.gz")))
+    template = (
+        "--data.template",
+        image_of(cohort, "sub-0001"),
+        "--data.template_labels",
+        next(anat.glob("*_dseg.nii.gz")),
+    )
     weights = ("--ckpt_path", registered[0] / "checkpoints" / "last.ckpt", "--output", tmp_path / "out")
     # the subject's own brain box differs, so give both the whole grid
     line = fails(*stage_1("predict", cohort, tmp_path / "run", *template, *weights))
@@ -160,7 +167,9 @@ def test_checkpoint_of_another_template(cohort, registered, fails, tmp_path):
 def test_no_weights_and_unreadable_weights(cohort, fails, tmp_path):
     out = ("--output", tmp_path / "out")
     assert "--ckpt_path" in fails(*stage_1("predict", cohort, tmp_path / "run", *out))
-    assert "no such file" in fails(*stage_1("predict", cohort, tmp_path / "run", *out, "--ckpt_path", tmp_path / "no.ckpt"))
+    assert "no such file" in fails(
+        *stage_1("predict", cohort, tmp_path / "run", *out, "--ckpt_path", tmp_path / "no.ckpt")
+    )
     bad = tmp_path / "bad.ckpt"
     bad.write_bytes(b"weights")
     assert "not a checkpoint" in fails(*stage_1("predict", cohort, tmp_path / "run", *out, "--ckpt_path", bad))
@@ -176,11 +185,15 @@ def test_predict_needs_an_output_folder(cohort, registered, fails, tmp_path):
 def test_output_that_cannot_be_made_or_is_not_empty(cohort, registered, fails, tmp_path):
     weights = ("--ckpt_path", registered[0] / "checkpoints" / "last.ckpt")
     (tmp_path / "file").write_text("")
-    assert "cannot write there" in fails(*stage_1("predict", cohort, tmp_path / "run", *weights, "--output", tmp_path / "file" / "out"))
+    assert "cannot write there" in fails(
+        *stage_1("predict", cohort, tmp_path / "run", *weights, "--output", tmp_path / "file" / "out")
+    )
     assert "cannot write" in fails(*stage_1("fit", cohort, "/proc/cortexgen"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.docx").write_text("")
-    assert "other files" in fails(*stage_1("predict", cohort, tmp_path / "run", *weights, "--output", tmp_path / "full"))
+    assert "other files" in fails(
+        *stage_1("predict", cohort, tmp_path / "run", *weights, "--output", tmp_path / "full")
+    )
 
 
 def test_full_disk(cohort, registered, fails, tmp_path, monkeypatch):

@@ -17,7 +17,14 @@ from cortexgen.io import read_field, read_grid
 from cortexgen.io.bids import read_tsv, sha256
 
 CONF = Path(__file__).parent / "conf"
-CONFIGS = ["register.yaml", "demo/register.yaml", "paper/register.yaml", "generate.yaml", "demo/generate.yaml", "paper/generate.yaml"]
+CONFIGS = [
+    "register.yaml",
+    "demo/register.yaml",
+    "paper/register.yaml",
+    "generate.yaml",
+    "demo/generate.yaml",
+    "paper/generate.yaml",
+]
 
 
 def files_of(root: Path) -> dict[str, tuple[str, int]]:
@@ -94,8 +101,17 @@ def test_generated_cohort(registered, trained_generator, verb, tmp_path):
 
 def test_a_cohort_does_not_depend_on_processes_or_interruptions(registered, trained_generator, verb, tmp_path):
     """One process; two with gloo; one that made the first sample and was started again."""
-    common = ("generate.yaml", "--data.root", registered[1], "--trainer.default_root_dir", trained_generator,
-              "--ckpt_path", "last", "--model.sample_seed", 7)
+    common = (
+        "generate.yaml",
+        "--data.root",
+        registered[1],
+        "--trainer.default_root_dir",
+        trained_generator,
+        "--ckpt_path",
+        "last",
+        "--model.sample_seed",
+        7,
+    )
     one, two, later = tmp_path / "one", tmp_path / "two", tmp_path / "later"
     verb("predict", *common, "--output", one, "--model.num_samples", 3)
     verb("predict", *common, "--output", later, "--model.num_samples", 1)
@@ -103,11 +119,22 @@ def test_a_cohort_does_not_depend_on_processes_or_interruptions(registered, trai
     verb("predict", *common, "--output", later, "--model.num_samples", 3)
     assert files_of(later / "sub-synth0001") == before
     args = ("predict", "--config", "generate.yaml", "--config", CONF / "generate.yaml", *common[1:])
-    ddp = ("--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp", "--model.num_samples", 3)
-    process = program(*args, *ddp, "--output", two, env=os.environ | {"OMP_NUM_THREADS": "2"})
+    ddp = (
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.devices",
+        2,
+        "--trainer.strategy",
+        "ddp",
+        "--model.num_samples",
+        3,
+    )
+    process = program(*args, *ddp, "--output", two, env=os.environ | {"OMP_NUM_THREADS": "1"})
     text = process.communicate(timeout=300)[0]
     assert process.returncode == 0, text
-    contents = [{k: v[0] for k, v in files_of(root).items() if k != "dataset_description.json"} for root in (one, two, later)]
+    contents = [
+        {k: v[0] for k, v in files_of(root).items() if k != "dataset_description.json"} for root in (one, two, later)
+    ]
     assert contents[0] == contents[1] == contents[2]
     assert sum(name.endswith("_dseg.nii.gz") for name in contents[0]) == 3
     different = read_field(next((one / "sub-synth0001" / "anat").glob("*_xfm.nii.gz")))[0]
@@ -117,9 +144,25 @@ def test_a_cohort_does_not_depend_on_processes_or_interruptions(registered, trai
 def test_two_processes_register_every_subject_once(cohort, registered, tmp_path):
     fields = tmp_path / "fields"
     process = program(
-        "predict", "--config", "register.yaml", "--config", CONF / "register.yaml", "--data.root", cohort,
-        "--trainer.default_root_dir", registered[0], "--ckpt_path", "last", "--output", fields,
-        "--trainer.accelerator", "cpu", "--trainer.devices", 2, "--trainer.strategy", "ddp",
+        "predict",
+        "--config",
+        "register.yaml",
+        "--config",
+        CONF / "register.yaml",
+        "--data.root",
+        cohort,
+        "--trainer.default_root_dir",
+        registered[0],
+        "--ckpt_path",
+        "last",
+        "--output",
+        fields,
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.devices",
+        2,
+        "--trainer.strategy",
+        "ddp",
     )
     text = process.communicate(timeout=300)[0]
     assert process.returncode == 0, text
@@ -139,9 +182,21 @@ def test_a_finished_registration_is_not_redone(cohort, registered, verb):
 def test_killed_predict_goes_on(cohort, registered, tmp_path):
     """SIGKILL after the first subject; the second run finishes and rewrites nothing."""
     args = (
-        "predict", "--config", "register.yaml", "--config", CONF / "register.yaml", "--data.root", cohort,
-        "--trainer.default_root_dir", registered[0], "--ckpt_path", "last", "--output", tmp_path / "fields",
-        "--model.refine", 200,
+        "predict",
+        "--config",
+        "register.yaml",
+        "--config",
+        CONF / "register.yaml",
+        "--data.root",
+        cohort,
+        "--trainer.default_root_dir",
+        registered[0],
+        "--ckpt_path",
+        "last",
+        "--output",
+        tmp_path / "fields",
+        "--model.refine",
+        200,
     )
     process = program(*args)
     rows = tmp_path / "fields"
@@ -165,8 +220,17 @@ def test_killed_fit_goes_on_at_its_global_step(cohort, tmp_path):
     """SIGKILL in the middle of fit; the same command with --ckpt_path last continues from the last checkpoint."""
     run = tmp_path / "run"
     args = (
-        "fit", "--config", "register.yaml", "--config", CONF / "register.yaml", "--data.root", cohort,
-        "--trainer.default_root_dir", run, "--trainer.max_epochs", -1,
+        "fit",
+        "--config",
+        "register.yaml",
+        "--config",
+        CONF / "register.yaml",
+        "--data.root",
+        cohort,
+        "--trainer.default_root_dir",
+        run,
+        "--trainer.max_epochs",
+        -1,
     )
     process = program(*args, "--trainer.max_steps", 100000)
     last = run / "checkpoints" / "last.ckpt"
@@ -190,4 +254,6 @@ def test_fit_does_not_start_over_or_resume_nothing(cohort, registered, verb, tmp
     with pytest.raises(UserError, match="--ckpt_path last to go on"):
         verb("fit", "register.yaml", "--data.root", cohort, "--trainer.default_root_dir", registered[0])
     with pytest.raises(UserError, match="nothing to go on from"):
-        verb("fit", "register.yaml", "--data.root", cohort, "--trainer.default_root_dir", tmp_path, "--ckpt_path", "last")
+        verb(
+            "fit", "register.yaml", "--data.root", cohort, "--trainer.default_root_dir", tmp_path, "--ckpt_path", "last"
+        )

@@ -1,5 +1,6 @@
 """`cortexgen demo`: both stages at toy size, with a report."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cortexgen.io.bids import check_output
 def demo(
     out: Path,
     seed: int = 0,
-    subjects: int = 44,
+    subjects: int = 40,
     register_steps: int | None = None,
     generate_steps: int | None = None,
     samples: int = 12,
@@ -39,6 +40,7 @@ def demo(
         raise UserError(f"samples: at least 2, got {samples}")
     out = Path(out)
     check_output(out)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     seconds: dict[str, float] = {}
     cohort, fields, brains = out / "cohort", out / "fields", out / "brains"
 

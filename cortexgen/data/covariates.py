@@ -72,7 +72,7 @@ class CovariateEncoder:
                     continue
                 slot = SLOTS * i
                 if "levels" not in spec:
-                    out[b, slot] = (float(value) - spec["mean"]) / spec["std"]
+                    out[b, slot] = (_number(name, value) - spec["mean"]) / spec["std"]
                 elif str(value) in spec["levels"]:
                     out[b, slot + spec["levels"].index(str(value))] = 1
                 else:
@@ -94,11 +94,18 @@ class CovariateEncoder:
             spec = self.specs[name]
             if "levels" in spec:
                 continue
-            try:
-                number = float(value)
-            except ValueError:
-                raise UserError(f"{name}: expected a number, got {value!r}") from None
+            number = _number(name, value)
             if not spec["min"] <= number <= spec["max"]:
                 warnings.append(f"{name} {number:g} lies outside the cohort's range {spec['min']:g} to {spec['max']:g}")
         self.encode([conditions])
         return warnings
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise UserError(f"{name}: expected a number, got {value!r}")
+    return number

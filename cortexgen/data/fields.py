@@ -1,6 +1,7 @@
 """What stage 2 trains on: the velocity fields that stage 1 wrote."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import read_field
 from cortexgen.io.bids import read_tsv, sidecar
+
+AGREED = ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid")  # what the sidecars must have in common
 
 
 class _Fields(Dataset):
@@ -108,10 +111,11 @@ class FieldDataModule(LightningDataModule):
                 info = _sidecar_of(scan.image)
             except UserError as error:
                 self.problems[scan.name] = str(error)
+                warnings.warn(f"{scan.name} is left out: {error}", stacklevel=2)
                 continue
             if not common:
                 common, self.grid = info, grid
-            for key in ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid"):
+            for key in AGREED:
                 if info[key] != common[key]:
                     raise UserError(f"{scan.image}: {key} is {info[key]}; the fields before it have {common[key]}")
             if not grid.matches(self.grid):
@@ -195,4 +199,11 @@ def _sidecar_of(field: Path) -> dict[str, Any]:
     path = sidecar(field)
     if not path.is_file():
         raise UserError(f"{path}: the field has no sidecar; was it written by cortexgen?")
-    return json.loads(path.read_text())
+    try:
+        info = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    missing = [key for key in AGREED if key not in info]
+    if missing:
+        raise UserError(f"{path}: {', '.join(missing)} missing; was it written by cortexgen?")
+    return info

@@ -14,17 +14,11 @@ from tqdm import tqdm
 
 from cortexgen.data.augmentation import Augmentation, augment
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
+from cortexgen.data.intensity import normalize
 from cortexgen.data.template import MNI152, Template, load_template, resample_labels
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_grid, read_volume
 from cortexgen.spatial import resample
-
-
-def normalize(image: Tensor) -> Tensor:
-    """Divide by the 99.5th percentile of the voxels above zero and clip to [0, 1]."""
-    brain = image[image > 0]
-    stride = max(1, brain.numel() // 1_000_000)
-    return (image / torch.quantile(brain[::stride], 0.995)).clamp(0, 1)
 
 
 def brain_box(template: Template, margin: float = 8.0) -> Grid:
@@ -39,7 +33,7 @@ def brain_box(template: Template, margin: float = 8.0) -> Grid:
         a, b = max(0, int(inside.min()) - reach), min(n - 1, int(inside.max()) + reach)
         if axis == 2 and template.grid.is_symmetric():
             a, b = min(a, n - 1 - b), max(b, n - 1 - a)
-        if (b - a) % 2:
+        elif (b - a) % 2:
             a, b = (a - 1, b) if a > 0 else (a, min(b + 1, n - 1))
         low.append(a)
         high.append(b)
@@ -59,9 +53,7 @@ def load_scan(scan: Scan, native: Grid, grid: Grid) -> Tensor:
     image, found = read_volume(scan.image)
     if not found.matches(native):
         raise UserError(f"{scan.image}: its grid is {found}; the cohort's is {native}")
-    if not (image > 0).any():
-        raise UserError(f"{scan.image}: no voxel is above zero")
-    image = normalize(image)
+    image = normalize(image, scan.image)
     if grid.matches(native):
         return image
     return resample(image[None], native.torch_affine, grid.shape, grid.torch_affine)[0]
@@ -206,8 +198,8 @@ class RegistrationDataModule(LightningDataModule):
             self.split = split_subjects([s.subject for s in self.scans], **self.splitting)
         if self.augmentation == "mirror" and not self.grid.is_symmetric():
             raise UserError(f"mirroring needs a grid symmetric about x = 0; the working grid is {self.grid}")
-        if stage == "fit" and self._cache is not None:
-            self._fill()
+        if stage != "predict" and self._cache is not None:
+            self._fill({"fit": ("train", "val"), "validate": ("val",), "test": ("test", "val")}[stage])
         if stage == "fit" and not self.side("train"):
             raise UserError(f"{self.root}: no readable subject is left to train on")
 
@@ -241,11 +233,14 @@ class RegistrationDataModule(LightningDataModule):
         self.problems[scan.name] = reason
         warnings.warn(f"{scan.name} is left out: {reason}", stacklevel=2)
 
-    def _fill(self) -> None:
-        scans = [s for side in ("train", "val") for s in self.side(side) if s.name not in (self._cache or {})]
+    def _fill(self, sides: Sequence[str]) -> None:
+        """Read the scans of some sides once, so that those that can't be read are known before training."""
+        scans = [s for side in sides for s in self.side(side) if s.name not in (self._cache or {})]
         for scan in tqdm(scans, desc="reading images", unit="scan", disable=None, leave=False):
             try:
                 self.image_of(scan)
+                if self.split[scan.subject] != "train":
+                    self.labels_of(scan)
             except UserError as error:
                 self._leave_out(scan, str(error))
 
@@ -253,10 +248,10 @@ class RegistrationDataModule(LightningDataModule):
         """A scan's image on the working grid, `[1, D, H, W]` float32."""
         if self._cache is not None and scan.name in self._cache:
             return self._cache[scan.name].float()
-        image = load_scan(scan, self.native, self.grid)
+        image = load_scan(scan, self.native, self.grid).half()  # rounded alike, cached or not
         if self._cache is not None:
-            self._cache[scan.name] = image.half()
-        return image
+            self._cache[scan.name] = image
+        return image.float()
 
     def labels_of(self, scan: Scan) -> Tensor | None:
         """A scan's labels on the working grid, `[1, D, H, W]` int64, if it has some."""

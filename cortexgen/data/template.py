@@ -1,6 +1,5 @@
 """The template: an image, its labels, and the names of the classes."""
 
-import csv
 import hashlib
 import re
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cortexgen.data.intensity import normalize
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_volume
+from cortexgen.io.bids import read_tsv
 from cortexgen.io.nifti import to_memory
 from cortexgen.spatial import resample
 
@@ -91,7 +92,7 @@ def load_template(
     if not path.is_file():
         raise UserError(f"template: {path} is neither a file nor the name {MNI152}")
     image, grid = read_volume(path)
-    image = image.clamp(min=0) / torch.quantile(image[image > 0][::7], 0.995)
+    image = normalize(image, path)
     dseg, classes = None, ()
     if labels is not None:
         dseg, label_grid = read_volume(labels, labels=True)
@@ -100,7 +101,7 @@ def load_template(
         classes = _classes(dseg, label_table)
     name = re.search(r"tpl-([A-Za-z0-9]+)", path.name)
     name = name.group(1) if name else re.sub(r"[^A-Za-z0-9]", "", path.name.split(".")[0])
-    return _finish(name, image.clamp(max=1), dseg, classes, grid)
+    return _finish(name, image, dseg, classes, grid)
 
 
 def _classes(dseg: Tensor, table: Path | None) -> tuple[str, ...]:
@@ -117,11 +118,13 @@ def _classes(dseg: Tensor, table: Path | None) -> tuple[str, ...]:
 
 def read_label_table(path: Path) -> dict[int, str]:
     """Index and name of each class, from a BIDS `dseg.tsv`."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    if not rows or not {"index", "name"} <= set(rows[0]):
+    rows = read_tsv(path)
+    if not {"index", "name"} <= set(rows[0]):
         raise UserError(f"{path}: expected columns index and name")
-    return {int(row["index"]): row["name"] for row in rows}
+    try:
+        return {int(row["index"]): str(row["name"]) for row in rows}
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: expected whole numbers in the column index") from None
 
 
 def _finish(name: str, image: Tensor, labels: Tensor | None, classes: tuple[str, ...], grid: Grid) -> Template:
@@ -145,8 +148,7 @@ def _mni152() -> Template:
             f"nilearn's MNI152 template has hash {found}, expected {MNI152_SHA256}: another nilearn release?"
         )
     array, grid = to_memory(counts.astype(np.float32) / 255, loaded.affine, Path(MNI152))
-    image = torch.from_numpy(array).unsqueeze(0)
-    image = (image / torch.quantile(image[image > 0][::7], 0.995)).clamp(max=1)
+    image = normalize(torch.from_numpy(array).unsqueeze(0), MNI152)
     folder = files("cortexgen.data") / "templates"
     labels, label_grid = read_volume(Path(str(folder / f"tpl-{MNI152}_res-1_dseg.nii.gz")), labels=True)
     if not label_grid.matches(grid):

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -86,10 +87,8 @@ def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def _value(text: str | None) -> str | float | None:
     if text is None or text.strip() in ("", MISSING, "NA", "nan"):
         return None
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    number = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+    return float(text) if re.fullmatch(number, text.strip()) else text
 
 
 def read_tsv(path: Path) -> list[Row]:
@@ -100,11 +99,12 @@ def read_tsv(path: Path) -> list[Row]:
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = [
-            {k: v if k == "participant_id" else _value(v) for k, v in row.items() if k}
-            for row in csv.DictReader(file, delimiter="\t")
-        ]
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            table = list(csv.DictReader(file, delimiter="\t"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected UTF-8 text ({error})") from None
+    rows = [{k: v if k == "participant_id" else _value(v) for k, v in row.items() if k} for row in table]
     if not rows:
         raise UserError(f"{path}: the table has no rows")
     return rows

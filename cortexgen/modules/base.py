@@ -110,6 +110,9 @@ class StageModule(LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+
     def open_output(self, name: str, parameters: Mapping[str, Any]) -> Path:
         """Make the output folder on the first process; the others wait.
 

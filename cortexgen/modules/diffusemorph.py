@@ -234,7 +234,8 @@ class DiffuseMorphModule(StageModule):
 
     def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
         moving, fixed = batch["moving"], batch["fixed"]
-        result = self.register(moving, fixed)
+        refine = 0 if self.trainer.state.fn == "fit" else self.refine
+        result = self.register(moving, fixed, refine=refine)
         metrics = {
             "ncc": local_ncc(result.warped, fixed, self.hparams.ncc_window),
             "displacement": torch.linalg.vector_norm(result.displacement, dim=1)[moving[:, 0] > 0.05].mean(),

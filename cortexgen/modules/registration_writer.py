@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from cortexgen.data.cohort import Scan
-from cortexgen.data.registration import load_labels, normalize
+from cortexgen.data.intensity import normalize
+from cortexgen.data.registration import load_labels
 from cortexgen.data.template import Template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_volume, write_field, write_json, write_volume
@@ -163,7 +164,7 @@ class RegistrationWriter:
 
     def _target(self, scan: Scan) -> Target:
         grid = self.template.grid
-        image = self.data.image_of(scan) if self.slab else normalize(read_volume(scan.image)[0])
+        image = self.data.image_of(scan) if self.slab else normalize(read_volume(scan.image)[0], scan.image)
         return Target(image, load_labels(scan, grid, len(self.template.classes)), grid, self.template)
 
     def close(self) -> dict[str, str]:

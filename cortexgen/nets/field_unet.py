@@ -79,9 +79,7 @@ class _Level(nn.Module):
         self, widths: Sequence[int], condition: int, dropout: float, heads: int, head_size: int, kind: SpatialAttention
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            _ResBlock(a, b, condition, dropout) for a, b in itertools.pairwise(widths)
-        )
+        self.blocks = nn.ModuleList(_ResBlock(a, b, condition, dropout) for a, b in itertools.pairwise(widths))
         last = widths[-1]
         self.in_plane = nn.Identity() if kind == "none" else _InPlaneAttention(last, heads, head_size, kind)
         self.depth = _DepthAttention(last, heads, head_size)

@@ -13,13 +13,18 @@ from itertools import product
 import torch
 from torch import Tensor
 
-# The vertices of the two tetrahedra that remain when four corners are cut off a cube.
-_CENTRAL = (((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0)), ((1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1)))
-
 
 def _determinant(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Determinants of the matrices with columns a, b, c, each `[B, 3, ...]`."""
-    return (a * torch.linalg.cross(b, c, dim=1)).sum(dim=1)
+    (a0, a1, a2), (b0, b1, b2), (c0, c1, c2) = (t.unbind(dim=1) for t in (a, b, c))
+    return a0 * (b1 * c2 - b2 * c1) + a1 * (b2 * c0 - b0 * c2) + a2 * (b0 * c1 - b1 * c0)
+
+
+def _edges(u: Tensor, axis: int) -> Tensor:
+    """`p + u(p)` of the next voxel along an axis, less that of the voxel itself."""
+    edges = u.diff(dim=2 + axis)
+    edges[:, axis] += 1
+    return edges
 
 
 def stencil_determinants(displacement: Tensor) -> Tensor:
@@ -35,30 +40,35 @@ def stencil_determinants(displacement: Tensor) -> Tensor:
         ValueError: if the shape is not that of a field.
     """
     if displacement.ndim != 5 or displacement.shape[1] != 3 or min(displacement.shape[2:]) < 2:
-        raise ValueError(
-            f"expected a field [B, 3, D, H, W] of at least 2 voxels a side, got {tuple(displacement.shape)}"
-        )
+        shape = tuple(displacement.shape)
+        raise ValueError(f"expected a field [B, 3, D, H, W] of at least 2 voxels a side, got {shape}")
     u = displacement.float()
-    d, h, w = (n - 1 for n in u.shape[2:])
+    n, m, o = (size - 1 for size in u.shape[2:])
+    along_d, along_h, along_w = (_edges(u, axis) for axis in range(3))
 
-    def vertex(i: int, j: int, k: int) -> Tensor:
-        offset = torch.tensor([i, j, k], dtype=u.dtype, device=u.device).view(1, 3, 1, 1, 1)
-        return u[:, :, i : i + d, j : j + h, k : k + w] + offset
+    # The cube's edges, by the place of their other two coordinates.
+    def d(j: int, k: int) -> Tensor:
+        return along_d[:, :, :, j : j + m, k : k + o]
 
-    out = []
-    for i, j, k in product((0, 1), repeat=3):
-        here = vertex(i, j, k)
-        edges = (vertex(1 - i, j, k) - here, vertex(i, 1 - j, k) - here, vertex(i, j, 1 - k) - here)
-        out.append(_determinant(*edges) * (-1) ** (i + j + k))
-    for (o, a, b, c), sign in zip(_CENTRAL, (1, -1), strict=True):
-        origin = vertex(*o)
-        out.append(_determinant(vertex(*a) - origin, vertex(*b) - origin, vertex(*c) - origin) * sign / 2)
+    def h(i: int, k: int) -> Tensor:
+        return along_h[:, :, i : i + n, :, k : k + o]
+
+    def w(i: int, j: int) -> Tensor:
+        return along_w[:, :, i : i + n, j : j + m]
+
+    out = [_determinant(d(j, k), h(i, k), w(i, j)) for i, j, k in product((0, 1), repeat=3)]
+    # Diagonals of the faces, from the vertex (0, 0, 0) and to the vertex (1, 1, 1).
+    out.append(_determinant(h(0, 0) + w(0, 1), d(0, 0) + w(1, 0), d(0, 0) + h(1, 0)) / 2)
+    out.append(_determinant(h(1, 0) + w(1, 1), d(1, 0) + w(1, 1), d(0, 1) + h(1, 1)) / 2)
     return torch.stack(out, dim=1)
 
 
 def folded(displacement: Tensor) -> Tensor:
     """Number of voxel cubes of each field in which any of the ten determinants is not positive, `[B]` int64."""
-    return (~(stencil_determinants(displacement) > 0)).any(dim=1).flatten(1).sum(dim=1)
+    thick, last = 8, displacement.shape[2] - 1  # slabs of slices stay in the cache
+    slabs = (displacement[:, :, start : min(start + thick, last) + 1] for start in range(0, last, thick))
+    counts = [(~(stencil_determinants(slab) > 0)).any(dim=1).flatten(1).sum(dim=1) for slab in slabs]
+    return torch.stack(counts).sum(dim=0)
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def warp(moving: Tensor, displacement: Tensor, mode: Interpolation = "linear", p
 def warp_labels(labels: Tensor, positions: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Warp a label map softly: each class's indicator is interpolated, the largest one wins.
 
-    One class is handled at a time, so that memory stays at a few volumes.
+    Only voxels near a class other than 0 are looked at, one class at a time: time and memory of a few volumes.
 
     Arguments:
         labels: `[B, 1, D, H, W]`, integers in `[0, classes)`.
@@ -78,14 +78,19 @@ def warp_labels(labels: Tensor, positions: Tensor, classes: int) -> tuple[Tensor
         The winning classes `[B, 1, d, h, w]`, int64, and each class's summed probability `[B, classes]` in voxels
         of the output grid.
     """
-    shape = (labels.shape[0], 1, *positions.shape[2:])
-    best = torch.full(shape, -1.0, device=labels.device)
-    winner = torch.zeros(shape, dtype=torch.int64, device=labels.device)
+    winner = torch.zeros(labels.shape[0], 1, *positions.shape[2:], dtype=torch.int64, device=labels.device)
     sums = torch.zeros(labels.shape[0], classes, dtype=torch.float64, device=labels.device)
-    for k in range(classes):
-        probability = sample((labels == k).float(), positions)
-        sums[:, k] = probability.sum(dim=(1, 2, 3, 4), dtype=torch.float64)
-        better = probability > best
-        winner[better] = k
-        best = torch.maximum(best, probability)
+    for b, (volume, place) in enumerate(zip(labels, positions.expand(len(labels), -1, -1, -1, -1), strict=True)):
+        near = sample((volume > 0).float()[None], place[None])[0, 0] > 0
+        there = place[:, near][None, :, :, None, None]
+        background = sample((volume == 0).float()[None], there)[0, 0, :, 0, 0]
+        best, found = background, torch.zeros(len(background), dtype=torch.int64, device=labels.device)
+        for k in range(1, classes):
+            probability = sample((volume == k).float()[None], there)[0, 0, :, 0, 0]
+            sums[b, k] = probability.sum(dtype=torch.float64)
+            better = probability > best
+            found[better] = k
+            best = torch.maximum(best, probability)
+        winner[b, 0][near] = found
+        sums[b, 0] = background.sum(dtype=torch.float64) + (~near).sum()
     return winner, sums

@@ -87,7 +87,7 @@ def test_images_are_scaled_by_their_robust_maximum(root, template, cache):
     for _ in range(2):  # from the file, from the cache
         image = data.image_of(data.scans[0])
         assert image.dtype == torch.float32
-        np.testing.assert_allclose(image, expected, atol=1e-3 if cache else 1e-6)
+        np.testing.assert_allclose(image, expected, atol=5e-4)  # float16 in memory
 
 
 def test_normalize_ignores_units_and_the_size_of_the_background():

@@ -48,7 +48,10 @@ def test_a_subject_depends_on_seed_and_index_alone(anatomy: Anatomy, subjects: l
     again = simulate_subject(anatomy, seed=0, index=5)
     assert torch.equal(again.velocity, subjects[5].velocity)
     assert (again.age, again.sex, again.brain_volume_ml) == (
-        subjects[5].age, subjects[5].sex, subjects[5].brain_volume_ml)
+        subjects[5].age,
+        subjects[5].sex,
+        subjects[5].brain_volume_ml,
+    )
     other = simulate_subject(anatomy, seed=1, index=5)
     assert not torch.equal(other.velocity, again.velocity)
 
@@ -81,7 +84,8 @@ def test_growth_is_that_of_the_warped_regions(anatomy: Anatomy, subjects: list[S
     positions = identity(anatomy.grid.shape) + integrate(subjects[0].velocity[None], INTEGRATION_STEPS)
     warped = sample(anatomy.fractions[None], positions)[0].sum(dim=(1, 2, 3))
     torch.testing.assert_close(
-        (warped / anatomy.fractions.sum(dim=(1, 2, 3))).log(), subjects[0].log_growth, atol=0.1, rtol=0)
+        (warped / anatomy.fractions.sum(dim=(1, 2, 3))).log(), subjects[0].log_growth, atol=0.1, rtol=0
+    )
 
 
 def test_age_moves_ventricles_and_cortex(anatomy: Anatomy, subjects: list[Subject]) -> None:

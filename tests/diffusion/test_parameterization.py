@@ -50,6 +50,4 @@ def test_clip_bounds_what_noise_prediction_blows_up():
     assert torch.equal(clipped, torch.full_like(clipped, -4.0))
     for prediction in ("v", "x0"):
         target = training_target(x0, noise, log_snr, prediction)
-        torch.testing.assert_close(
-            to_x0(target, z, log_snr, prediction, clip=1.0), x0.clamp(-1, 1), atol=1e-3, rtol=0
-        )
+        torch.testing.assert_close(to_x0(target, z, log_snr, prediction, clip=1.0), x0.clamp(-1, 1), atol=1e-3, rtol=0)

@@ -3,7 +3,8 @@ import pytest
 import torch
 from monai.losses import LocalNormalizedCrossCorrelationLoss
 
-from cortexgen.losses import local_ncc
+from cortexgen.losses import local_ncc, ncc_force
+from cortexgen.spatial import antialias, warp
 
 
 def _images(shape, seed=0):
@@ -87,3 +88,16 @@ def test_even_windows_and_unequal_shapes_are_rejected():
         local_ncc(torch.zeros(1, 1, 6, 6, 6), torch.zeros(1, 1, 6, 6, 6), window=4)
     with pytest.raises(ValueError, match="shape"):
         local_ncc(torch.zeros(1, 1, 6, 6, 6), torch.zeros(1, 1, 6, 6, 7))
+
+
+def test_force_is_the_gradient_by_a_displacement():
+    """Against autograd through the warp, at zero displacement, inside the grid."""
+    generator = torch.Generator().manual_seed(3)
+    moving, fixed = (antialias(torch.rand(1, 1, 13, 14, 15, generator=generator), (3, 3, 3)) for _ in range(2))
+    displacement = torch.zeros(1, 3, 13, 14, 15, requires_grad=True)
+    # central differences of the image are the mean of the one-sided slopes that autograd sees
+    both = sum(local_ncc(warp(moving, displacement + shift), fixed, 5) for shift in (1e-4, -1e-4))
+    (gradient,) = torch.autograd.grad(both, displacement)
+    inside = (..., slice(1, -1), slice(1, -1), slice(1, -1))
+    expected, found = gradient[inside].flatten(), ncc_force(moving, fixed, 5)[inside].flatten()
+    assert torch.corrcoef(torch.stack([expected, found]))[0, 1] > 0.999

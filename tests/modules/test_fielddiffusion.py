@@ -18,7 +18,14 @@ GRID = Grid(SHAPE, torch.diag(torch.tensor([8.0, 8, 8, 1])).double().numpy())
 
 def module_of(**options):
     torch.manual_seed(0)
-    small = {"width": 8, "multipliers": (1, 2), "spatial_attention": ("none", "full"), "heads": 2, "head_size": 4, "steps": 3}
+    small = {
+        "width": 8,
+        "multipliers": (1, 2),
+        "spatial_attention": ("none", "full"),
+        "heads": 2,
+        "head_size": 4,
+        "steps": 3,
+    }
     module = FieldDiffusionModule(**small | options).eval()
     torch.nn.init.normal_(module.net.outlet[-1].weight, std=0.05)
     age = {"mean": 50.0, "std": 10.0, "min": 20.0, "max": 80.0}
@@ -105,7 +112,10 @@ def test_checks_find_folds_and_impossible_volumes():
     module = module_of()
     weights = torch.zeros(2, *SHAPE)
     weights[1, 3:6, 3:6, 3:6] = 1
-    module.contract |= {"log_volume_mean": torch.tensor([0.0, 27 * 512 / 1000]).log(), "log_volume_std": torch.full((2,), 0.05)}
+    module.contract |= {
+        "log_volume_mean": torch.tensor([0.0, 27 * 512 / 1000]).log(),
+        "log_volume_std": torch.full((2,), 0.05),
+    }
     template = SimpleNamespace(classes=("Unknown", "A"))
     writer = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID, template=template)
 

@@ -14,8 +14,9 @@ def test_linear_sampling_matches_scipy(rng, shape, padding, scipy_mode):
     if shape[0] == 1:
         positions[:, 0] = 0
     out = sample(torch.from_numpy(volume).float(), torch.from_numpy(positions), padding=padding)
-    expected = [[map_coordinates(v, p, order=1, mode=scipy_mode) for v in vs]
-                for vs, p in zip(volume, positions, strict=True)]
+    expected = [
+        [map_coordinates(v, p, order=1, mode=scipy_mode) for v in vs] for vs, p in zip(volume, positions, strict=True)
+    ]
     np.testing.assert_allclose(out, expected, atol=1e-4)
 
 
@@ -55,9 +56,7 @@ def test_gradient_of_a_warped_ramp_is_its_slope():
     torch.testing.assert_close(slopes, torch.tensor([[2.0], [-3.0], [5.0]]).expand_as(slopes), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "volume, positions", [((4, 4, 4), (1, 3, 4, 4, 4)), ((1, 1, 4, 4, 4), (1, 2, 4, 4, 4))]
-)
+@pytest.mark.parametrize("volume, positions", [((4, 4, 4), (1, 3, 4, 4, 4)), ((1, 1, 4, 4, 4), (1, 2, 4, 4, 4))])
 def test_sample_rejects_wrong_axes_and_channels(volume, positions):
     with pytest.raises(ValueError, match="expected a volume"):
         sample(torch.zeros(volume), torch.zeros(positions))
@@ -82,8 +81,10 @@ def test_soft_labels_are_the_likeliest_class_of_scipys_indicators(smooth):
     labels = smooth(4, (14, 12, 13), 2.5, 1.0).argmax(dim=1, keepdim=True)
     positions = identity((14, 12, 13)) + smooth(3, (14, 12, 13), 3, 1.5)
     winner, sums = warp_labels(labels, positions, 4)
-    indicators = [map_coordinates((labels[0, 0] == k).numpy().astype(float), positions[0], order=1, mode="nearest")
-                  for k in range(4)]
+    indicators = [
+        map_coordinates((labels[0, 0] == k).numpy().astype(float), positions[0], order=1, mode="nearest")
+        for k in range(4)
+    ]
     np.testing.assert_allclose(sums[0], np.sum(indicators, axis=(1, 2, 3)), rtol=1e-4)
     assert sums.sum().item() == pytest.approx(labels.numel(), rel=1e-6)
     assert (winner[0, 0].numpy() == np.argmax(indicators, axis=0)).mean() > 0.999
