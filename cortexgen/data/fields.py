@@ -194,6 +194,10 @@ class FieldDataModule(LightningDataModule):
         """Test fields; the validation fields if the split has no test set."""
         return self._loader(self.side("test") or self.side("val"))
 
+    def predict_dataloader(self) -> DataLoader:
+        """The numbers of the samples to draw, which the module knows."""
+        return self.trainer.lightning_module.predict_dataloader()
+
 
 def _sidecar_of(field: Path) -> dict[str, Any]:
     path = sidecar(field)

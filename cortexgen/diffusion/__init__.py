@@ -5,11 +5,13 @@ The process is variance preserving: `z_t = alpha_t x + sigma_t eps` with `alphaÂ
 """
 
 from cortexgen.diffusion.parameterization import Prediction, to_eps, to_x0, training_target
+from cortexgen.diffusion.prior import GaussianPrior
 from cortexgen.diffusion.sampler import SamplerName, sample_field, sampling_log_snr
 from cortexgen.diffusion.schedule import CosineSchedule, LinearBetaSchedule, alpha_sigma, diffuse
 
 __all__ = [
     "CosineSchedule",
+    "GaussianPrior",
     "LinearBetaSchedule",
     "Prediction",
     "SamplerName",

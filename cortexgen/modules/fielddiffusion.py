@@ -10,7 +10,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cortexgen.data.covariates import SLOTS, CovariateEncoder
-from cortexgen.diffusion import CosineSchedule, Prediction, SamplerName, diffuse, sample_field, to_x0, training_target
+from cortexgen.diffusion import (
+    CosineSchedule,
+    GaussianPrior,
+    Prediction,
+    SamplerName,
+    diffuse,
+    sample_field,
+    to_x0,
+    training_target,
+)
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.io.bids import Row
@@ -40,6 +49,8 @@ class FieldDiffusionModule(StageModule):
         covariates: columns of participants.tsv to condition on.
         covariate_dropout: share of training samples without any, and of single values hidden.
         prediction: what the network predicts: "v", "eps" (the paper) or "x0".
+        prior_modes: predict what a Gaussian prior of so many principal modes of the training fields leaves over
+            instead, in units of its expected size; 0 for none.
         log_snr_max: of the schedule.
         log_snr_min: of the schedule.
         center: subtract the mean training field.
@@ -70,6 +81,7 @@ class FieldDiffusionModule(StageModule):
         covariates: Sequence[str] = (),
         covariate_dropout: float = 0.1,
         prediction: Prediction = "v",
+        prior_modes: int = 0,
         log_snr_max: float = 20.0,
         log_snr_min: float = -20.0,
         center: bool = True,
@@ -114,6 +126,11 @@ class FieldDiffusionModule(StageModule):
         """Of the covariates; its numbers live in the contract."""
         return CovariateEncoder(self.contract.get("covariates", {}))
 
+    @property
+    def prior(self) -> GaussianPrior:
+        """Of the scaled fields; its modes live in the contract."""
+        return GaussianPrior(**self.contract["prior"])
+
     def _data_contract(self) -> dict[str, Any]:
         found = super()._data_contract()
         if not found:
@@ -139,6 +156,9 @@ class FieldDiffusionModule(StageModule):
             raise UserError("the training fields do not vary")
         specs = CovariateEncoder.fit(self.hparams.covariates, [s.covariates for s in data.side("train")]).specs
         out = {"mean": mean, "scale": scale, "covariates": specs}
+        if self.hparams.prior_modes:
+            prior = GaussianPrior.fit((fields - mean) / scale, self.hparams.prior_modes)
+            out |= {"prior": {"modes": prior.modes, "variances": prior.variances, "rest": prior.rest}}
         if data.template.labels is not None:
             weights = volume_weights(data.template.labels, data.template.grid, data.grid, len(data.template.classes))
             volumes = [
@@ -169,6 +189,9 @@ class FieldDiffusionModule(StageModule):
         log_snr = self.schedule.log_snr(t)
         z = diffuse(x0, noise, log_snr)
         output = self.net(z, log_snr, self._condition(batch["covariates"], training))
+        if self.hparams.prior_modes:
+            mean, size = self.prior.posterior(z, log_snr)
+            return (output - (x0 - mean) / size).square().mean()
         return (output - training_target(x0, noise, log_snr, self.hparams.prediction)).square().mean()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -205,7 +228,11 @@ class FieldDiffusionModule(StageModule):
         """x0 of z, with classifier-free guidance `x0_u + w (x0_c - x0_u)` (Ho & Salimans, 2022) where conditioned."""
 
         def x0(c: Tensor | None) -> Tensor:
-            return to_x0(self.net(z, log_snr, c), z, log_snr, self.hparams.prediction, self.hparams.clip)
+            output = self.net(z, log_snr, c)
+            if self.hparams.prior_modes:
+                mean, size = self.prior.posterior(z, log_snr)
+                return mean + size * output
+            return to_x0(output, z, log_snr, self.hparams.prediction, self.hparams.clip)
 
         if condition is None:
             free = torch.zeros(len(z), SLOTS * len(self.hparams.covariates), device=z.device)
