@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import torch
-from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
@@ -30,6 +30,15 @@ class _Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         lines = [line.strip(" -") for line in str(message).splitlines() if line.strip()]
         raise UserError(" ".join(lines)) from None
+
+
+class _SaveLast(Callback):
+    """Leaves last.ckpt at the step where training ended; ModelCheckpoint writes it after validations only."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        checkpoints = trainer.checkpoint_callback
+        if isinstance(checkpoints, ModelCheckpoint) and checkpoints.save_last and not trainer.fast_dev_run:
+            trainer.save_checkpoint(Path(str(checkpoints.dirpath), "last.ckpt"))
 
 
 class _SaveConfig(SaveConfigCallback):
@@ -164,7 +173,7 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
             save_config_callback=_SaveConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [Pictures()]},
+            trainer_defaults={"callbacks": [Pictures(), _SaveLast()]},
             args=list(args),
         )
     finally:

@@ -13,11 +13,18 @@ SamplerName = Literal["ancestral", "ddim", "dpm++"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
-def sampling_log_snr(schedule: CosineSchedule, sampler: SamplerName, steps: int, limit: float = 10.0) -> Tensor:
+# Where fields are made: smooth fields have modes whose variance exceeds a voxel's a thousandfold, and which only much
+# noise hides; above the upper end a voxel's noise is a fiftieth of its deviation.
+LIMITS = (-16.0, 8.0)
+
+
+def sampling_log_snr(
+    schedule: CosineSchedule, sampler: SamplerName, steps: int, limits: tuple[float, float] = LIMITS
+) -> Tensor:
     """The log-SNR at which the denoiser is called, `[steps]` float64, rising.
 
     Ancestral sampling walks times uniform in t over the whole schedule; the deterministic samplers a grid uniform in
-    log-SNR over [-limit, limit], where the field is made.
+    log-SNR between `limits`.
 
     Raises:
         ValueError: for an unknown sampler or fewer than one step.
@@ -28,7 +35,7 @@ def sampling_log_snr(schedule: CosineSchedule, sampler: SamplerName, steps: int,
         raise ValueError(f"unknown sampler {sampler!r}; there are {', '.join(get_args(SamplerName))}")
     if sampler == "ancestral":
         return schedule.log_snr(torch.arange(steps, 0, -1, dtype=torch.float64) / steps)
-    low, high = max(-limit, schedule.log_snr_min), min(limit, schedule.log_snr_max)
+    low, high = max(limits[0], schedule.log_snr_min), min(limits[1], schedule.log_snr_max)
     return torch.linspace(low, high, steps, dtype=torch.float64)
 
 
@@ -63,7 +70,7 @@ def sample_field(
     schedule: CosineSchedule,
     sampler: SamplerName = "dpm++",
     steps: int = 24,
-    limit: float = 10.0,
+    limits: tuple[float, float] = LIMITS,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Draw x0: one call of the denoiser per step, the last one's x0 is the sample.
@@ -74,13 +81,13 @@ def sample_field(
         schedule: of the log-SNR.
         sampler: "ancestral" (DDPM), "ddim", or "dpm++", which is second order but for its first and last step.
         steps: number of network evaluations.
-        limit: see `sampling_log_snr`.
+        limits: see `sampling_log_snr`.
         progress: called with the number of finished steps.
 
     Returns:
         `[B, *]`.
     """
-    levels = sampling_log_snr(schedule, sampler, steps, limit)
+    levels = sampling_log_snr(schedule, sampler, steps, limits)
     z = noise()
     before: tuple[Tensor, Tensor] | None = None
     for i, now in enumerate(levels):

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import torch
 
@@ -57,7 +59,7 @@ def test_guess_starts_the_iteration_and_the_tolerance_ends_it(smooth):
     torch.testing.assert_close(invert(forward, iterations=1), -forward)
     assert torch.equal(invert(forward, guess, iterations=0), guess)
     steps = [invert(forward, iterations=n) for n in range(1, 8)]
-    moved = [(b - a).abs().max().item() for a, b in zip(steps, steps[1:], strict=False)]
+    moved = [(b - a).abs().max().item() for a, b in itertools.pairwise(steps)]
     tolerance = (moved[1] * moved[2]) ** 0.5
     assert moved[2] < tolerance < moved[1]
     assert torch.equal(invert(forward, tolerance=tolerance), steps[3])
