@@ -37,7 +37,8 @@ class _SaveLast(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         checkpoints = trainer.checkpoint_callback
-        if isinstance(checkpoints, ModelCheckpoint) and checkpoints.save_last and not trainer.fast_dev_run:
+        dry = getattr(trainer, "fast_dev_run", False)
+        if isinstance(checkpoints, ModelCheckpoint) and checkpoints.save_last and not dry:
             trainer.save_checkpoint(Path(str(checkpoints.dirpath), "last.ckpt"))
 
 
@@ -45,7 +46,7 @@ class _SaveConfig(SaveConfigCallback):
     """Leaves the full configuration of a training run beside its checkpoints."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:
+        if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             content = self.parser.dump(self.config, skip_none=False)
             write_text(Path(trainer.default_root_dir, "config.yaml"), content)
 
@@ -121,7 +122,7 @@ class CortexgenCLI(LightningCLI):
         return loggers
 
     def before_fit(self) -> None:
-        if self.trainer.fast_dev_run:
+        if getattr(self.trainer, "fast_dev_run", False):
             return
         last = self.run_folder / "checkpoints" / "last.ckpt"
         if last.is_file() and not self.chosen.ckpt_path:
@@ -162,7 +163,8 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but.*")
-    argv, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns of arguments that it is given twice
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    argv, sys.argv = sys.argv, [sys.argv[0], *args]  # what DDP starts its other processes with
     try:
         cli = CortexgenCLI(
             model_class=StageModule,

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from cortexgen.errors import UserError
-from cortexgen.io import read_field, read_grid
+from cortexgen.io import read_field, read_grid, write_field
 from cortexgen.io.bids import read_tsv, sha256
 
 CONF = Path(__file__).parent / "conf"
@@ -257,3 +258,41 @@ def test_fit_does_not_start_over_or_resume_nothing(cohort, registered, verb, tmp
         verb(
             "fit", "register.yaml", "--data.root", cohort, "--trainer.default_root_dir", tmp_path, "--ckpt_path", "last"
         )
+
+
+def test_the_checkpoint_wins_over_the_data(registered, trained_generator, verb, tmp_path):
+    """Fields of twice the size and another covariate list change nothing; fields on another grid are refused."""
+    weights = ("--trainer.default_root_dir", trained_generator, "--ckpt_path", "last", "--model.num_samples", 1)
+    verb("predict", "generate.yaml", "--data.root", registered[1], *weights, "--output", tmp_path / "one")
+    other = shutil.copytree(registered[1], tmp_path / "other")
+    for path in other.glob("sub-*/anat/*_desc-velocity_field.nii.gz"):
+        field, grid = read_field(path)
+        write_field(path, 2 * field, grid)
+    changed = ("--data.root", other, "--model.covariates", "[]")
+    verb("predict", "generate.yaml", *changed, *weights, "--output", tmp_path / "two")
+    one, two = (files_of(tmp_path / name / "sub-synth0001") for name in ("one", "two"))
+    assert {k: v[0] for k, v in one.items()} == {k: v[0] for k, v in two.items()}
+    for path in other.glob("sub-*/anat/*_desc-velocity_field.nii.gz"):
+        field, grid = read_field(path)
+        write_field(
+            path, field[..., 1:-1], grid.box((0, 0, 1), (grid.shape[0] - 1, grid.shape[1] - 1, grid.shape[2] - 2))
+        )
+    with pytest.raises(UserError, match="the checkpoint's grid is"):
+        verb("predict", "generate.yaml", "--data.root", other, *weights, "--output", tmp_path / "three")
+
+
+def test_samples_without_the_training_fields(registered, trained_generator, verb, tmp_path):
+    """A checkpoint is enough to generate."""
+    where = ("--data.root", tmp_path / "gone", "--trainer.default_root_dir", trained_generator)
+    verb(
+        "predict",
+        "generate.yaml",
+        *where,
+        "--ckpt_path",
+        "last",
+        "--model.num_samples",
+        1,
+        "--output",
+        tmp_path / "out",
+    )
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["samples"] == 1

@@ -4,10 +4,10 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -139,7 +139,7 @@ class FieldDataModule(LightningDataModule):
             recorded = {row["participant_id"].split("_")[0]: row.get("split") for row in read_tsv(table)}
             if all(recorded.get(s) in ("train", "val", "test") for s in subjects):
                 return {s: str(recorded[s]) for s in subjects}
-        chosen = {"val": 0.1, "test": 0.0} | {k: v for k, v in self.splitting.items() if v is not None}
+        chosen: dict[str, Any] = {"val": 0.1, "test": 0.0} | {k: v for k, v in self.splitting.items() if v is not None}
         return split_subjects(subjects, seed=self.split_seed, **chosen)
 
     def velocity_of(self, scan: Scan) -> Tensor:
@@ -196,7 +196,7 @@ class FieldDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """The numbers of the samples to draw, which the module knows."""
-        return self.trainer.lightning_module.predict_dataloader()
+        return cast(Trainer, self.trainer).lightning_module.predict_dataloader()
 
 
 def _sidecar_of(field: Path) -> dict[str, Any]:

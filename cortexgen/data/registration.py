@@ -170,7 +170,7 @@ class RegistrationDataModule(LightningDataModule):
         self.template_source = (template, template_labels, label_table)
         self.patterns = (image, labels)
         self.spacing, self.crop = spacing, crop
-        self.splitting = {
+        self.splitting: dict[str, Any] = {
             "val": val,
             "test": test,
             "val_subjects": val_subjects,

@@ -6,7 +6,7 @@ be checked against it. `cortexgen.data.simulation_shape` holds the distribution 
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -130,8 +130,9 @@ def scan(
     clean = sample(image, inside, padding="zeros")[0]
 
     labels = torch.zeros(1, *target.shape, dtype=torch.int64)
-    near = sample((template.labels > 0).float()[None], positions)[0, 0] > 0
-    winner, _ = warp_labels(template.labels[None], positions[:, :, near][:, :, None, None], len(template.classes))
+    source = cast(Tensor, template.labels)
+    near = sample((source > 0).float()[None], positions)[0, 0] > 0
+    winner, _ = warp_labels(source[None], positions[:, :, near][:, :, None, None], len(template.classes))
     labels[0, near] = winner.flatten()
     return _appearance(clean, target, rng), labels
 

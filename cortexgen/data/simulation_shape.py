@@ -139,6 +139,7 @@ def prepare(template: Template, spacing: float = 4.0) -> Anatomy:
         UserError: if the template has no known labels, or no CSF around them.
     """
     known = known_regions(template)
+    assert template.labels is not None  # or there were no known regions
     grid = template.grid.at_spacing(spacing)
     regions = [template.labels == k for k in known]
     regions.append(template.mask & ~torch.stack(regions).any(dim=0))
@@ -177,7 +178,8 @@ def simulate_subject(
         head_scale = float(np.exp(HEAD_MEAN + HEAD_SEX * man + HEAD_SD * rng.standard_normal()))
         target = _targets(anatomy, rng, age, size)
         noise = smooth_noise(rng, anatomy.noise, 3, anatomy.grid.shape) * anatomy.taper
-        weights, growth = 0, _rate(noise[None], anatomy.fractions)[0]
+        weights: Tensor | int = 0
+        growth = _rate(noise[None], anatomy.fractions)[0]
         for _ in range(3):  # more than once, as the growth is not linear in the velocity
             weights = weights + anatomy.solve @ (target - growth)
             velocity = noise + torch.tensordot(weights, anatomy.basis, 1)

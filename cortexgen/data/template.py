@@ -93,14 +93,15 @@ def load_template(
         raise UserError(f"template: {path} is neither a file nor the name {MNI152}")
     image, grid = read_volume(path)
     image = normalize(image, path)
-    dseg, classes = None, ()
+    dseg: Tensor | None = None
+    classes: tuple[str, ...] = ()
     if labels is not None:
         dseg, label_grid = read_volume(labels, labels=True)
         if not label_grid.matches(grid):
             raise UserError(f"template and labels lie on different grids: {path}: {grid}; {labels}: {label_grid}")
         classes = _classes(dseg, label_table)
-    name = re.search(r"tpl-([A-Za-z0-9]+)", path.name)
-    name = name.group(1) if name else re.sub(r"[^A-Za-z0-9]", "", path.name.split(".")[0])
+    entity = re.search(r"tpl-([A-Za-z0-9]+)", path.name)
+    name = entity.group(1) if entity else re.sub(r"[^A-Za-z0-9]", "", path.name.split(".")[0])
     return _finish(name, image, dseg, classes, grid)
 
 

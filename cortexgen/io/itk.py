@@ -1,8 +1,8 @@
 """Fields as ITK reads them: float32 `(X, Y, Z, 1, 3)`, intent "vector", LPS millimetres.
 
 A displacement written on the fixed image's grid is what `antsApplyTransforms -t` and SimpleITK's
-DisplacementFieldTransform take: a fixed point in, the moving point out, like the pull-back in memory. A velocity has the
-same layout.
+DisplacementFieldTransform take: a fixed point in, the moving point out, like the pull-back in memory. A velocity has
+the same layout.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Volumes as NIfTI files."""
 
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +25,7 @@ def open_image(path: Path) -> nib.Nifti1Image:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     try:
-        return nib.load(path)
+        return cast(nib.Nifti1Image, nib.load(path))
     except Exception as error:
         raise UserError(f"{path}: not a readable NIfTI image ({error})") from error
 
@@ -45,7 +46,7 @@ def _spatial(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
     shape = image.shape
     if len(shape) < 3 or any(n != 1 for n in shape[3:]) or min(shape[:3]) < 2:
         raise UserError(f"{path}: expected a 3D volume, found shape {' x '.join(map(str, shape))}")
-    return shape[:3]
+    return shape[0], shape[1], shape[2]
 
 
 def _to_memory(affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -61,6 +61,11 @@ class StageModule(LightningModule):
         self.failures: dict[str, str] = {}
 
     @property
+    def h(self) -> Any:
+        """The hyper-parameters, by name."""
+        return self.hparams
+
+    @property
     def data(self) -> Any:
         """The data module of the running trainer, or None."""
         return getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
@@ -98,7 +103,7 @@ class StageModule(LightningModule):
             digest.update(np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes())
         return digest.hexdigest()
 
-    def adam(self, lr: float, betas: tuple[float, float], warmup_steps: int, decay: bool) -> dict[str, Any]:
+    def adam(self, lr: float, betas: tuple[float, float], warmup_steps: int, decay: bool) -> Any:
         """Adam with a linear warm-up, then constant or falling to a tenth as half a cosine by the last step."""
         optimizer = torch.optim.Adam(self.parameters(), lr=lr, betas=betas)
         total = self.trainer.estimated_stepping_batches if decay else 0
@@ -146,15 +151,10 @@ def _command() -> str:
 
 def _refuse_other_run(root: Path, found: dict[str, Any], made_by: dict[str, Any]) -> None:
     before = (found.get("GeneratedBy") or [{}])[0]
-    for key, value in made_by.items():
-        old = before.get(key)
-        if key == "Parameters" and isinstance(old, dict):
-            for name in sorted({*old, *value}):
-                if old.get(name) != value.get(name):
-                    raise UserError(
-                        f"{root}: made with {name} {old.get(name)}, this run has {value.get(name)}; choose another folder"
-                    )
-        elif old != value:
+    old, new = before | before.get("Parameters", {}), made_by | made_by["Parameters"]
+    for name in new:
+        if name != "Parameters" and old.get(name) != new[name]:
+            ours, theirs = f"{new[name]!s:.40}", f"{old.get(name)!s:.40}"
             raise UserError(
-                f"{root}: holds another run ({key} {old!s:.40}, this run has {value!s:.40}); choose another folder"
+                f"{root}: holds another run, with {name} {theirs}; this one has {ours}; choose another folder"
             )

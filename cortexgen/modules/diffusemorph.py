@@ -114,7 +114,7 @@ class DiffuseMorphModule(StageModule):
 
     def velocity(self, moving: Tensor, fixed: Tensor, eps: Tensor | None = None, eta: float = 1.0) -> Tensor:
         """M's velocity `[B, 3, d, h, w]`; without `eps` G is asked at t = 0. The code is scaled by `eta` first."""
-        h = self.hparams
+        h = self.h
         if h.code != "fixed" and eps is None:
             zero = torch.zeros(fixed.shape[0], dtype=torch.long, device=fixed.device)
             eps = self.predict_noise(moving, fixed, 2 * fixed - 1, zero)
@@ -131,11 +131,11 @@ class DiffuseMorphModule(StageModule):
 
     def displacement(self, velocity: Tensor, shape: Sequence[int]) -> Tensor:
         """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels."""
-        return from_coarse(integrate(velocity, self.hparams.integration_steps), shape, self.hparams.field_downsample)
+        return from_coarse(integrate(velocity, self.h.integration_steps), shape, self.h.field_downsample)
 
     def _registration_loss(self, moving: Tensor, fixed: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
         warped = warp(moving, self.displacement(velocity, fixed.shape[2:]))
-        return -local_ncc(warped, fixed, self.hparams.ncc_window), gradient_energy(velocity)
+        return -local_ncc(warped, fixed, self.h.ncc_window), gradient_energy(velocity)
 
     @torch.no_grad()
     def register(self, moving: Tensor, fixed: Tensor, eta: float = 1.0, refine: int | None = None) -> Registration:
@@ -155,7 +155,7 @@ class DiffuseMorphModule(StageModule):
         return Registration(velocity, displacement, inverse, warp(moving, displacement))
 
     def _refined(self, moving: Tensor, fixed: Tensor, velocity: Tensor, steps: int) -> Tensor:
-        """Adam on the registration loss of this pair; the last velocity without a folded voxel is kept."""
+        """Adam on the registration loss of this pair; the last velocity that folds neither way is kept."""
         best = velocity.clone()
         with torch.inference_mode(False), torch.enable_grad():
             moving, fixed = moving.clone(), fixed.clone()
@@ -164,9 +164,10 @@ class DiffuseMorphModule(StageModule):
             for _ in range(steps):
                 optimizer.zero_grad()
                 similarity, roughness = self._registration_loss(moving, fixed, v)
-                (similarity + self.hparams.smoothness_weight * roughness).backward()
+                (similarity + self.h.smoothness_weight * roughness).backward()
                 optimizer.step()
-                if folded(integrate(v.detach(), self.hparams.integration_steps)).any():
+                flow = torch.cat([v.detach(), -v.detach()])
+                if folded(integrate(flow, self.h.integration_steps)).any():
                     break
                 best = v.detach().clone()
         return best
@@ -222,8 +223,8 @@ class DiffuseMorphModule(StageModule):
             diffusion = (eps_hat.float() - noise).square().mean()
         velocity = self.velocity(moving, fixed, eps_hat)
         similarity, roughness = self._registration_loss(moving, fixed, velocity)
-        weight = self.hparams.similarity_weight
-        loss = diffusion + weight * (similarity + self.hparams.smoothness_weight * roughness)
+        weight = self.h.similarity_weight
+        loss = diffusion + weight * (similarity + self.h.smoothness_weight * roughness)
         return {"loss": loss, "diffusion": diffusion, "similarity": similarity, "roughness": roughness}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -237,7 +238,7 @@ class DiffuseMorphModule(StageModule):
         refine = 0 if self.trainer.state.fn == "fit" else self.refine
         result = self.register(moving, fixed, refine=refine)
         metrics = {
-            "ncc": local_ncc(result.warped, fixed, self.hparams.ncc_window),
+            "ncc": local_ncc(result.warped, fixed, self.h.ncc_window),
             "displacement": torch.linalg.vector_norm(result.displacement, dim=1)[moving[:, 0] > 0.05].mean(),
             "folded": (folded(result.displacement) + folded(result.inverse)).float().mean(),
             "sd_log_jacobian": log_jacobian(result.inverse)[moving > 0.05].std(),
@@ -270,8 +271,8 @@ class DiffuseMorphModule(StageModule):
         volumes["log_jacobian"] = log_jacobian(result.inverse)
         return {k: v[0].float().cpu() for k, v in volumes.items()} | {"grid": self.data.grid}
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        h = self.hparams
+    def configure_optimizers(self) -> Any:
+        h = self.h
         return self.adam(h.lr, tuple(h.betas), h.warmup_steps, h.lr_decay)
 
     def on_predict_start(self) -> None:

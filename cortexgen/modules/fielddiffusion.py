@@ -135,7 +135,7 @@ class FieldDiffusionModule(StageModule):
         found = super()._data_contract()
         if not found:
             return {}
-        missing = [n for n in self.hparams.covariates if all(s.covariates.get(n) is None for s in self.data.scans)]
+        missing = [n for n in self.h.covariates if all(s.covariates.get(n) is None for s in self.data.scans)]
         if missing and not self.contract:
             CovariateEncoder.fit(missing, [s.covariates for s in self.data.scans])
         return found
@@ -150,14 +150,14 @@ class FieldDiffusionModule(StageModule):
     def _statistics(self) -> dict[str, Any]:
         data = self.data
         fields = data.training_fields()
-        mean = fields.mean(dim=0) if self.hparams.center else torch.zeros_like(fields[0])
+        mean = fields.mean(dim=0) if self.h.center else torch.zeros_like(fields[0])
         scale = float((fields - mean).square().mean().sqrt())
         if scale == 0:
             raise UserError("the training fields do not vary")
-        specs = CovariateEncoder.fit(self.hparams.covariates, [s.covariates for s in data.side("train")]).specs
+        specs = CovariateEncoder.fit(self.h.covariates, [s.covariates for s in data.side("train")]).specs
         out = {"mean": mean, "scale": scale, "covariates": specs}
-        if self.hparams.prior_modes:
-            prior = GaussianPrior.fit((fields - mean) / scale, self.hparams.prior_modes)
+        if self.h.prior_modes:
+            prior = GaussianPrior.fit((fields - mean) / scale, self.h.prior_modes)
             out |= {"prior": {"modes": prior.modes, "variances": prior.variances, "rest": prior.rest}}
         if data.template.labels is not None:
             weights = volume_weights(data.template.labels, data.template.grid, data.grid, len(data.template.classes))
@@ -174,13 +174,11 @@ class FieldDiffusionModule(StageModule):
         return (velocity - self.contract["mean"].to(velocity)) / self.contract["scale"]
 
     def _condition(self, rows: Sequence[Mapping[str, Any]], training: bool) -> Tensor | None:
-        if not self.hparams.covariates:
+        if not self.h.covariates:
             return None
         c = self.encoder.encode(rows, self.device)
         if training:
-            keep = (
-                torch.rand(len(c), 1 + len(self.hparams.covariates), device=c.device) >= self.hparams.covariate_dropout
-            )
+            keep = torch.rand(len(c), 1 + len(self.h.covariates), device=c.device) >= self.h.covariate_dropout
             c = c * (keep[:, :1] & keep[:, 1:]).repeat_interleave(SLOTS, dim=1)
         return c
 
@@ -189,10 +187,10 @@ class FieldDiffusionModule(StageModule):
         log_snr = self.schedule.log_snr(t)
         z = diffuse(x0, noise, log_snr)
         output = self.net(z, log_snr, self._condition(batch["covariates"], training))
-        if self.hparams.prior_modes:
+        if self.h.prior_modes:
             mean, size = self.prior.posterior(z, log_snr)
             return (output - (x0 - mean) / size).square().mean()
-        return (output - training_target(x0, noise, log_snr, self.hparams.prediction)).square().mean()
+        return (output - training_target(x0, noise, log_snr, self.h.prediction)).square().mean()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         x = batch["velocity"]
@@ -220,8 +218,8 @@ class FieldDiffusionModule(StageModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate(batch, "test")
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        h = self.hparams
+    def configure_optimizers(self) -> Any:
+        h = self.h
         return self.adam(h.lr, tuple(h.betas), h.warmup_steps, h.lr_decay)
 
     def denoise(self, z: Tensor, log_snr: Tensor, condition: Tensor | None) -> Tensor:
@@ -229,14 +227,14 @@ class FieldDiffusionModule(StageModule):
 
         def x0(c: Tensor | None) -> Tensor:
             output = self.net(z, log_snr, c)
-            if self.hparams.prior_modes:
+            if self.h.prior_modes:
                 mean, size = self.prior.posterior(z, log_snr)
                 return mean + size * output
-            return to_x0(output, z, log_snr, self.hparams.prediction, self.hparams.clip)
+            return to_x0(output, z, log_snr, self.h.prediction, self.h.clip)
 
         if condition is None:
-            free = torch.zeros(len(z), SLOTS * len(self.hparams.covariates), device=z.device)
-            return x0(free if self.hparams.covariates else None)
+            free = torch.zeros(len(z), SLOTS * len(self.h.covariates), device=z.device)
+            return x0(free if self.h.covariates else None)
         if self.guidance == 1:
             return x0(condition)
         free = x0(torch.zeros_like(condition))
@@ -264,7 +262,7 @@ class FieldDiffusionModule(StageModule):
 
     def predict_dataloader(self) -> DataLoader:
         """The numbers of the samples."""
-        return DataLoader(torch.arange(self.num_samples), batch_size=1)
+        return DataLoader(range(self.num_samples), batch_size=1)  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
         if "mean" not in self.contract:

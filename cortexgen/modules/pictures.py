@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
@@ -21,8 +21,9 @@ class Pictures(Callback):
         self.every = every
         self._count = 0
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.fast_dev_run or not trainer.is_global_zero or not trainer.loggers:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        dry = trainer.sanity_checking or getattr(trainer, "fast_dev_run", False)
+        if dry or not trainer.is_global_zero or not trainer.loggers:
             return
         self._count += 1
         if (self._count - 1) % self.every:

@@ -128,8 +128,8 @@ class RegistrationWriter:
     def __init__(self, module: "DiffuseMorphModule") -> None:
         self.module, self.data = module, module.data
         self.failures: dict[str, str] = {}
-        self.steps = module.hparams.integration_steps
-        self.velocity_grid = self.data.grid.coarse(module.hparams.field_downsample)
+        self.steps = module.h.integration_steps
+        self.velocity_grid = self.data.grid.coarse(module.h.field_downsample)
         # Results lie on the images' own grid, except where only a slab was worked on.
         self.slab = isinstance(self.data.crop, list)
         self.template = self.data.template if self.slab else self.data.original.to(self.data.native)

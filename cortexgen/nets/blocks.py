@@ -17,7 +17,7 @@ def grow_to(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def sinusoidal(values: Tensor, size: int, fastest: float = 1.0, slowest: float = 1e-4) -> Tensor:
-    """Sines and cosines of `values` `[B]` at `size / 2` frequencies, geometric from `fastest` to `slowest`: `[B, size]`."""
+    """Sines and cosines of `values` `[B]` at `size / 2` geometric frequencies, `[B, size]`."""
     steps = torch.linspace(0, 1, size // 2, dtype=torch.float64, device=values.device)
     frequencies = fastest * (slowest / fastest) ** steps
     phase = values.double()[:, None] * frequencies
@@ -35,6 +35,8 @@ class Conv3d(nn.Conv3d):
     PyTorch gives a float32 convolution of a batch of 1 whose first four sizes multiply to 20480 or less to an im2col
     kernel, about five times slower than oneDNN's; a second copy of the sample is cheaper than that.
     """
+
+    bias: Tensor  # always there
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.shape[0] == 1 and x.shape[1:4].numel() <= 20480:

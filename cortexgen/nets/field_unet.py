@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -137,7 +137,7 @@ class FieldUNet(nn.Module):
         # z, and the three coordinates with their first two sines and cosines
         self.inlet = _conv(channels + 15, widths[0])
         self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
-        common = {"condition": condition, "dropout": dropout, "heads": heads, "head_size": head_size}
+        common: dict[str, Any] = {"condition": condition, "dropout": dropout, "heads": heads, "head_size": head_size}
         previous = widths[0]
         for i, (w, kind) in enumerate(zip(widths, spatial_attention, strict=True)):
             self.down.append(_Level([previous, *[w] * blocks], kind=kind, **common))
@@ -147,9 +147,10 @@ class FieldUNet(nn.Module):
             self.up.append(_Level([previous + w, *[w] * blocks], kind=kind, **common))
             self.grow.append(_conv(w, widths[i - 1]) if i else nn.Identity())
             previous = widths[max(i - 1, 0)]
-        self.outlet = nn.Sequential(nn.GroupNorm(groups_for(previous), previous), nn.SiLU(), _conv(previous, channels))
-        nn.init.zeros_(self.outlet[-1].weight)
-        nn.init.zeros_(self.outlet[-1].bias)
+        last = _conv(previous, channels)
+        self.outlet = nn.Sequential(nn.GroupNorm(groups_for(previous), previous), nn.SiLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def forward(self, z: Tensor, log_snr: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Denoise.
@@ -178,7 +179,7 @@ class FieldUNet(nn.Module):
 
 
 def _coordinates(z: Tensor) -> Tensor:
-    """Each voxel's place along the axes in [-1, 1], with sines and cosines of pi and 2 pi times it, `[B, 15, D, H, W]`."""
+    """Each voxel's place along the axes in [-1, 1], with its first two sines and cosines, `[B, 15, D, H, W]`."""
     axes = [torch.linspace(-1, 1, n, device=z.device) for n in z.shape[2:]]
     place = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     waves = [f(k * torch.pi * place) for k in (1, 2) for f in (torch.sin, torch.cos)]

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -57,8 +58,10 @@ def volume_distributions(names: Sequence[str], real: Tensor, synthetic: Tensor, 
             heights = k + offset + noise.uniform(-0.11, 0.11, shown.size)
             axes.scatter(shown, heights, s=5, color=colour, alpha=0.45, lw=0)
             line = {"color": colour, "lw": 1.1}
-            lines = {"boxprops": line, "whiskerprops": line, "capprops": {"lw": 0}, "medianprops": {**line, "lw": 2}}
-            place = {"positions": [k + offset], "widths": 0.3, "orientation": "horizontal", "manage_ticks": False}
+            lines: dict[str, Any] = {"boxprops": line, "whiskerprops": line}
+            lines |= {"capprops": {"lw": 0}, "medianprops": {**line, "lw": 2}}
+            place: dict[str, Any] = {"positions": [k + offset], "widths": 0.3}
+            place |= {"orientation": "horizontal", "manage_ticks": False}
             axes.boxplot(shown, showfliers=False, **place, **lines)
     axes.axvline(1, color=GREY, lw=0.8, zorder=0)
     axes.set_xscale("log")

@@ -48,7 +48,7 @@ def registration(
     brain = foreground(target)
     growth, limit, extend = _scaled(array(log_jacobian, grid), foreground(after), limit)
     shades, dimmed = window(before, target, after), window(after, dimmed=DIMMED)
-    heat = {"cmap": "inferno", "vmin": 0.0, "vmax": float(np.quantile(errors[0][brain], 0.99)) or 1.0}
+    heat: dict[str, Any] = {"cmap": "inferno", "vmin": 0.0, "vmax": float(np.quantile(errors[0][brain], 0.99)) or 1.0}
     items: dict[str, tuple[Array, dict[str, Any]]] = {
         "Moving": (before, shades),
         "Fixed": (target, shades),

@@ -120,9 +120,9 @@ class View:
         shown = None
         steps, shape = self.grid.spacing, self.grid.shape
         if cut is not None:
-            extent = [edge * steps[a] for a in (plane.columns, plane.rows) for edge in (-0.5, shape[a] - 0.5)]
+            x, y = ((-0.5 * steps[a], (shape[a] - 0.5) * steps[a]) for a in (plane.columns, plane.rows))
             style = {"cmap": "gray", "interpolation": "bilinear", **style}
-            shown = axes.imshow(cut, origin="lower", extent=extent, **style)
+            shown = axes.imshow(cut, origin="lower", extent=(*x, *y), **style)
         for limit, a in ((axes.set_xlim, plane.columns), (axes.set_ylim, plane.rows)):
             limit((self.ranges[a][0] - 0.5) * steps[a], (self.ranges[a][1] + 0.5) * steps[a])
         axes.set_aspect("equal")
@@ -131,8 +131,13 @@ class View:
 
 def letters(axes: Axes, plane: Plane) -> None:
     """Write L, R, A, P, S, I along the edges of a panel."""
-    spots = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"))
-    spots += ((0.5, 0.015, "center", "bottom"), (0.5, 0.985, "center", "top"))
-    style = {"color": INK, "fontsize": 8, "path_effects": [withStroke(linewidth=1.5, foreground=BACKGROUND)]}
+    spots = (
+        (0.02, 0.5, "left", "center"),
+        (0.98, 0.5, "right", "center"),
+        (0.5, 0.015, "center", "bottom"),
+        (0.5, 0.985, "center", "top"),
+    )
+    stroke = withStroke(linewidth=1.5, foreground=BACKGROUND)
+    style: dict[str, Any] = {"color": INK, "fontsize": 8, "path_effects": [stroke]}
     for letter, (x, y, horizontal, vertical) in zip(plane.letters, spots, strict=True):
         axes.text(x, y, letter, transform=axes.transAxes, ha=horizontal, va=vertical, **style)

@@ -74,7 +74,7 @@ def test_refinement_improves_this_pair(pair):
 
 
 def test_continuous_path_starts_where_the_code_is_silent(pair):
-    """Algorithm 1: eta scales the code, so eta = 1 is the registration and eta = 0 what the head says to a zero code."""
+    """Algorithm 1: eta scales the code; 1 is the registration, 0 what the head says to a zero code."""
     moving, fixed, _ = pair
     module = small()
     torch.nn.init.normal_(module.head.flow.weight, std=0.1)

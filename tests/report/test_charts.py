@@ -45,7 +45,7 @@ def test_curves_say_what_is_wrong(tmp_path, content):
     path = tmp_path / "metrics.csv"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(UserError, match="metrics.csv"):
+    with pytest.raises(UserError, match=r"metrics\.csv"):
         training_curves(path)
 
 
