@@ -94,6 +94,13 @@ class CortexgenCLI(LightningCLI):
             _check_readable(Path(path))
             self.chosen.ckpt_path = str(path)
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # what a constructor says, wrapped by jsonargparse
+            lines = [line.strip() for line in str(error).splitlines()]
+            raise UserError(next((line[2:] for line in lines if line.startswith("- ")), lines[0])) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, root = self.chosen.trainer, self.run_folder
         kwargs["default_root_dir"] = str(root)

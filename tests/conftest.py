@@ -14,6 +14,7 @@ CONF = Path(__file__).parent / "conf"
 SUBJECTS = 5
 
 torch.set_num_threads(1)  # tests are many small operations, on which threads wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # in the processes they start, too
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,12 @@ def test_wrong_type_in_an_option(fails, cohort):
     assert "lr" in fails("fit", "--config", "register.yaml", "--data.root", cohort, "--model.lr", "fast")
 
 
+def test_values_that_make_no_sense(fails, cohort, tmp_path):
+    assert "field_downsample must be" in fails(*stage_1("fit", cohort, tmp_path / "run", "--model.field_downsample", 3))
+    assert "spacing: expected" in fails(*stage_1("fit", cohort, tmp_path / "run", "--data.spacing", -1))
+    assert "crop: expected three" in fails(*stage_1("fit", cohort, tmp_path / "run", "--data.crop", "[8, 8]"))
+
+
 def test_missing_and_empty_folder(fails, tmp_path):
     assert "no such folder" in fails(*stage_1("fit", tmp_path / "nowhere", tmp_path / "run"))
     (tmp_path / "empty").mkdir()
@@ -89,6 +95,13 @@ def truncate_plain(path):
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-2000]))
 
 
+def without_affine(path):
+    image = nib.load(path)
+    header = image.header.copy()
+    header["srow_x"], header["sform_code"], header["qform_code"] = 0, 1, 0
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, header), path)
+
+
 DAMAGES = {
     "truncated": (truncate, "cannot be read to its end"),
     "shorter than its header says": (truncate_plain, "cannot be read to its end"),
@@ -96,7 +109,7 @@ DAMAGES = {
     "NaN": (lambda p: rewrite(p, lambda a, m: (np.where(a > 0.9, np.nan, a), m)), "NaN"),
     "constant": (lambda p: rewrite(p, lambda a, m: (np.ones_like(a), m)), "an image has contrast"),
     "other grid": (lambda p: rewrite(p, lambda a, m: (a[1:], m)), "the cohort's is"),
-    "no affine": (lambda p: rewrite(p, lambda a, m: (a, np.zeros((4, 4)))), "valid affine"),
+    "no affine": (without_affine, "valid affine"),
 }
 
 
@@ -218,7 +231,7 @@ def test_output_of_another_run(registered, trained_generator, fails, verb, tmp_p
     ("option", "reason"),
     [
         (("--model.num_samples", 0), "num_samples"),
-        (("--model.steps", 0), "step"),
+        (("--model.steps", 0), "steps: expected 1 or more"),
         (("--model.conditions", "{height: 2}"), "'height' is not a covariate"),
         (("--model.conditions", "{sex: X}"), "none of F, M"),
         (("--model.conditions", "{age: old}"), "expected a number"),

@@ -162,10 +162,6 @@ class RegistrationDataModule(LightningDataModule):
         cache: bool = True,
     ) -> None:
         super().__init__()
-        if isinstance(crop, list) and len(crop) != 3:
-            raise UserError(f"crop: expected three sizes D, H, W, got {crop}")
-        if spacing is not None and spacing <= 0:
-            raise UserError(f"spacing: expected millimetres above zero, got {spacing}")
         self.root = Path(root)
         self.template_source = (template, template_labels, label_table)
         self.patterns = (image, labels)
@@ -184,6 +180,10 @@ class RegistrationDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the cohort's headers, choose the working grid and the split, load what fits the cache."""
+        if isinstance(self.crop, list) and (len(self.crop) != 3 or min(self.crop) < 2):
+            raise UserError(f"crop: expected three sizes D, H, W of 2 and more, got {self.crop}")
+        if self.spacing is not None and self.spacing <= 0:
+            raise UserError(f"spacing: expected millimetres above zero, got {self.spacing}")
         if not self.scans:
             self.scans = read_cohort(self.root, *self.patterns)
             self.native = self._common_grid()

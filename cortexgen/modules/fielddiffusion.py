@@ -111,8 +111,6 @@ class FieldDiffusionModule(StageModule):
             "max_redraws",
         ]
         self.save_hyperparameters(ignore=run_time)
-        if num_samples < 1:
-            raise UserError(f"num_samples: expected 1 or more, got {num_samples}")
         self.sampler, self.steps, self.guidance = sampler, steps, guidance
         self.conditions, self.num_samples, self.sample_seed = conditions, num_samples, sample_seed
         self.spacing, self.max_redraws = spacing, max_redraws
@@ -265,6 +263,9 @@ class FieldDiffusionModule(StageModule):
         return DataLoader(range(self.num_samples), batch_size=1)  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
+        for name in ("num_samples", "steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: expected 1 or more, got {getattr(self, name)}")
         if "mean" not in self.contract:
             raise UserError("there are no trained weights to sample from: give --ckpt_path")
         if self.conditions:
