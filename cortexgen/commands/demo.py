@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,28 +46,36 @@ def demo(
     seconds: dict[str, float] = {}
     cohort, fields, brains = out / "cohort", out / "fields", out / "brains"
 
-    _step(seconds, "simulate", f"1/6  simulating {subjects} labelled subjects")
-    simulate_cohort(cohort, subjects=subjects, seed=seed)
+    with _step(seconds, "simulate", f"1/6  simulating {subjects} labelled subjects"):
+        simulate_cohort(cohort, subjects=subjects, seed=seed)
 
     stage_1 = _Stage("demo/register.yaml", cohort, out / "runs" / "register", seed)
-    _step(seconds, "train_register", "2/6  training stage 1: template to subject")
-    stage_1.fit(register_steps)
-    _step(seconds, "register", "3/6  registering every subject")
-    stage_1.predict(fields)
+    with _step(seconds, "train_register", "2/6  training stage 1: template to subject"):
+        stage_1.fit(register_steps)
+    with _step(seconds, "register", "3/6  registering every subject"):
+        stage_1.predict(fields)
 
     stage_2 = _Stage("demo/generate.yaml", fields, out / "runs" / "generate", seed)
-    _step(seconds, "train_generate", "4/6  training stage 2: the distribution of the fields")
-    stage_2.fit(generate_steps)
-    _step(seconds, "generate", f"5/6  generating {samples} labelled brains")
-    stage_2.predict(brains, "--model.num_samples", str(samples), "--model.sample_seed", str(seed))
+    with _step(seconds, "train_generate", "4/6  training stage 2: the distribution of the fields"):
+        stage_2.fit(generate_steps)
+    with _step(seconds, "generate", f"5/6  generating {samples} labelled brains"):
+        stage_2.predict(brains, "--model.num_samples", str(samples), "--model.sample_seed", str(seed))
 
-    _step(seconds, "measure", "6/6  measuring, writing the report")
-    result = measure(cohort, fields, brains)
-    _step(seconds, None, "")
-    result.metrics["seconds"] = {name: round(s, 1) for name, s in seconds.items()}
+    with _step(seconds, "measure", "6/6  measuring, writing the report"):
+        result = measure(cohort, fields, brains)
+    result.metrics["seconds"] = seconds
     write_json(out / "metrics.json", result.metrics)
     write_report(out / "report.html", result, {"register": stage_1.run, "generate": stage_2.run})
     print(_summary(result.metrics, out))
+
+
+@contextmanager
+def _step(seconds: dict[str, float], name: str, message: str) -> Iterator[None]:
+    """Say what begins, and note how long it took."""
+    print(f"\n{message}", flush=True)
+    start = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - start, 1)
 
 
 class _Stage:
@@ -87,20 +97,6 @@ class _Stage:
 
     def predict(self, output: Path, *extra: str) -> None:
         self._verb("predict", "--ckpt_path", "last", "--output", str(output), *extra)
-
-
-_started: dict[str, Any] = {}
-
-
-def _step(seconds: dict[str, float], name: str | None, message: str) -> None:
-    """Close the running step's clock and start the next one's."""
-    now = time.monotonic()
-    if _started:
-        seconds[_started["name"]] = now - _started["at"]
-        _started.clear()
-    if name is not None:
-        _started.update(name=name, at=now)
-        print(f"\n{message}", flush=True)
 
 
 def _summary(metrics: dict[str, Any], out: Path) -> str:
