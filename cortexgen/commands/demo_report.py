@@ -166,7 +166,10 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     )
 
     page.section("Regional volumes", "Voxel counts of the label maps, the same on both sides.")
-    page.figure(report.volume_distributions(result.classes, *result.volumes), "Relative to the simulated mean.")
+    page.figure(
+        report.volume_distributions(result.classes, *result.volumes, cohorts=("Simulated", "Generated")),
+        "Relative to the simulated mean.",
+    )
     page.table(
         [{"region": n, "sd_ratio": g["sd_ratio"][n], "cohens_d": g["cohens_d"][n]} for n in result.classes],
         "Ratio of standard deviations (generated to simulated) and effect size of the means.",

@@ -24,7 +24,13 @@ INK, GREY = "#222222", "#9aa0a6"
 Curve = tuple[Array, Array]
 
 
-def volume_distributions(names: Sequence[str], real: Tensor, synthetic: Tensor, title: str | None = None) -> Figure:
+def volume_distributions(
+    names: Sequence[str],
+    real: Tensor,
+    synthetic: Tensor,
+    title: str | None = None,
+    cohorts: tuple[str, str] = ("Real", "Synthetic"),
+) -> Figure:
     """Regional volumes of two cohorts relative to the real mean, in percent: boxes over one point a brain.
 
     The axis is logarithmic, because volumes vary by factors: -50% and +100% are equally far from 0. Boxes span the
@@ -34,6 +40,7 @@ def volume_distributions(names: Sequence[str], real: Tensor, synthetic: Tensor, 
         names: of the R regions.
         real: volumes `[N, R]` in any unit.
         synthetic: volumes `[M, R]` in the same unit.
+        cohorts: what to call the two.
 
     Raises:
         ValueError: if the shapes do not fit, or a cohort is empty.
@@ -69,15 +76,15 @@ def volume_distributions(names: Sequence[str], real: Tensor, synthetic: Tensor, 
     axes.xaxis.set_major_locator(FixedLocator([1 + t / 100 for t in _percent_ticks(low, high)]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _percent(x)))
-    axes.set_xlabel("Volume relative to the real mean", color=INK, fontsize=9)
+    axes.set_xlabel(f"Volume relative to the {cohorts[0].lower()} mean", color=INK, fontsize=9)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), [name.replace("-", " ") for name in names], fontsize=9)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e6e8ea", lw=0.7)
     for k in range(1, len(names), 2):
         axes.axhspan(k - 0.5, k + 0.5, color="#f5f6f7", zorder=-1)
-    cohorts = (("Real", REAL, values[0]), ("Synthetic", SYNTHETIC, values[1]))
-    handles = [Patch(color=colour, label=f"{name} (n = {len(v)})") for name, colour, v in cohorts]
+    drawn = ((cohorts[0], REAL, values[0]), (cohorts[1], SYNTHETIC, values[1]))
+    handles = [Patch(color=colour, label=f"{name} (n = {len(v)})") for name, colour, v in drawn]
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
     if title:
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=8)
