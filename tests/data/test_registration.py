@@ -237,7 +237,7 @@ def test_mirroring_needs_a_symmetric_grid(root, template):
 @pytest.mark.parametrize("options", [{"crop": [20, 20]}, {"spacing": 0.0}, {"spacing": -2.0}])
 def test_impossible_options_are_errors_that_name_them(root, template, options):
     with pytest.raises(UserError, match=f"{next(iter(options))}: "):
-        module(root, template, **options)
+        module(root, template, **options).setup("fit")
 
 
 def test_the_contract_is_plain_and_names_grid_template_and_preprocessing(root, template):
