@@ -38,7 +38,7 @@ def check_contract(weights: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     for key in ("template", "grid", "image_grid", "integration_steps"):
         if key in weights and key in data and not _agree(weights[key], data[key]):
             raise UserError(f"the checkpoint's {key} is {_side(weights[key])}; the data's is {_side(data[key])}")
-    if weights.get("preprocessing") != data.get("preprocessing"):
+    if data and weights.get("preprocessing") != data.get("preprocessing"):
         warnings.warn(
             f"the checkpoint was trained on data preprocessed as {_side(weights.get('preprocessing'))}, "
             f"these are {_side(data.get('preprocessing'))}",

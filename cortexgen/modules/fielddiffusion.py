@@ -260,12 +260,12 @@ class FieldDiffusionModule(StageModule):
 
     def predict_dataloader(self) -> DataLoader:
         """The numbers of the samples."""
-        return DataLoader(range(self.num_samples), batch_size=1)  # type: ignore[arg-type]
-
-    def on_predict_start(self) -> None:
         for name in ("num_samples", "steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        return DataLoader(range(self.num_samples), batch_size=1)  # type: ignore[arg-type]
+
+    def on_predict_start(self) -> None:
         if "mean" not in self.contract:
             raise UserError("there are no trained weights to sample from: give --ckpt_path")
         if self.conditions:
