@@ -129,15 +129,6 @@ class FieldDiffusionModule(StageModule):
         """Of the scaled fields; its modes live in the contract."""
         return GaussianPrior(**self.contract["prior"])
 
-    def _data_contract(self) -> dict[str, Any]:
-        found = super()._data_contract()
-        if not found:
-            return {}
-        missing = [n for n in self.h.covariates if all(s.covariates.get(n) is None for s in self.data.scans)]
-        if missing and not self.contract:
-            CovariateEncoder.fit(missing, [s.covariates for s in self.data.scans])
-        return found
-
     def setup(self, stage: str) -> None:
         """Take the contract from the data, and on the first fit the field's mean and scale and the volumes' range."""
         fresh = not self.contract
