@@ -20,6 +20,7 @@ from cortexgen.io.bids import check_output
 from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule
 from cortexgen.modules.pictures import Pictures
+from cortexgen.modules.precision import native_bfloat16
 
 __all__ = ["DiffuseMorphModule", "FieldDataModule", "FieldDiffusionModule", "RegistrationDataModule", "run_verb"]
 
@@ -49,13 +50,6 @@ class _SaveConfig(SaveConfigCallback):
         if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             content = self.parser.dump(self.config, skip_none=False)
             write_text(Path(trainer.default_root_dir, "config.yaml"), content)
-
-
-def _native_bfloat16() -> bool:
-    """Whether bfloat16 is fast here: a GPU that has it, or a CPU with AVX512-BF16 or AMX."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 class CortexgenCLI(LightningCLI):
@@ -105,8 +99,8 @@ class CortexgenCLI(LightningCLI):
         config, root = self.chosen.trainer, self.run_folder
         kwargs["default_root_dir"] = str(root)
         if config.precision is None:
-            kwargs["precision"] = "bf16-mixed" if _native_bfloat16() else "32-true"
-        elif "bf16" in str(config.precision) and not _native_bfloat16():
+            kwargs["precision"] = "bf16-mixed" if native_bfloat16() else "32-true"
+        elif "bf16" in str(config.precision) and not native_bfloat16():
             warnings.warn(
                 f"precision {config.precision} is emulated on this machine and slow; 32-true is faster", stacklevel=2
             )

@@ -1,6 +1,7 @@
 """A cohort on disk: BIDS derivatives, read subject by subject."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,33 @@ def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii
     if not scans:
         raise UserError(f"{root}: no image sub-*/[ses-*/]anat/{image} in it")
     return scans
+
+
+def find_scans(path: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii*") -> list[Scan]:
+    """The images that a user means: one file, a folder of NIfTI files, or a BIDS (derivative) data set.
+
+    A file outside a data set is named after its own name: "sub-01_ses-2_T1w.nii.gz" is "sub-01_ses-2", "old brain.nii"
+    is "sub-oldbrain".
+
+    Raises:
+        UserError: if there is no such thing, or two files of a folder would have one name.
+    """
+    path = Path(path)
+    if path.is_dir() and any(path.glob("sub-*/")):
+        return read_cohort(path, image, labels)
+    files = [path] if path.is_file() else sorted([*path.glob("*.nii"), *path.glob("*.nii.gz")])
+    if not files:
+        raise UserError(f"{path}: {'no NIfTI file in this folder' if path.is_dir() else 'no such file or folder'}")
+    scans: dict[str, Scan] = {}
+    for file in files:
+        stem = file.name.removesuffix(".gz").removesuffix(".nii")
+        found = re.match(r"(sub-[A-Za-z0-9]+)(_ses-[A-Za-z0-9]+)?(_|$)", stem)
+        subject = found.group(1) if found else "sub-" + re.sub(r"[^A-Za-z0-9]", "", stem)
+        name = subject + (found.group(2) or "" if found else "")
+        if name in scans:
+            raise UserError(f"{file} and {scans[name].image.name} would both be called {name}: rename one")
+        scans[name] = Scan(name, subject, file)
+    return list(scans.values())
 
 
 def _chosen(subjects: Sequence[str], wanted: Sequence[str], what: str) -> set[str]:

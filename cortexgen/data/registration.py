@@ -77,9 +77,15 @@ class _Scans(Dataset):
     """Samples of stage 1; images are kept as float16 after their first reading if `cache`."""
 
     def __init__(
-        self, data: "RegistrationDataModule", scans: Sequence[Scan], labelled: bool, augmentation: Augmentation
+        self,
+        data: "RegistrationDataModule",
+        scans: Sequence[Scan],
+        labelled: bool,
+        augmentation: Augmentation = "none",
+        pairs: float = 0.0,
     ) -> None:
-        self.data, self.scans, self.labelled, self.augmentation = data, list(scans), labelled, augmentation
+        self.data, self.scans, self.labelled = data, list(scans), labelled
+        self.augmentation, self.pairs = augmentation, pairs
 
     def __len__(self) -> int:
         return len(self.scans)
@@ -91,6 +97,8 @@ class _Scans(Dataset):
             labels = self.data.labels_of(scan)
             if labels is not None and self.data.template.labels is not None:
                 sample |= {"moving_labels": self.data.template.labels, "fixed_labels": labels}
+        if self.pairs and float(torch.rand(())) < self.pairs:
+            sample["moving"] = self.data.image_of(self.scans[int(torch.randint(len(self.scans), ()))])
         return augment(sample, self.augmentation) | {"name": scan.name}
 
 
@@ -136,6 +144,7 @@ class RegistrationDataModule(LightningDataModule):
         test_subjects: explicit test subjects.
         split_seed: of the random split.
         augmentation: "none", "mirror" (left-right) or "paper" (flips and quarter turns).
+        pairs: share of training pairs that take another training subject as moving image instead of the template.
         batch_size: of training.
         num_workers: loading processes.
         cache: keep decoded images in memory (float16).
@@ -157,6 +166,7 @@ class RegistrationDataModule(LightningDataModule):
         test_subjects: list[str] | None = None,
         split_seed: int = 0,
         augmentation: Augmentation = "none",
+        pairs: float = 0.0,
         batch_size: int = 1,
         num_workers: int = 0,
         cache: bool = True,
@@ -173,7 +183,8 @@ class RegistrationDataModule(LightningDataModule):
             "test_subjects": test_subjects,
             "seed": split_seed,
         }
-        self.augmentation, self.batch_size, self.num_workers = augmentation, batch_size, num_workers
+        self.augmentation, self.pairs = augmentation, pairs
+        self.batch_size, self.num_workers = batch_size, num_workers
         self._cache: dict[str, Tensor] | None = {} if cache else None
         self.problems: dict[str, str] = {}
         self.scans: list[Scan] = []
@@ -182,6 +193,8 @@ class RegistrationDataModule(LightningDataModule):
         """Read the cohort's headers, choose the working grid and the split, load what fits the cache."""
         if isinstance(self.crop, list) and (len(self.crop) != 3 or min(self.crop) < 2):
             raise UserError(f"crop: expected three sizes D, H, W of 2 and more, got {self.crop}")
+        if not 0 <= self.pairs <= 1:
+            raise UserError(f"pairs: expected a share between 0 and 1, got {self.pairs}")
         if self.spacing is not None and self.spacing <= 0:
             raise UserError(f"spacing: expected millimetres above zero, got {self.spacing}")
         if not self.scans:
@@ -275,7 +288,7 @@ class RegistrationDataModule(LightningDataModule):
         return {"template": template, "grid": self.grid.to_dict(), "preprocessing": generated}
 
     def _loader(self, scans: Sequence[Scan], labelled: bool, train: bool = False) -> DataLoader:
-        dataset = _Scans(self, scans, labelled, self.augmentation if train else "none")
+        dataset = _Scans(self, scans, labelled, *((self.augmentation, self.pairs) if train else ()))
         size = self.batch_size if train else 1
         return DataLoader(
             dataset, size, shuffle=train, num_workers=self.num_workers, persistent_workers=self.num_workers > 0

@@ -3,7 +3,7 @@
 from cortexgen.io.atomic import atomic, write_json, write_text
 from cortexgen.io.grid import Grid
 from cortexgen.io.itk import read_field, write_field
-from cortexgen.io.nifti import read_grid, read_volume, write_volume
+from cortexgen.io.nifti import read_grid, read_volume, write_series, write_volume
 
 __all__ = [
     "Grid",
@@ -13,6 +13,7 @@ __all__ = [
     "read_volume",
     "write_field",
     "write_json",
+    "write_series",
     "write_text",
     "write_volume",
 ]

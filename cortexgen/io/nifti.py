@@ -113,13 +113,41 @@ def write_volume(path: Path, volume: Tensor, grid: Grid, dtype: type = np.float3
 
     With `np.uint8`, values in [0, 1] of a floating tensor are stored as 0-255 with a scale factor in the header.
     """
-    array, affine = to_file(volume[0].detach().cpu().numpy(), grid)
+    array = volume[0].detach().cpu().numpy()
     slope = 1 / 255 if dtype == np.uint8 and volume.is_floating_point() else None
     if slope:
         array = np.rint(np.clip(array, 0, 1) * 255)
-    image = nib.Nifti1Image(array.astype(dtype), affine)
-    image.header.set_xyzt_units("mm")
+    image = _image(array.astype(dtype), grid)
     if slope:
         image.header.set_slope_inter(slope, 0)
     with atomic(path) as temporary:
         nib.save(image, temporary)
+
+
+def write_series(path: Path, volumes: Tensor, grid: Grid) -> None:
+    """Write volumes on one grid as the frames of one 4D file `(X, Y, Z, N)`, one second apart, atomically.
+
+    The file is float32, in the grid's file orientation; viewers play it like a functional series.
+
+    Arguments:
+        volumes: `[N, D, H, W]`.
+
+    Raises:
+        ValueError: if there is no frame, or their shape is not that of the grid.
+    """
+    if volumes.ndim != 4 or not len(volumes) or tuple(volumes.shape[1:]) != tuple(grid.shape):
+        shape = ", ".join(map(str, grid.shape))
+        raise ValueError(f"expected frames [N, {shape}], that of the grid, got {list(volumes.shape)}")
+    image = _image(volumes.detach().cpu().float().movedim(0, -1).numpy(), grid)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header.set_zooms((*image.header.get_zooms()[:3], 1.0))
+    with atomic(path) as temporary:
+        nib.save(image, temporary)
+
+
+def _image(array: np.ndarray, grid: Grid) -> nib.Nifti1Image:
+    """An image in file orientation from an array `(D, H, W, ...)` of its grid."""
+    turned, affine = to_file(array, grid)
+    image = nib.Nifti1Image(turned, affine)
+    image.header.set_xyzt_units("mm")
+    return image

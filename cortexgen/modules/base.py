@@ -126,23 +126,32 @@ class StageModule(LightningModule):
         """
         if self.output is None:
             raise UserError("predict needs a folder to write to: give --output OUT")
-        made_by = {
-            "Description": name,
-            "Weights": self.weights_hash(),
-            "Template": self.contract["template"]["hash"],
-            "Parameters": dict(parameters),
-        }
         if self.trainer.is_global_zero:
-            description = self.output / "dataset_description.json"
-            if description.is_file():
-                _refuse_other_run(self.output, json.loads(description.read_text()), made_by)
-            else:
-                if self.output.is_dir() and any(self.output.iterdir()):
-                    raise UserError(f"{self.output}: holds other files; choose a new or empty folder")
-                check_output(self.output)
-                describe_dataset(self.output, name, {**made_by, "Command": _command()})
+            open_run(self.output, name, self, parameters)
         self.trainer.strategy.barrier()
         return self.output
+
+
+def open_run(root: Path, name: str, module: StageModule, parameters: Mapping[str, Any]) -> None:
+    """Make a folder for a module's output, or go on in one that the same weights and settings made.
+
+    Raises:
+        UserError: if it can't be written to, or holds something else.
+    """
+    made_by = {
+        "Description": name,
+        "Weights": module.weights_hash(),
+        "Template": module.contract["template"]["hash"],
+        "Parameters": dict(parameters),
+    }
+    description = root / "dataset_description.json"
+    if description.is_file():
+        _refuse_other_run(root, json.loads(description.read_text()), made_by)
+        return
+    if root.is_dir() and any(root.iterdir()):
+        raise UserError(f"{root}: holds other files; choose a new or empty folder")
+    check_output(root)
+    describe_dataset(root, name, {**made_by, "Command": _command()})
 
 
 def _command() -> str:

@@ -2,22 +2,31 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cortexgen.diffusion import LinearBetaSchedule, diffuse
+from cortexgen.diffusion import LinearBetaSchedule, diffuse, reverse_steps
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
-from cortexgen.losses import gradient_energy, local_ncc, ncc_force
+from cortexgen.losses import RegistrationLoss, local_ncc, ncc_force
 from cortexgen.metrics import dice
 from cortexgen.modules.base import StageModule
+from cortexgen.modules.refinement import refine as refined
 from cortexgen.modules.registration_writer import RegistrationWriter
 from cortexgen.nets import DenoisingUNet, VelocityHead
-from cortexgen.spatial import folded, from_coarse, identity, integrate, log_jacobian, warp, warp_labels
+from cortexgen.spatial import coarse_shape, folded, from_coarse, identity, integrate, log_jacobian, warp, warp_labels
 
-Code = Literal["eps", "eps+fixed", "fixed"]
+RUN_TIME = ["refine", "refine_lr", "frames", "synthesis", "nearest_labels"]
+Seen = Literal["eps", "eps+fixed", "features+fixed", "fixed"]
+
+
+class Denoised(NamedTuple):
+    """G's answer: the noise `[B, 1, D, H, W]` and the features that it is read from, `[B, C, d, h, w]`."""
+
+    noise: Tensor
+    features: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,20 @@ class DiffuseMorphModule(StageModule):
     x_0 = fixed. Images are `[B, 1, D, H, W]` with intensities in [0, 1].
 
     Arguments:
-        code: what the head sees beside the moving image: the predicted noise (the paper), the fixed image too, or the
-            fixed image alone (VoxelMorph, no denoising network).
-        passes: how often the head is asked, each time with the moving image warped by the velocity so far; the
-            velocities add up. 1 is the paper.
+        code: what the head sees beside the moving image: the predicted noise (the paper), the fixed image too, the
+            features that the noise is read from and the fixed image, or the fixed image alone (VoxelMorph, no
+            denoising network).
+        passes: how often the head is asked, each time with the moving image warped by the velocity so far, and with
+            that velocity; its answers add up. 1 is the paper.
         force: let the head see the gradient of the local cross-correlation by the displacement; false is the paper.
+        clean: share of training steps that use G as registration does, at t = 0 with nothing to denoise; 0 is the
+            paper.
         denoiser_width: channels of G's finest level.
         denoiser_multipliers: of that width, a level each.
+        denoiser_patch: G works on blocks of this many voxels a side; features need that of `field_downsample`.
         encoder: channels of M's levels.
         decoder: channels of M on the way up.
+        head_refine: channels of M's last convolutions.
         field_downsample: the velocity lives on every 1st, 2nd or 4th voxel.
         integration_steps: squarings; 0 makes the head's output a displacement.
         timesteps: T of the noise schedule.
@@ -61,24 +75,35 @@ class DiffuseMorphModule(StageModule):
         beta_end: of the linear schedule.
         similarity_weight: lambda.
         smoothness_weight: lambda_phi.
+        folding_weight: of the penalty on Jacobian determinants below 0.2.
+        foreground: average the LNCC over the brain instead of the whole grid.
+        symmetric: compare in the moving image's space in every other step.
         ncc_window: side of the LNCC windows in voxels.
         lr: learning rate of Adam.
         betas: of Adam.
         warmup_steps: of the learning rate, linear.
         lr_decay: let it fall to a tenth as half a cosine.
-        refine: gradient steps on each pair's velocity after the network's answer (a run-time option).
-        refine_lr: of those steps, in voxels (a run-time option).
+        refine: gradient steps on each pair's velocity after the network's answer (this and what follows are run-time
+            options).
+        refine_lr: of those steps, in voxels.
+        frames: predict also writes so many frames of the continuous deformation exp(eta v), and an animated picture.
+        synthesis: predict also writes what so many steps of reverse diffusion make of the noised moving image
+            (Algorithm 2), and a picture of the way.
+        nearest_labels: take warped labels from the nearest voxel instead of the largest interpolated indicator.
     """
 
     def __init__(
         self,
-        code: Code = "eps",
+        code: Seen = "eps",
         passes: int = 1,
         force: bool = False,
+        clean: float = 0.0,
         denoiser_width: int = 8,
         denoiser_multipliers: Sequence[int] = (1, 2, 4, 4),
+        denoiser_patch: int = 1,
         encoder: Sequence[int] = (16, 32, 32, 32),
         decoder: Sequence[int] = (32, 32, 32, 32),
+        head_refine: Sequence[int] = (16, 16),
         field_downsample: int = 2,
         integration_steps: int = 7,
         timesteps: int = 2000,
@@ -86,56 +111,88 @@ class DiffuseMorphModule(StageModule):
         beta_end: float = 1e-2,
         similarity_weight: float = 10.0,
         smoothness_weight: float = 1.0,
+        folding_weight: float = 0.0,
+        foreground: bool = False,
+        symmetric: bool = False,
         ncc_window: int = 9,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.999),
         warmup_steps: int = 0,
         lr_decay: bool = False,
         refine: int = 0,
-        refine_lr: float = 0.1,
+        refine_lr: float = 0.05,
+        frames: int = 0,
+        synthesis: int = 0,
+        nearest_labels: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["refine", "refine_lr"])
-        self.refine, self.refine_lr = refine, refine_lr
+        self.save_hyperparameters(ignore=RUN_TIME)
+        self.refine, self.refine_lr, self.frames = refine, refine_lr, frames
+        self.synthesis, self.nearest_labels = synthesis, nearest_labels
         self.schedule = LinearBetaSchedule(beta_start, beta_end, timesteps)
-        self.denoiser = None if code == "fixed" else DenoisingUNet(3, denoiser_width, denoiser_multipliers)
-        channels = 1 + (2 if code == "eps+fixed" else 1) + (3 if force else 0)
-        self.head = VelocityHead(channels, encoder, decoder, field_downsample=field_downsample)
+        self.denoiser = None
+        if code != "fixed":
+            self.denoiser = DenoisingUNet(3, denoiser_width, denoiser_multipliers, denoiser_patch)
+        if "features" in code and denoiser_patch != field_downsample:
+            raise ValueError(f"code: {code} needs denoiser_patch = field_downsample, got {denoiser_patch}")
+        images = 1 + ("eps" in code) + ("fixed" in code) + (3 if force else 0)
+        coarse = denoiser_width * denoiser_multipliers[0] * ("features" in code) + (3 if passes > 1 else 0)
+        self.head = VelocityHead(images, encoder, decoder, head_refine, field_downsample, coarse)
+        self.objective = RegistrationLoss(
+            ncc_window, smoothness_weight, folding_weight, foreground, integration_steps, field_downsample
+        )
 
-    def predict_noise(self, moving: Tensor, fixed: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """G's estimate of the noise in x_t, `[B, 1, D, H, W]`; x_t is on the scale [-1, 1], t is `[B]`.
+    def denoise(self, moving: Tensor, fixed: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
+        """G's estimate of the noise in x_t, on the scale [-1, 1], at the steps t `[B]`.
 
         Raises:
             UserError: if the module was made without the denoising network.
         """
         if self.denoiser is None:
             raise UserError("code: fixed has no denoising network")
-        return self.denoiser(torch.cat([2 * moving - 1, 2 * fixed - 1, x_t], dim=1), t)
+        features = self.denoiser.features(torch.cat([2 * moving - 1, 2 * fixed - 1, x_t], dim=1), t)
+        return Denoised(self.denoiser.noise(features, fixed.shape[2:]), features)
 
-    def velocity(self, moving: Tensor, fixed: Tensor, eps: Tensor | None = None, eta: float = 1.0) -> Tensor:
-        """M's velocity `[B, 3, d, h, w]`; without `eps` G is asked at t = 0. The code is scaled by `eta` first."""
+    def velocity(self, moving: Tensor, fixed: Tensor, code: Denoised | None = None, eta: float = 1.0) -> Tensor:
+        """M's velocity `[B, 3, d, h, w]`; without a code G is asked at t = 0. The code is scaled by `eta` first."""
         h = self.h
-        if h.code != "fixed" and eps is None:
+        if code is None and self.denoiser is not None:
             zero = torch.zeros(fixed.shape[0], dtype=torch.long, device=fixed.device)
-            eps = self.predict_noise(moving, fixed, 2 * fixed - 1, zero)
-        code = [] if eps is None else [eta * eps]
-        if h.code != "eps":
-            code.append(fixed)
-        velocity, warped = fixed.new_zeros(()), moving
+            code = self.denoise(moving, fixed, 2 * fixed - 1, zero)
+        fine = [fixed] if "fixed" in h.code else []
+        coarse = []
+        if code is not None and "features" in h.code:
+            coarse = [eta * code.features]
+        elif code is not None:
+            fine = [eta * code.noise, *fine]
+        velocity = fixed.new_zeros(len(fixed), 3, *coarse_shape(fixed.shape[2:], h.field_downsample))
+        warped = moving
         for k in range(h.passes):
+            before = velocity.detach()
             if k:
-                warped = warp(moving, self.displacement(velocity, fixed.shape[2:]))
+                warped = warp(moving, self.displacement(before, fixed.shape[2:]))
             force = [ncc_force(warped, fixed, h.ncc_window)] if h.force else []
-            velocity = velocity + self.head(torch.cat([warped, *code, *force], dim=1))
-        return eta * velocity if h.code == "fixed" else velocity
+            state = [*coarse, before] if h.passes > 1 else coarse
+            images = torch.cat([warped, *fine, *force], dim=1)
+            velocity = velocity + self.head(images, torch.cat(state, dim=1) if state else None)
+        return eta * velocity if code is None else velocity
 
     def displacement(self, velocity: Tensor, shape: Sequence[int]) -> Tensor:
         """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels."""
         return from_coarse(integrate(velocity, self.h.integration_steps), shape, self.h.field_downsample)
 
-    def _registration_loss(self, moving: Tensor, fixed: Tensor, velocity: Tensor) -> tuple[Tensor, Tensor]:
-        warped = warp(moving, self.displacement(velocity, fixed.shape[2:]))
-        return -local_ncc(warped, fixed, self.h.ncc_window), gradient_energy(velocity)
+    def run_options(self) -> dict[str, Any]:
+        """The run-time options, by name."""
+        return {name: getattr(self, name) for name in RUN_TIME}
+
+    @torch.no_grad()
+    def solve(self, moving: Tensor, fixed: Tensor, refine: int | None = None, eta: float = 1.0) -> tuple[Tensor, int]:
+        """The velocity of a pair, refined, and the number of refinement steps that were kept."""
+        velocity = self.velocity(moving, fixed, eta=eta).float()
+        steps = self.refine if refine is None else refine
+        if not steps:
+            return velocity, 0
+        return refined(velocity, moving, fixed, self.objective, steps, self.refine_lr, self.h.symmetric)
 
     @torch.no_grad()
     def register(self, moving: Tensor, fixed: Tensor, eta: float = 1.0, refine: int | None = None) -> Registration:
@@ -146,41 +203,40 @@ class DiffuseMorphModule(StageModule):
             eta: how far along the continuous deformation (Algorithm 1), 1 is all the way.
             refine: gradient steps on the velocity afterwards; the module's own number unless given.
         """
-        velocity = self.velocity(moving, fixed, eta=eta).float()
-        steps = self.refine if refine is None else refine
-        if steps:
-            velocity = self._refined(moving, fixed, velocity, steps)
-        displacement = self.displacement(velocity, fixed.shape[2:])
-        inverse = self.displacement(-velocity, fixed.shape[2:])
+        velocity, _ = self.solve(moving, fixed, refine, eta)
+        return self._registration(moving, velocity)
+
+    def _registration(self, moving: Tensor, velocity: Tensor) -> Registration:
+        displacement = self.displacement(velocity, moving.shape[2:])
+        inverse = self.displacement(-velocity, moving.shape[2:])
         return Registration(velocity, displacement, inverse, warp(moving, displacement))
 
-    def _refined(self, moving: Tensor, fixed: Tensor, velocity: Tensor, steps: int) -> Tensor:
-        """Adam on the registration loss of this pair; the last velocity that folds neither way is kept."""
-        best = velocity.clone()
-        with torch.inference_mode(False), torch.enable_grad():
-            moving, fixed = moving.clone(), fixed.clone()
-            v = velocity.clone().requires_grad_()
-            optimizer = torch.optim.Adam([v], lr=self.refine_lr)
-            for _ in range(steps):
-                optimizer.zero_grad()
-                similarity, roughness = self._registration_loss(moving, fixed, v)
-                (similarity + self.h.smoothness_weight * roughness).backward()
-                optimizer.step()
-                flow = torch.cat([v.detach(), -v.detach()])
-                if folded(integrate(flow, self.h.integration_steps)).any():
-                    break
-                best = v.detach().clone()
-        return best
-
     @torch.no_grad()
-    def continuous(self, moving: Tensor, fixed: Tensor, etas: Sequence[float]) -> Iterator[Registration]:
-        """Algorithm 1: the deformation along η·eps for each η, from the identity's neighbourhood to the full field."""
+    def continuous(
+        self, moving: Tensor, fixed: Tensor, etas: Sequence[float], path: Literal["code", "velocity"] = "code"
+    ) -> Iterator[Registration]:
+        """Algorithm 1: deformations between the moving and the fixed image.
+
+        Arguments:
+            moving, fixed: `[B, 1, D, H, W]` on one grid, in [0, 1].
+            etas: each in [0, 1].
+            path: "code" scales G's answer by η before the head sees it (the paper); "velocity" follows exp(ηv), which
+                starts at the identity whatever else the head sees.
+        """
         for eta in etas:
-            yield self.register(moving, fixed, eta=eta, refine=0)
+            if path == "code":
+                yield self.register(moving, fixed, eta=eta, refine=0)
+            else:
+                yield self._registration(moving, eta * self.solve(moving, fixed)[0])
 
     @torch.no_grad()
     def synthesize(
-        self, moving: Tensor, fixed: Tensor, steps: int = 200, generator: torch.Generator | None = None
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        steps: int = 200,
+        generator: torch.Generator | None = None,
+        states: list[tuple[int, Tensor]] | None = None,
     ) -> Tensor:
         """Algorithm 2: reverse diffusion from the noised moving image towards the fixed one.
 
@@ -189,7 +245,9 @@ class DiffuseMorphModule(StageModule):
 
         Arguments:
             moving, fixed: `[B, 1, D, H, W]` in [0, 1].
-            steps: T, at most the schedule's.
+            steps: T, at most the schedule's; the paper takes up to 200.
+            generator: of the noise.
+            states: a list to append (t, x_t) to, five of them from T on.
 
         Returns:
             `[B, 1, D, H, W]` in [0, 1].
@@ -200,32 +258,30 @@ class DiffuseMorphModule(StageModule):
         def noise() -> Tensor:
             return torch.randn(moving.shape, generator=generator).to(moving)
 
-        level = self.schedule.log_snr(torch.tensor([steps]))
-        x = diffuse(2 * moving - 1, noise(), level)
-        for t in range(steps, 0, -1):
-            eps = self.predict_noise(moving, fixed, x, torch.full((len(x),), t, device=x.device))
-            beta, bar, before = (
-                float(c) for c in (self.schedule.beta[t], self.schedule.alpha_bar[t], self.schedule.alpha_bar[t - 1])
-            )
-            x = (x - beta / (1 - bar) ** 0.5 * eps) / (1 - beta) ** 0.5
-            if t > 1:
-                x = x + (beta * (1 - before) / (1 - bar)) ** 0.5 * noise()
+        def predict(x: Tensor, t: int) -> Tensor:
+            return self.denoise(moving, fixed, x, torch.full((len(x),), t, device=x.device)).noise.float()
+
+        x = diffuse(2 * moving - 1, noise(), self.schedule.log_snr(torch.tensor([steps])))
+        for t, x in reverse_steps(self.schedule, predict, x, steps, noise):
+            if states is not None and t and (steps - t) % -(-steps // 5) == 0:
+                states.append((t, (x + 1) / 2))
         return ((x + 1) / 2).clamp(0, 1)
 
     def _losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        moving, fixed = batch["moving"], batch["fixed"]
-        eps_hat, diffusion = None, fixed.new_zeros(())
+        h, moving, fixed = self.h, batch["moving"], batch["fixed"]
+        code, diffusion = None, fixed.new_zeros(())
         if self.denoiser is not None:
             t = torch.randint(1, self.schedule.steps + 1, (len(fixed),), device=fixed.device)
             noise = torch.randn_like(fixed)
-            x_t = diffuse(2 * fixed - 1, noise, self.schedule.log_snr(t))
-            eps_hat = self.predict_noise(moving, fixed, x_t, t)
-            diffusion = (eps_hat.float() - noise).square().mean()
-        velocity = self.velocity(moving, fixed, eps_hat)
-        similarity, roughness = self._registration_loss(moving, fixed, velocity)
-        weight = self.h.similarity_weight
-        loss = diffusion + weight * (similarity + self.h.smoothness_weight * roughness)
-        return {"loss": loss, "diffusion": diffusion, "similarity": similarity, "roughness": roughness}
+            if torch.rand(()) >= h.clean:
+                x_t = diffuse(2 * fixed - 1, noise, self.schedule.log_snr(t))
+                code = self.denoise(moving, fixed, x_t, t)
+                diffusion = (code.noise.float() - noise).square().mean()
+        velocity = self.velocity(moving, fixed, code)
+        other = h.symmetric and bool(torch.rand(()) < 0.5)
+        terms = self.objective.terms(moving, fixed, velocity, "moving" if other else "fixed")
+        loss = diffusion + h.similarity_weight * self.objective.total(terms)
+        return {"loss": loss, "diffusion": diffusion, **terms}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         losses = self._losses(batch)

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,32 +13,16 @@ from torch import Tensor
 from cortexgen.data.cohort import Scan
 from cortexgen.data.intensity import normalize
 from cortexgen.data.registration import load_labels
-from cortexgen.data.template import Template
+from cortexgen.data.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, read_volume, write_field, write_json, write_volume
+from cortexgen.io import Grid, read_volume, write_field, write_json, write_series, write_volume
 from cortexgen.io.bids import Row, anat, derivative, sidecar, transform, write_tsv
 from cortexgen.metrics import dice, psnr, ssim
-from cortexgen.spatial import folded, identity, integrate, log_jacobian, resample_field, warp, warp_labels
+from cortexgen.modules.propagation import Propagated, Propagation, Space
+from cortexgen.spatial import resample, warp_labels
 
 if TYPE_CHECKING:
     from cortexgen.modules.diffusemorph import DiffuseMorphModule
-
-
-@dataclass(frozen=True)
-class Target:
-    """The image that the template is warped onto.
-
-    Attributes:
-        image: `[1, D, H, W]` in [0, 1].
-        labels: `[1, D, H, W]` or None.
-        grid: of both; results are written on it.
-        template: on the same grid.
-    """
-
-    image: Tensor
-    labels: Tensor | None
-    grid: Grid
-    template: Template
 
 
 def row_path(root: Path, scan: str) -> Path:
@@ -47,72 +30,126 @@ def row_path(root: Path, scan: str) -> Path:
     return anat(root, scan) / f"{scan}_desc-registration_metrics.json"
 
 
-def write_registration(
-    root: Path, scan: Scan, velocity: Tensor, velocity_grid: Grid, steps: int, target: Target, info: Mapping[str, Any]
-) -> Row:
-    """Write the fields, the warped template and its labels, and return the scan's metrics.
+class _Files:
+    """Names of one registration's results, and what their sidecars say."""
 
-    Arguments:
-        velocity: `[3, d, h, w]` on `velocity_grid`.
-        info: what goes into the velocity's sidecar (template, hash, image grid, ...).
+    def __init__(self, root: Path, scan: Scan, moving: Space, fixed: Space) -> None:
+        self.root, self.scan, self.moving, self.fixed = root, scan, moving, fixed
 
-    Returns:
-        Similarity and Dice before and after, folded voxels, deviation of log |J|, mean |u| in the brain (mm).
-    """
-    template, grid = target.template, target.grid
-    affines = (velocity_grid.torch_affine, grid.shape, grid.torch_affine)
-    forward = resample_field(integrate(velocity[None], steps), *affines)
-    inverse = resample_field(integrate(-velocity[None], steps), *affines)
-    growth = log_jacobian(inverse)[0]
-    warped = warp(template.image[None], forward)[0]
+    def write(self, result: Propagated, velocity_grid: Grid, steps: int, info: Mapping[str, Any]) -> None:
+        scan, moving, fixed = self.scan.name, self.moving, self.fixed
+        on_moving, on_fixed = {"SpatialReference": moving.name}, {"SpatialReference": self.scan.image.name}
 
-    paths = {
-        "forward": transform(root, scan.name, template.name, "T1w"),
-        "inverse": transform(root, scan.name, "T1w", template.name),
-        "warped": derivative(root, scan.name, "T1w", desc="warped"),
-        "dseg": derivative(root, scan.name, "dseg", desc="warped"),
-        "logjac": derivative(root, scan.name, "map", space=template.name, desc="logjac"),
-        "velocity": derivative(root, scan.name, "field", space=template.name, desc="velocity"),
-    }
-    sources = {"Sources": [scan.image.name]}
-    in_template = {"SpatialReference": template.name}
-    write_field(paths["forward"], forward[0], grid)
-    write_field(paths["inverse"], inverse[0], grid)
-    write_volume(paths["warped"], warped, grid)
-    write_volume(paths["logjac"], growth, grid)
-    write_field(paths["velocity"], velocity, velocity_grid)
-    for key in ("forward", "warped"):
-        write_json(sidecar(paths[key]), {"SpatialReference": scan.image.name, **sources})
-    for key in ("inverse", "logjac"):
-        write_json(sidecar(paths[key]), in_template | sources)
-    write_json(sidecar(paths["velocity"]), in_template | sources | {"IntegrationSteps": steps} | dict(info))
+        def described(path: Path, content: Mapping[str, Any]) -> Path:
+            write_json(sidecar(path), {**content, "Sources": [self.scan.image.name]})
+            return path
 
-    brain = template.mask
-    distance = torch.linalg.vector_norm(_millimetres(forward[0], grid), dim=0, keepdim=True)
+        path = described(transform(self.root, scan, moving.name, fixed.name), on_fixed)
+        write_field(path, result.displacement[0], fixed.grid)
+        path = described(transform(self.root, scan, fixed.name, moving.name), on_moving)
+        write_field(path, result.inverse[0], moving.grid)
+        path = described(derivative(self.root, scan, "T1w", desc="warped"), on_fixed)
+        write_volume(path, result.warped, fixed.grid)
+        path = described(derivative(self.root, scan, "map", space=moving.name, desc="logjac"), on_moving)
+        write_volume(path, result.log_jacobian[0], moving.grid)
+        flow = {"IntegrationSteps": steps, "Affine": (fixed.affine @ torch.linalg.inv(moving.affine)).tolist()}
+        path = derivative(self.root, scan, "field", space=moving.name, desc="velocity")
+        write_field(described(path, on_moving | flow | dict(info)), result.velocity[0], velocity_grid)
+        if result.labels is not None:
+            path = described(derivative(self.root, scan, "dseg", desc="warped"), on_fixed)
+            write_volume(path, result.labels, fixed.grid, np.uint8 if int(result.labels.max()) < 256 else np.int16)
+
+
+def measure(result: Propagated, maps: Propagation, classes: tuple[str, ...]) -> Row:
+    """A registration's metrics: similarity and Dice before (affines only) and after, fold counts, growth, volumes."""
+    moving, fixed = maps.moving, maps.fixed
+    affine_only = maps.forward(torch.zeros_like(result.velocity))
+    before = maps.warp(affine_only)
+    u = torch.einsum("ij,jdhw->idhw", fixed.grid.torch_affine[:3, :3].float(), (result.displacement - affine_only)[0])
+    distance = torch.linalg.vector_norm(u, dim=0, keepdim=True)
+    brain = resample(
+        moving.image[None], moving.image_grid.torch_affine, moving.grid.shape, moving.grid.torch_affine
+    )
     row: Row = {
-        "ssim_before": ssim(template.image, target.image),
-        "ssim": ssim(warped, target.image),
-        "psnr_before": psnr(template.image, target.image),
-        "psnr": psnr(warped, target.image),
-        "mean_displacement_mm": float(distance[brain].mean()),
-        "sd_log_jacobian": float(growth[brain].std()),
-        "folded_voxels": int(folded(forward)[0]) + int(folded(inverse)[0]),
+        "ssim_before": ssim(before, fixed.image),
+        "ssim": ssim(result.warped, fixed.image),
+        "psnr_before": psnr(before, fixed.image),
+        "psnr": psnr(result.warped, fixed.image),
+        "mean_displacement_mm": float(distance[fixed.image > BRAIN_FOREGROUND].mean()),
+        "sd_log_jacobian": float(result.log_jacobian[brain > BRAIN_FOREGROUND].std()),
+        "folded_voxels": result.folded,
+        "unfolding_rounds": result.unfolding,
     }
-    if template.labels is not None:
-        positions = identity(grid.shape) + forward
-        labels, _ = warp_labels(template.labels[None], positions, len(template.classes))
-        write_volume(paths["dseg"], labels[0], grid, np.uint8 if len(template.classes) < 256 else np.int16)
-        write_json(sidecar(paths["dseg"]), {"SpatialReference": scan.image.name, **sources})
-        if target.labels is not None:
-            before = dice(template.labels, target.labels, len(template.classes))
-            after = dice(labels[0], target.labels, len(template.classes))
-            row |= {"dice_before": float(before.nanmean()), "dice": float(after.nanmean())}
-            row |= {f"dice_{name}": float(d) for name, d in zip(template.classes[1:], after, strict=True)}
+    if result.labels is not None and result.volumes is not None and moving.labels is not None:
+        if fixed.labels is not None:
+            plain, _ = warp_labels(moving.labels[None], maps.positions(affine_only), len(classes))
+            after = dice(result.labels, fixed.labels, len(classes))
+            row["dice_before"] = float(dice(plain[0], fixed.labels, len(classes)).nanmean())
+            row["dice"] = float(after.nanmean())
+            row |= {f"dice_{name}": float(d) for name, d in zip(classes[1:], after, strict=True)}
+        row |= {f"volume_{name}_ml": float(v) for name, v in zip(classes[1:], result.volumes[1:], strict=False)}
     return {k: None if v != v else v for k, v in row.items()}
 
 
-def _millimetres(field: Tensor, grid: Grid) -> Tensor:
-    return torch.einsum("ij,jdhw->idhw", torch.from_numpy(grid.affine[:3, :3]).float(), field)
+def write_registration(
+    root: Path, scan: Scan, module: "DiffuseMorphModule", pair: tuple[Tensor, Tensor], maps: Propagation, info: Row
+) -> Row:
+    """Register one pair and write what it gives; returns the scan's row.
+
+    Arguments:
+        pair: moving and fixed image on the module's grid, `[1, 1, D, H, W]`.
+        maps: between the images' own spaces.
+        info: what else goes into the velocity's sidecar.
+    """
+    start = time.perf_counter()
+    velocity, kept = module.solve(*pair)
+    row: Row = {"status": "ok", "seconds": round(time.perf_counter() - start, 3)}
+    if module.refine:
+        row["refinement_steps"] = kept
+    result = maps.run(velocity.float().cpu(), module.nearest_labels)
+    _Files(root, scan, maps.moving, maps.fixed).write(result, maps.velocity_grid, maps.steps, info)
+    if module.frames:
+        _write_frames(root, scan, result, maps, module.frames)
+    if module.synthesis:
+        _write_synthesis(root, scan, module, pair)
+    return row | measure(result, maps, module.contract["template"]["classes"])
+
+
+def _write_frames(root: Path, scan: Scan, result: Propagated, maps: Propagation, count: int) -> None:
+    """exp(eta v) for eta from 0 to 1: a 4D image on the fixed grid, and an animated picture."""
+    from cortexgen.report.animation import animate  # matplotlib takes a second
+
+    fields = [maps.forward(float(eta) * result.velocity) for eta in torch.linspace(0, 1, count)]
+    frames = torch.cat([maps.warp(field) for field in fields])
+    path = derivative(root, scan.name, "T1w", desc="continuous")
+    write_series(path, frames, maps.fixed.grid)
+    animate(path.with_name(path.name.replace(".nii.gz", ".gif")), frames, maps.fixed.image, maps.fixed.grid)
+
+
+def _write_synthesis(root: Path, scan: Scan, module: "DiffuseMorphModule", pair: tuple[Tensor, Tensor]) -> None:
+    """Algorithm 2 on the module's grid: the image, and a figure of the way to it."""
+    from cortexgen.report.synthesis import synthesis_figure
+
+    moving, fixed = pair
+    states: list[tuple[int, Tensor]] = []
+    generator = torch.Generator().manual_seed(0)
+    out = module.synthesize(moving, fixed, module.synthesis, generator, states)
+    grid = Grid.from_dict(module.contract["grid"])
+    path = derivative(root, scan.name, "T1w", desc="synthesis")
+    write_volume(path, out[0].float(), grid)
+    picture = path.with_name(path.name.replace(".nii.gz", ".png"))
+    kept = [(t, x[0].float().cpu()) for t, x in states]
+    synthesis_figure(picture, moving[0].cpu(), fixed[0].float().cpu(), kept, out[0].float().cpu(), grid)
+
+
+def write_table(root: Path, scans: list[Scan], failures: Mapping[str, str]) -> None:
+    """Join the scans' rows to registration.tsv, and write participants.tsv."""
+    paths = (row_path(root, scan.name) for scan in scans)
+    rows: list[Row] = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    rows += [{"participant_id": name, "status": f"failed: {reason}"} for name, reason in failures.items()]
+    write_tsv(root / "registration.tsv", rows)
+    subjects = {scan.subject: {"participant_id": scan.subject, **scan.covariates} for scan in scans}
+    write_tsv(root / "participants.tsv", subjects.values())
 
 
 class RegistrationWriter:
@@ -128,18 +165,20 @@ class RegistrationWriter:
     def __init__(self, module: "DiffuseMorphModule") -> None:
         self.module, self.data = module, module.data
         self.failures: dict[str, str] = {}
-        self.steps = module.h.integration_steps
-        self.velocity_grid = self.data.grid.coarse(module.h.field_downsample)
         # Results lie on the images' own grid, except where only a slab was worked on.
         self.slab = isinstance(self.data.crop, list)
-        self.template = self.data.template if self.slab else self.data.original.to(self.data.native)
-        self.root = module.open_output("template to subject registration", {"refine": module.refine})
+        template = self.data.template if self.slab else self.data.original.to(self.data.native)
+        self.space = self._space(template.name, template.image, template.labels, template.grid)
+        self.root = module.open_output("template to subject registration", module.run_options())
         self.info = {
-            "Template": self.template.name,
-            "TemplateHash": self.template.hash,
-            "ImageGrid": self.template.grid.to_dict(),
+            "Template": template.name,
+            "TemplateHash": template.hash,
+            "ImageGrid": template.grid.to_dict(),
             "Preprocessing": module.contract.get("preprocessing", []),
         }
+
+    def _space(self, name: str, image: Tensor, labels: Tensor | None, grid: Grid) -> Space:
+        return Space(name, image, labels, grid, grid, torch.eye(4, dtype=torch.float64))
 
     def write(self, batch: Mapping[str, Any]) -> Row | None:
         """Register the scan of a batch unless it is done; returns its row of registration.tsv."""
@@ -150,22 +189,21 @@ class RegistrationWriter:
         try:
             if "error" in batch:
                 raise UserError(batch["error"])
-            target = self._target(scan)
+            fixed = self._fixed(scan)
         except UserError as error:
             self.failures[scan.name] = str(error)
             return row | {"status": f"failed: {error}"}
-        start = time.perf_counter()
+        h = self.module.h
+        maps = Propagation(self.space, fixed, self.data.grid.coarse(h.field_downsample), h.integration_steps)
         moving = self.data.template.image[None].to(batch["fixed"].device)
-        velocity = self.module.register(moving, batch["fixed"]).velocity[0].cpu()
-        row |= {"status": "ok", "seconds": round(time.perf_counter() - start, 3)}
-        row |= write_registration(self.root, scan, velocity, self.velocity_grid, self.steps, target, self.info)
+        row |= write_registration(self.root, scan, self.module, (moving, batch["fixed"]), maps, self.info)
         write_json(row_path(self.root, scan.name), row)
         return row
 
-    def _target(self, scan: Scan) -> Target:
-        grid = self.template.grid
+    def _fixed(self, scan: Scan) -> Space:
+        grid = self.space.grid
         image = self.data.image_of(scan) if self.slab else normalize(read_volume(scan.image)[0], scan.image)
-        return Target(image, load_labels(scan, grid, len(self.template.classes)), grid, self.template)
+        return self._space("T1w", image, load_labels(scan, grid, len(self.data.template.classes)), grid)
 
     def close(self) -> dict[str, str]:
         """Join the rows of all processes to registration.tsv; returns the scans that failed, with their reason."""
@@ -176,10 +214,5 @@ class RegistrationWriter:
             torch.distributed.all_gather_object(parts, self.failures)
         failures = {name: reason for part in parts for name, reason in part.items()}
         if trainer.is_global_zero:
-            paths = (row_path(self.root, scan.name) for scan in self.data.scans)
-            rows: list[Row] = [json.loads(path.read_text()) for path in paths if path.is_file()]
-            rows += [{"participant_id": name, "status": f"failed: {reason}"} for name, reason in failures.items()]
-            write_tsv(self.root / "registration.tsv", rows)
-            subjects = {scan.subject: {"participant_id": scan.subject, **scan.covariates} for scan in self.data.scans}
-            write_tsv(self.root / "participants.tsv", subjects.values())
+            write_table(self.root, self.data.scans, failures)
         return failures

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -14,6 +15,22 @@ def grow_to(x: Tensor, shape: Sequence[int]) -> Tensor:
         if x.shape[axis] != size:
             x = x.repeat_interleave(2, dim=axis).narrow(axis, 0, size)
     return x
+
+
+def to_patches(x: Tensor, size: int) -> Tensor:
+    """Blocks of `size`³ voxels as channels, `[B, C, D, H, W]` to `[B, C size³, d, h, w]`; the border is repeated."""
+    if size == 1:
+        return x
+    d, h, w = (-n % size for n in x.shape[2:])
+    x = F.pad(x, (0, w, 0, h, 0, d), mode="replicate")
+    return rearrange(x, "b c (d i) (h j) (w k) -> b (c i j k) d h w", i=size, j=size, k=size)
+
+
+def from_patches(x: Tensor, size: int, shape: Sequence[int]) -> Tensor:
+    """The inverse of `to_patches`, `[B, C size³, d, h, w]` to `[B, C, *shape]`."""
+    x = rearrange(x, "b (c i j k) d h w -> b c (d i) (h j) (w k)", i=size, j=size, k=size)
+    d, h, w = shape
+    return x[:, :, :d, :h, :w]
 
 
 def sinusoidal(values: Tensor, size: int, fastest: float = 1.0, slowest: float = 1e-4) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cortexgen.nets.blocks import Conv3d, LinearAttention, groups_for, grow_to, sinusoidal
+from cortexgen.nets.blocks import Conv3d, LinearAttention, from_patches, groups_for, grow_to, sinusoidal, to_patches
 
 
 class _ResBlock(nn.Module):
@@ -41,15 +41,19 @@ class DenoisingUNet(nn.Module):
         channels_in: number of input images.
         width: channels of the finest level.
         multipliers: of `width`, a level each; every level but the last is halved in size.
+        patch: work on blocks of `patch`³ voxels as channels, so that the finest level is that much coarser (the paper
+            has 1); the noise is still predicted voxel by voxel.
     """
 
-    def __init__(self, channels_in: int = 3, width: int = 8, multipliers: Sequence[int] = (1, 2, 4, 4)) -> None:
+    def __init__(
+        self, channels_in: int = 3, width: int = 8, multipliers: Sequence[int] = (1, 2, 4, 4), patch: int = 1
+    ) -> None:
         super().__init__()
         widths = [width * m for m in multipliers]
         embedding = 4 * width
-        self.width = width
+        self.width, self.patch = width, patch
         self.time = nn.Sequential(nn.Linear(4 * width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.inlet = Conv3d(channels_in, widths[0], 3, padding=1)
+        self.inlet = Conv3d(channels_in * patch**3, widths[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         previous = widths[0]
         for i, w in enumerate(widths):
@@ -65,12 +69,20 @@ class DenoisingUNet(nn.Module):
             self.grow.append(Conv3d(w, widths[i - 1], 3, padding=1) if i else nn.Identity())
             previous = widths[max(i - 1, 0)]
         self.outlet = nn.Sequential(
-            nn.GroupNorm(groups_for(previous, 4), previous), nn.SiLU(), Conv3d(previous, 1, 3, padding=1)
+            nn.GroupNorm(groups_for(previous, 4), previous), nn.SiLU(), Conv3d(previous, patch**3, 3, padding=1)
         )
 
     def forward(self, images: Tensor, t: Tensor) -> Tensor:
         """`images` `[B, channels_in, D, H, W]` in [-1, 1], steps `t` `[B]`; returns eps `[B, 1, D, H, W]`."""
-        x = self.inlet(images)
+        return self.noise(self.features(images, t), images.shape[2:])
+
+    def noise(self, features: Tensor, shape: Sequence[int]) -> Tensor:
+        """The noise `[B, 1, *shape]` that `features` stand for."""
+        return from_patches(self.outlet(features), self.patch, shape)
+
+    def features(self, images: Tensor, t: Tensor) -> Tensor:
+        """What the noise is read from, `[B, width, d, h, w]`, a voxel for each patch."""
+        x = self.inlet(to_patches(images, self.patch))
         e = self.time(sinusoidal(t, 4 * self.width))
         skips = []
         for block, shrink in zip(self.down, self.shrink, strict=True):
@@ -83,4 +95,4 @@ class DenoisingUNet(nn.Module):
         for block, grow in zip(self.up, self.grow, strict=True):
             skip = skips.pop()
             x = grow(block(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1), e))
-        return self.outlet(x)
+        return x

@@ -25,6 +25,7 @@ class VelocityHead(nn.Module):
         decoder: channels on the way up, the first at the size of the last but one encoder level.
         refine: channels of the convolutions at the output's size.
         field_downsample: 1, 2 or 4.
+        channels_coarse: of further input, on the output's grid.
     """
 
     def __init__(
@@ -34,14 +35,17 @@ class VelocityHead(nn.Module):
         decoder: Sequence[int] = (32, 32, 32, 32),
         refine: Sequence[int] = (16, 16),
         field_downsample: int = 2,
+        channels_coarse: int = 0,
     ) -> None:
         super().__init__()
-        ups = len(encoder) - field_downsample.bit_length() + 1
+        self.level = field_downsample.bit_length() - 1
+        ups = len(encoder) - self.level
         if field_downsample not in (1, 2, 4) or ups < 1 or len(decoder) < ups:
             raise ValueError(f"field_downsample must be 1, 2 or 4 with levels to spare, got {field_downsample}")
         self.field_downsample = field_downsample
         sizes = [channels_in, *encoder]
         self.encoder = nn.ModuleList(_conv(a, b, 2) for a, b in itertools.pairwise(sizes))
+        self.merge = Conv3d(channels_coarse, sizes[self.level], 1) if channels_coarse else None
         self.decoder = nn.ModuleList()
         previous = encoder[-1]
         for level in range(ups):
@@ -57,15 +61,26 @@ class VelocityHead(nn.Module):
         nn.init.normal_(self.flow.weight, std=1e-5)
         nn.init.zeros_(self.flow.bias)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """`images` `[B, channels_in, D, H, W]`; returns v `[B, 3, *coarse_shape]` in voxels of the coarse grid."""
+    def forward(self, images: Tensor, coarse: Tensor | None = None) -> Tensor:
+        """The velocity.
+
+        Arguments:
+            images: `[B, channels_in, D, H, W]`.
+            coarse: `[B, channels_coarse, *coarse_shape]`, if there are such channels.
+
+        Returns:
+            v, `[B, 3, *coarse_shape]` in voxels of the coarse grid.
+        """
         x, skips = images, []
-        for block in self.encoder:
+        for level, block in enumerate(self.encoder):
+            if level == self.level and self.merge is not None:
+                x = x + self.merge(coarse)
             skips.append(x)
             x = block(x)
         for block in self.decoder:
             skip = skips.pop()
             x = block(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1))
+        x = self.refine(x)
         # The last layer is float32: a velocity is added to itself 2^7 times.
         with torch.autocast(images.device.type, enabled=False):
-            return self.flow(self.refine(x.float()))
+            return self.flow(x.float())

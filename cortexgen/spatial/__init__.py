@@ -8,11 +8,20 @@ from cortexgen.spatial.compose import compose, invert
 from cortexgen.spatial.integrate import integrate
 from cortexgen.spatial.jacobian import (
     folded,
+    folded_cubes,
     jacobian_determinant,
     log_jacobian,
     stencil_determinants,
 )
-from cortexgen.spatial.resample import antialias, coarse_shape, from_coarse, resample, resample_field
+from cortexgen.spatial.resample import (
+    antialias,
+    coarse_shape,
+    from_coarse,
+    positions_in,
+    resample,
+    resample_field,
+)
+from cortexgen.spatial.unfold import unfold
 from cortexgen.spatial.warp import identity, sample, warp, warp_labels
 
 __all__ = [
@@ -20,16 +29,19 @@ __all__ = [
     "coarse_shape",
     "compose",
     "folded",
+    "folded_cubes",
     "from_coarse",
     "identity",
     "integrate",
     "invert",
     "jacobian_determinant",
     "log_jacobian",
+    "positions_in",
     "resample",
     "resample_field",
     "sample",
     "stencil_determinants",
+    "unfold",
     "warp",
     "warp_labels",
 ]

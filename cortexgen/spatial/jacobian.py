@@ -63,12 +63,16 @@ def stencil_determinants(displacement: Tensor) -> Tensor:
     return torch.stack(out, dim=1)
 
 
-def folded(displacement: Tensor) -> Tensor:
-    """Number of voxel cubes of each field in which any of the ten determinants is not positive, `[B]` int64."""
+def folded_cubes(displacement: Tensor) -> Tensor:
+    """Whether any of the ten determinants of a voxel cube is not positive, `[B, D - 1, H - 1, W - 1]` bool."""
     thick, last = 8, displacement.shape[2] - 1  # slabs of slices stay in the cache
     slabs = (displacement[:, :, start : min(start + thick, last) + 1] for start in range(0, last, thick))
-    counts = [(~(stencil_determinants(slab) > 0)).any(dim=1).flatten(1).sum(dim=1) for slab in slabs]
-    return torch.stack(counts).sum(dim=0)
+    return torch.cat([(~(stencil_determinants(slab) > 0)).any(dim=1) for slab in slabs], dim=1)
+
+
+def folded(displacement: Tensor) -> Tensor:
+    """Number of voxel cubes of each field in which any of the ten determinants is not positive, `[B]` int64."""
+    return folded_cubes(displacement).flatten(1).sum(dim=1)
 
 
 def jacobian_determinant(displacement: Tensor) -> Tensor:

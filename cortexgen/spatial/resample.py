@@ -86,20 +86,54 @@ def resample(
     return volume
 
 
-def resample_field(field: Tensor, affine: Tensor, shape: Sequence[int], affine_to: Tensor) -> Tensor:
+def resample_field(
+    field: Tensor,
+    affine: Tensor,
+    shape: Sequence[int],
+    affine_to: Tensor,
+    before: Tensor | None = None,
+    after: Tensor | None = None,
+) -> Tensor:
     """A displacement or velocity on another grid: sampled there, its vectors turned by `u_b = A_b^-1 A_a u_a`.
+
+    With world affines before and after it, the displacement of `x -> after(F(before(x)))`, F being the field's map: a
+    registration in template space becomes one between images of their own spaces.
 
     Arguments:
         field: `[B, 3, D, H, W]` in voxels of the grid of `affine` `[4, 4]`.
         shape, affine_to: the grid wanted.
+        before, after: `[4, 4]` in millimetres, identities unless given.
 
     Returns:
         `[B, 3, *shape]` in voxels of that grid. Outside the old grid it has the border's value.
     """
-    affine, affine_to = affine.to(field.device), affine_to.to(field.device)
-    sampled = sample(field.float(), _positions(shape, affine, affine_to), padding="border")
-    turn = (torch.linalg.inv(affine_to.double()[:3, :3]) @ affine.double()[:3, :3]).float()
-    return torch.einsum("ij,bjdhw->bidhw", turn, sampled)
+    eye = torch.eye(4, dtype=torch.float64)
+    start, end = (eye if m is None else m.double().cpu() for m in (before, after))
+    old, new = affine.double().cpu(), affine_to.double().cpu()
+    back = torch.linalg.inv(new)
+    turn = (back @ end @ old)[:3, :3].float().to(field.device)
+    places = _positions(shape, old.to(field.device), (start @ new).to(field.device))
+    out = torch.einsum("ij,bjdhw->bidhw", turn, sample(field.float(), places, padding="border"))
+    if before is None and after is None:
+        return out
+    rest = (back @ end @ start @ new - eye).float().to(field.device)
+    grid = identity(shape, field.device)
+    return out + torch.einsum("ij,bjdhw->bidhw", rest[:3, :3], grid) + rest[:3, 3].view(1, 3, 1, 1, 1)
+
+
+def positions_in(affine: Tensor, displacement: Tensor, affine_to: Tensor) -> Tensor:
+    """Where the voxels of a grid go, in voxels of another grid.
+
+    Arguments:
+        affine: `[4, 4]` of the grid that positions are wanted in.
+        displacement: u, `[B, 3, D, H, W]` in voxels of the grid of `affine_to` `[4, 4]`.
+
+    Returns:
+        `A^-1 A_to (p + u(p))`, `[B, 3, D, H, W]`.
+    """
+    between = (torch.linalg.inv(affine.double()) @ affine_to.double()).float().to(displacement.device)
+    moved = identity(displacement.shape[2:], displacement.device) + displacement
+    return torch.einsum("ij,bjdhw->bidhw", between[:3, :3], moved) + between[:3, 3].view(1, 3, 1, 1, 1)
 
 
 def coarse_shape(shape: Sequence[int], factor: int) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ import torch
 from cortexgen.errors import UserError
 from cortexgen.losses import local_ncc
 from cortexgen.modules import DiffuseMorphModule
+from cortexgen.modules.diffusemorph import RUN_TIME, Denoised
 from cortexgen.spatial import antialias, compose, warp
 
 SHAPE = (19, 22, 17)
@@ -34,11 +35,22 @@ def small(**options):
     return DiffuseMorphModule(**defaults | options)
 
 
-@pytest.mark.parametrize("code", ["eps", "eps+fixed", "fixed"])
-@pytest.mark.parametrize("options", [{"field_downsample": 2}, {"field_downsample": 1, "integration_steps": 0}])
+FINAL = {"passes": 2, "force": True, "clean": 0.5, "foreground": True, "symmetric": True, "folding_weight": 100.0}
+
+
+PAPER = {"field_downsample": 1, "integration_steps": 0}
+
+
+@pytest.mark.parametrize(
+    ("code", "options"),
+    [
+        *((code, options) for code in ("eps", "eps+fixed", "fixed") for options in (PAPER, {})),
+        *((code, FINAL) for code in ("features+fixed", "fixed")),
+    ],
+)
 def test_training_learns_the_shift(code, options, pair):
     moving, fixed, shift = pair
-    module = small(code=code, smoothness_weight=0.05, **options)
+    module = small(code=code, smoothness_weight=0.05, denoiser_patch=2 if "features" in code else 1, **options)
     assert module.register(moving, fixed).displacement.abs().max() < 0.01  # starts at the identity
     optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
     for _ in range(60):
@@ -80,7 +92,7 @@ def test_continuous_path_starts_where_the_code_is_silent(pair):
     torch.nn.init.normal_(module.head.flow.weight, std=0.1)
     frames = list(module.continuous(moving, fixed, [0.0, 0.5, 1.0]))
     assert torch.equal(frames[2].displacement, module.register(moving, fixed).displacement)
-    silent = module.velocity(moving, fixed, eps=torch.zeros_like(fixed))
+    silent = module.velocity(moving, fixed, Denoised(torch.zeros_like(fixed), torch.zeros(1)))
     assert torch.allclose(frames[0].velocity, silent)
     assert not torch.allclose(frames[1].velocity, frames[2].velocity)
 
@@ -92,10 +104,12 @@ def test_synthesis_with_the_true_noise_undoes_the_diffusion(pair, monkeypatch):
 
     def oracle(moving, fixed, x, t):
         bar = module.schedule.alpha_bar[t].float().view(-1, 1, 1, 1, 1)
-        return (x - bar.sqrt() * (2 * fixed - 1)) / (1 - bar).sqrt()
+        return Denoised((x - bar.sqrt() * (2 * fixed - 1)) / (1 - bar).sqrt(), x)
 
-    monkeypatch.setattr(module, "predict_noise", oracle)
-    out = module.synthesize(moving, fixed, steps=200, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(module, "denoise", oracle)
+    states = []
+    out = module.synthesize(moving, fixed, 200, torch.Generator().manual_seed(1), states)
+    assert [t for t, _ in states] == [200, 160, 120, 80, 40]
     assert torch.allclose(out, fixed, atol=1e-3)
     with pytest.raises(UserError, match="expected 1 to 2000"):
         module.synthesize(moving, fixed, steps=2001)
@@ -110,4 +124,20 @@ def test_voxelmorph_alone_has_no_denoiser(pair):
 
 
 def test_run_time_options_are_no_hyper_parameters():
-    assert not {"refine", "refine_lr"} & set(small(refine=5).hparams)
+    assert not set(RUN_TIME) & set(small(refine=5, frames=3, synthesis=2).hparams)
+
+
+def test_velocity_path_goes_from_the_identity_to_the_registration(pair):
+    moving, fixed, _ = pair
+    module = small(passes=2, force=True)
+    torch.nn.init.normal_(module.head.flow.weight, std=0.1)
+    first, half, last = module.continuous(moving, fixed, [0.0, 0.5, 1.0], path="velocity")
+    assert torch.equal(first.warped, warp(moving, torch.zeros(1, 3, *SHAPE)))
+    assert torch.equal(last.displacement, module.register(moving, fixed).displacement)
+    twice = compose(half.displacement, half.displacement)  # exp(v / 2)² = exp(v)
+    assert (twice - last.displacement).norm(dim=1).mean() < 0.02
+
+
+def test_features_need_the_velocitys_grid():
+    with pytest.raises(ValueError, match="denoiser_patch = field_downsample"):
+        small(code="features+fixed", denoiser_patch=1)

@@ -1,0 +1,57 @@
+"""The commands as functions, for notebooks."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from cortexgen.data.template import MNI152, load_template
+from cortexgen.modules.diffusemorph import DiffuseMorphModule
+from cortexgen.modules.precision import Precision
+from cortexgen.modules.propagation import Propagated
+from cortexgen.modules.registrar import Affine, Registrar
+from cortexgen.weights import load
+
+
+@lru_cache(maxsize=2)
+def _registrar(checkpoint: Path | None, template: str, device: str, precision: Precision, affine: Affine) -> Registrar:
+    module = load(checkpoint)
+    assert isinstance(module, DiffuseMorphModule)
+    return Registrar(module, load_template(template), device, precision, affine)
+
+
+def register(
+    moving: str | Path,
+    fixed: str | Path,
+    *,
+    moving_labels: str | Path | None = None,
+    refine: int = 0,
+    checkpoint: str | Path | None = None,
+    affine: Affine = "auto",
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> Propagated:
+    """Register one skull-stripped T1w, or the template, onto another.
+
+    Arguments:
+        moving: a NIfTI file, or "MNI152NLin2009aSym" for the template and its labels.
+        fixed: a NIfTI file.
+        moving_labels: a dseg of a moving file.
+        refine: gradient steps on this pair after the network's answer.
+        checkpoint: other weights than the package's.
+        affine: run the affine to template space where it is needed, always, or never.
+        device, precision: as of `cortexgen register`.
+
+    Returns:
+        Displacement and inverse in voxels of the images' grids, the warped image and labels, volumes, log |J|; the
+        images and their grids are its `moving` and `fixed`.
+
+    Raises:
+        UserError: if an image can't be read, is no skull-stripped brain, or can't be aligned.
+    """
+    registrar = _registrar(Path(checkpoint) if checkpoint else None, MNI152, device, precision, affine)
+    registrar.module.refine = refine
+    target = registrar.prepare(Path(fixed))
+    if str(moving) == MNI152:
+        source = registrar.atlas(min(target.space.grid.spacing))
+    else:
+        source = registrar.prepare(Path(moving), Path(moving_labels) if moving_labels else None)
+    return registrar.register(source, target)

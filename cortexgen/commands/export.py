@@ -1,0 +1,70 @@
+"""`cortexgen export`: a checkpoint as a weights file with its card."""
+
+from pathlib import Path
+from typing import Any
+
+from cortexgen.errors import UserError
+from cortexgen.io import write_json
+from cortexgen.io.bids import read_tsv
+from cortexgen.weights import load_checkpoint, save_weights
+
+
+def export(
+    checkpoint: Path,
+    out: Path,
+    registrations: Path | None = None,
+    data: str = "",
+    licence: str = "",
+    recipe: list[str] | None = None,
+) -> None:
+    """Write a checkpoint of stage 1 as safetensors, to be given to `register --checkpoint`, with a card beside it.
+
+    The card (OUT with .json) holds the configuration, the steps, the template and grid, the file's hash, and what the
+    options add.
+
+    Args:
+        checkpoint: A .ckpt file of `cortexgen fit`.
+        out: The file to write, OUT.safetensors.
+        registrations: registration.tsv of a `predict` with this checkpoint; the means over its validation subjects
+            and the split go into the card.
+        data: What the weights were trained on.
+        licence: Of those data.
+        recipe: The commands that make the weights again.
+    """
+    if out.suffix != ".safetensors":
+        raise UserError(f"{out}: expected a name that ends in .safetensors")
+    if out.exists():
+        raise UserError(f"{out}: is there already; choose another name")
+    module, steps = load_checkpoint(checkpoint)
+    content: dict[str, Any] = {
+        "name": out.stem,
+        "module": type(module).__name__,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "steps": steps,
+        "hyper_parameters": dict(module.hparams),
+        "contract": module.contract,
+    }
+    content |= {key: value for key, value in (("data", data), ("licence", licence), ("recipe", recipe)) if value}
+    if registrations:
+        content |= _measured(registrations)
+    content["sha256"] = save_weights(out, module)
+    write_json(out.with_suffix(".json"), content)
+    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB), card {out.with_suffix('.json')}")
+
+
+def _measured(table: Path) -> dict[str, Any]:
+    """Split and mean metrics of the validation subjects of a registration.tsv."""
+    rows = read_tsv(table)
+    if "split" not in rows[0]:
+        raise UserError(f"{table}: expected the registration.tsv of `cortexgen predict`, with a column split")
+    split: dict[str, list[str]] = {}
+    for row in rows:
+        split.setdefault(str(row["split"]), []).append(str(row["participant_id"]))
+    validation = [row for row in rows if row["split"] == "val"]
+    names = [k for k in rows[0] if not k.startswith("volume_")]
+    means = {}
+    for name in names:
+        values = [row[name] for row in validation if isinstance(row[name], (int, float))]
+        if values:
+            means[name] = round(sum(values) / len(values), 4)
+    return {"split": split, "validation": means}

@@ -1,0 +1,73 @@
+"""What a velocity costs: similarity, roughness and nearness to folding, in training and in refinement alike."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cortexgen.losses.folding import folding_penalty
+from cortexgen.losses.ncc import local_ncc
+from cortexgen.losses.smoothness import gradient_energy
+from cortexgen.spatial import from_coarse, integrate, warp
+
+FOREGROUND = 0.05
+Space = Literal["fixed", "moving"]
+
+
+def foreground(image: Tensor, margin: int = 2) -> Tensor:
+    """The voxels of `[B, 1, D, H, W]` above 0.05 and those within `margin` voxels of them, as float."""
+    mask = (image > FOREGROUND).float()
+    for axis in range(3):  # one axis at a time, in a fifth of the time
+        size, padding = [1, 1, 1], [0, 0, 0]
+        size[axis], padding[axis] = 2 * margin + 1, margin
+        mask = F.max_pool3d(mask, size, stride=1, padding=padding)
+    return mask
+
+
+@dataclass(frozen=True)
+class RegistrationLoss:
+    """`-LNCC(moving∘φ, fixed) + lambda_phi ‖∇v‖² + lambda_fold fold(φ)`.
+
+    Attributes:
+        window: side of the LNCC windows in voxels.
+        smoothness: lambda_phi.
+        folding: lambda_fold, for exp(v) and exp(-v) on the velocity's grid.
+        foreground: average the LNCC over the brain and two voxels around it, instead of over the grid.
+        integration_steps: squarings; 0 reads the velocity as a displacement.
+        field_downsample: the velocity lives on every 1st, 2nd or 4th voxel.
+    """
+
+    window: int = 9
+    smoothness: float = 1.0
+    folding: float = 0.0
+    foreground: bool = False
+    integration_steps: int = 7
+    field_downsample: int = 2
+
+    def terms(self, moving: Tensor, fixed: Tensor, velocity: Tensor, space: Space = "fixed") -> dict[str, Tensor]:
+        """Scalars "similarity" (negative LNCC), "roughness" and "folding" of velocities `[B, 3, d, h, w]`.
+
+        Arguments:
+            moving, fixed: `[B, 1, D, H, W]` in [0, 1].
+            space: compare on the fixed image's grid, or the fixed image warped by exp(-v) on the moving one's.
+        """
+        if space == "moving":
+            moving, fixed, velocity = fixed, moving, -velocity
+        displacement = integrate(velocity, self.integration_steps)
+        warped = warp(moving, from_coarse(displacement, fixed.shape[2:], self.field_downsample))
+        mask = foreground(fixed) if self.foreground else None
+        return {
+            "similarity": -local_ncc(warped, fixed, self.window, mask=mask),
+            "roughness": gradient_energy(velocity),
+            "folding": folding_penalty(displacement) if self.folding else velocity.new_zeros(()),
+        }
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of `terms`."""
+        return terms["similarity"] + self.smoothness * terms["roughness"] + self.folding * terms["folding"]
+
+    def __call__(self, moving: Tensor, fixed: Tensor, velocity: Tensor, space: Space = "fixed") -> Tensor:
+        """The loss of `terms`, a scalar."""
+        return self.total(self.terms(moving, fixed, velocity, space))

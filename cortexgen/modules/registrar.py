@@ -1,0 +1,126 @@
+"""Registration of images from anywhere: affine to template space, one pass of the network, results where they came from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cortexgen.data.alignment import align, in_template_space
+from cortexgen.data.intensity import normalize
+from cortexgen.data.plausibility import check_brain, check_field_of_view
+from cortexgen.data.template import Template, resample_labels
+from cortexgen.errors import UserError
+from cortexgen.io import Grid, read_volume
+from cortexgen.modules.diffusemorph import DiffuseMorphModule
+from cortexgen.modules.precision import Precision, autocast, choose_device
+from cortexgen.modules.propagation import Propagated, Propagation, Space
+from cortexgen.spatial import resample
+
+Affine = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image ready to be registered.
+
+    Attributes:
+        space: the image, its labels and the affine from template space.
+        model_image: the image on the module's grid, `[1, 1, D, H, W]`.
+    """
+
+    space: Space
+    model_image: Tensor
+
+
+class Registrar:
+    """Registers pairs of T1w with trained weights.
+
+    Arguments:
+        module: with its contract.
+        template: the one that the module was trained with, as it was given (not resampled).
+        device: "auto", "cpu", "cuda", ...
+        precision: of the network; the fields are float32.
+        affine: run the affine to template space where an image isn't there yet, always, or never.
+
+    Raises:
+        UserError: if the template is another one than the weights' or there is no such device.
+    """
+
+    def __init__(
+        self,
+        module: DiffuseMorphModule,
+        template: Template,
+        device: str = "auto",
+        precision: Precision = "auto",
+        affine: Affine = "auto",
+    ) -> None:
+        expected = module.contract["template"]["hash"]
+        if template.hash != expected:
+            raise UserError(f"the weights' template has hash {expected:.12}, {template.name} has {template.hash:.12}")
+        self.device, self.precision, self.affine = choose_device(device), precision, affine
+        self.module, self.template = module.to(self.device).eval(), template
+        self.grid = Grid.from_dict(module.contract["grid"])
+        self.velocity_grid = self.grid.coarse(module.h.field_downsample)
+
+    def atlas(self, spacing: float) -> Prepared:
+        """The template, as fine as `spacing` (mm) asks for and its file allows; its results lie at the model's voxel
+        size on the whole of its field of view.
+        """
+        original = self.template
+        finest = max(original.grid.spacing)
+        at = original.to(original.grid.at_spacing(spacing)) if spacing > finest + 0.1 else original
+        grid = original.grid.at_spacing(max(self.grid.spacing))
+        space = Space(original.name, at.image, at.labels, at.grid, grid, torch.eye(4, dtype=torch.float64))
+        return Prepared(space, original.to(self.grid).image[None])
+
+    def prepare(self, path: Path, labels: Path | None = None, name: str = "T1w") -> Prepared:
+        """Read an image, check it, and find its affine.
+
+        Raises:
+            UserError: if it is not a skull-stripped brain that can be aligned to the template; the line says why.
+        """
+        image, grid = read_volume(path)
+        dseg = self._labels(labels, grid) if labels else None
+        image = normalize(image, path)
+        check_field_of_view(image, grid, path)
+        matrix = torch.eye(4, dtype=torch.float64)
+        if self.affine == "always" or (self.affine == "auto" and not in_template_space(image, grid, self.template)):
+            matrix = torch.from_numpy(align(image, grid, self.template, path))
+        check_brain(image, grid, self.template, matrix.numpy(), path)
+        model = resample(image[None], grid.torch_affine, self.grid.shape, matrix @ self.grid.torch_affine)
+        return Prepared(Space(name, image, dseg, grid, grid, matrix), model)
+
+    def _labels(self, path: Path, grid: Grid) -> Tensor:
+        labels, found = read_volume(path, labels=True)
+        if int(labels.min()) < 0:
+            raise UserError(f"{path}: labels must not be negative, found {int(labels.min())}")
+        return labels if found.matches(grid) else resample_labels(labels, found, grid, int(labels.max()) + 1)
+
+    def pair(self, moving: Prepared, fixed: Prepared) -> tuple[tuple[Tensor, Tensor], Propagation]:
+        """The two images on the module's grid and device, and the maps between their own spaces."""
+        images = (moving.model_image.to(self.device), fixed.model_image.to(self.device))
+        return images, Propagation(moving.space, fixed.space, self.velocity_grid, self.module.h.integration_steps)
+
+    def register(self, moving: Prepared, fixed: Prepared) -> Propagated:
+        """Register a pair in memory."""
+        images, maps = self.pair(moving, fixed)
+        with self.arithmetic():
+            velocity, _ = self.module.solve(*images)
+        return maps.run(velocity.float().cpu(), self.module.nearest_labels)
+
+    def arithmetic(self) -> Any:
+        """The context that the network runs in."""
+        return autocast(self.device, self.precision)
+
+    def info(self, moving: Prepared) -> Mapping[str, Any]:
+        """What the sidecar of a velocity says about where it came from."""
+        return {
+            "Template": self.template.name,
+            "TemplateHash": self.template.hash,
+            "ImageGrid": moving.space.grid.to_dict(),
+            "Preprocessing": self.module.contract.get("preprocessing", []),
+        }

@@ -1,0 +1,94 @@
+"""Trained weights: safetensors files whose metadata rebuild the module, each with a card (.json) beside it."""
+
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from cortexgen.errors import UserError
+from cortexgen.io import atomic
+from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
+from cortexgen.modules.base import StageModule
+
+REGISTER = "register-mni152-2mm"
+MODULES: dict[str, type[StageModule]] = {c.__name__: c for c in (DiffuseMorphModule, FieldDiffusionModule)}
+
+
+def shipped(name: str) -> Path:
+    """The file of weights that come with the package."""
+    return Path(str(files("cortexgen.weights") / f"{name}.safetensors"))
+
+
+def load_checkpoint(path: Path) -> tuple[StageModule, int]:
+    """The module of a Lightning checkpoint that cortexgen wrote, and its training steps.
+
+    Raises:
+        UserError: if it is missing, damaged, or from elsewhere.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path}: not a checkpoint that can be read ({str(error).splitlines()[0]})") from None
+    if "cortexgen" not in content:
+        raise UserError(f"{path}: not written by cortexgen")
+    parameters = {k: v for k, v in content["hyper_parameters"].items() if not k.startswith("_")}
+    kind = FieldDiffusionModule if "log_volume_mean" in content["cortexgen"] else DiffuseMorphModule
+    module = kind(**parameters)
+    module.load_state_dict(content["state_dict"])
+    module.contract = content["cortexgen"]
+    return module, int(content["global_step"])
+
+
+def load_weights(path: Path) -> StageModule:
+    """The module in a safetensors file of `save_weights`, ready for inference.
+
+    Raises:
+        UserError: if it is missing, damaged, or from elsewhere.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as content:
+            metadata = content.metadata() or {}
+            state = {key: content.get_tensor(key).float() for key in content.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a safetensors file that can be read ({error})") from None
+    if metadata.get("module") not in MODULES:
+        raise UserError(f"{path}: not written by `cortexgen export`")
+    module = MODULES[metadata["module"]](**json.loads(metadata["hyper_parameters"]))
+    module.load_state_dict(state)
+    module.contract = json.loads(metadata["contract"])
+    return module.eval()
+
+
+def load(path: str | Path | None = None) -> StageModule:
+    """Stage 1 from a safetensors file, a Lightning checkpoint, or the package (by default)."""
+    path = shipped(REGISTER) if path is None else Path(path)
+    module = load_checkpoint(path)[0] if path.suffix == ".ckpt" else load_weights(path)
+    return module.eval()
+
+
+def save_weights(path: Path, module: StageModule) -> str:
+    """Write a module's parameters and what rebuilds it; returns the file's sha256."""
+    metadata = {
+        "module": type(module).__name__,
+        "hyper_parameters": json.dumps(dict(module.hparams), sort_keys=True),
+        "contract": json.dumps(module.contract, sort_keys=True),
+    }
+    content = save({k: v.contiguous() for k, v in sorted(module.state_dict().items())}, metadata)
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def card(path: Path) -> dict[str, Any]:
+    """The card beside a weights file."""
+    beside = path.with_suffix(".json")
+    return json.loads(beside.read_text()) if beside.is_file() else {}
