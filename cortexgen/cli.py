@@ -17,7 +17,8 @@ VERBS = {
     "predict": "write fields (stage 1) or a synthetic cohort (stage 2)",
 }
 PRESETS = (
-    "register.yaml, generate.yaml, paper/register.yaml, paper/generate.yaml, demo/register.yaml, demo/generate.yaml"
+    "register.yaml, generate.yaml, paper/register.yaml, paper/generate.yaml, demo/register.yaml, demo/generate.yaml, "
+    "baselines/voxelmorph.yaml"
 )
 
 
@@ -39,6 +40,7 @@ training and inference of the two stages, from YAML (LightningCLI):
 {rows(VERBS)}
 
   cortexgen demo out
+  cortexgen register sub-01_T1w.nii.gz out
   cortexgen fit --config register.yaml --data.root COHORT
   cortexgen predict --config register.yaml --data.root COHORT --ckpt_path last --output FIELDS
   cortexgen fit --config generate.yaml --data.root FIELDS
@@ -87,13 +89,13 @@ def run(args: Sequence[str]) -> Any:
     Raises:
         UserError: for a user's mistake.
     """
-    from cortexgen.commands import COMMANDS, load
+    from cortexgen.commands import COMMANDS, load, with_positionals
 
     name, *rest = args
     if name in COMMANDS:
         from jsonargparse import auto_cli
 
-        return auto_cli(load(name), args=rest, prog=f"cortexgen {name}")
+        return auto_cli(load(name), args=with_positionals(name, rest), prog=f"cortexgen {name}")
     if name not in VERBS:
         raise UserError(f"unknown command {name!r}; there are {', '.join([*COMMANDS, *VERBS])}")
     from cortexgen.training import run_verb

@@ -105,14 +105,15 @@ class _Scans(Dataset):
 class _Predictions(Dataset):
     """Indices and images to register; an unreadable one comes as its error, so that the others go on."""
 
-    def __init__(self, data: "RegistrationDataModule", scans: Sequence[Scan]) -> None:
-        self.data, self.scans = data, list(scans)
+    def __init__(self, data: "RegistrationDataModule", indices: Sequence[int]) -> None:
+        self.data, self.indices = data, list(indices)
 
     def __len__(self) -> int:
-        return len(self.scans)
+        return len(self.indices)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        scan = self.scans[index]
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        index = self.indices[place]
+        scan = self.data.scans[index]
         if scan.name in self.data.problems:
             return {"index": index, "error": self.data.problems[scan.name]}
         try:
@@ -146,6 +147,7 @@ class RegistrationDataModule(LightningDataModule):
         augmentation: "none", "mirror" (left-right) or "paper" (flips and quarter turns).
         pairs: share of training pairs that take another training subject as moving image instead of the template.
         batch_size: of training.
+        only: predict the scans of one side of the split instead of all.
         num_workers: loading processes.
         cache: keep decoded images in memory (float16).
     """
@@ -168,11 +170,12 @@ class RegistrationDataModule(LightningDataModule):
         augmentation: Augmentation = "none",
         pairs: float = 0.0,
         batch_size: int = 1,
+        only: Literal["train", "val", "test"] | None = None,
         num_workers: int = 0,
         cache: bool = True,
     ) -> None:
         super().__init__()
-        self.root = Path(root)
+        self.root, self.only = Path(root), only
         self.template_source = (template, template_labels, label_table)
         self.patterns = (image, labels)
         self.spacing, self.crop = spacing, crop
@@ -307,6 +310,7 @@ class RegistrationDataModule(LightningDataModule):
         return self._loader(self.side("test") or self.side("val"), labelled=True)
 
     def predict_dataloader(self) -> DataLoader:
-        """Every scan of the cohort, one by one."""
-        dataset = _Predictions(self, self.scans)
+        """Every scan of the cohort, or of one side, one by one."""
+        chosen = [i for i, s in enumerate(self.scans) if self.only in (None, self.split[s.subject])]
+        dataset = _Predictions(self, chosen)
         return DataLoader(dataset, batch_size=1, collate_fn=_first, num_workers=self.num_workers)

@@ -29,9 +29,7 @@ def reverse_steps(
     """
     yield steps, x
     for t in range(steps, 0, -1):
-        beta, bar, before = (
-            float(c) for c in (schedule.beta[t], schedule.alpha_bar[t], schedule.alpha_bar[t - 1])
-        )
+        beta, bar, before = (float(c) for c in (schedule.beta[t], schedule.alpha_bar[t], schedule.alpha_bar[t - 1]))
         x = (x - beta / (1 - bar) ** 0.5 * predict(x, t)) / (1 - beta) ** 0.5
         if t > 1:
             x = x + (beta * (1 - before) / (1 - bar)) ** 0.5 * noise()

@@ -261,8 +261,8 @@ class DiffuseMorphModule(StageModule):
         def predict(x: Tensor, t: int) -> Tensor:
             return self.denoise(moving, fixed, x, torch.full((len(x),), t, device=x.device)).noise.float()
 
-        x = diffuse(2 * moving - 1, noise(), self.schedule.log_snr(torch.tensor([steps])))
-        for t, x in reverse_steps(self.schedule, predict, x, steps, noise):
+        start = diffuse(2 * moving - 1, noise(), self.schedule.log_snr(torch.tensor([steps])))
+        for t, x in reverse_steps(self.schedule, predict, start, steps, noise):
             if states is not None and t and (steps - t) % -(-steps // 5) == 0:
                 states.append((t, (x + 1) / 2))
         return ((x + 1) / 2).clamp(0, 1)

@@ -1,5 +1,4 @@
-"""Registration of images from anywhere: affine to template space, one pass of the network, results where they came from.
-"""
+"""Registration of images from anywhere: affine to template space, one pass, results where the images are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -67,9 +67,7 @@ def measure(result: Propagated, maps: Propagation, classes: tuple[str, ...]) -> 
     before = maps.warp(affine_only)
     u = torch.einsum("ij,jdhw->idhw", fixed.grid.torch_affine[:3, :3].float(), (result.displacement - affine_only)[0])
     distance = torch.linalg.vector_norm(u, dim=0, keepdim=True)
-    brain = resample(
-        moving.image[None], moving.image_grid.torch_affine, moving.grid.shape, moving.grid.torch_affine
-    )
+    brain = resample(moving.image[None], moving.image_grid.torch_affine, moving.grid.shape, moving.grid.torch_affine)
     row: Row = {
         "ssim_before": ssim(before, fixed.image),
         "ssim": ssim(result.warped, fixed.image),

@@ -9,9 +9,7 @@ from torch import Tensor
 from cortexgen.spatial.resample import antialias
 
 
-def unfold(
-    velocity: Tensor, trouble: Callable[[Tensor], Tensor | None], rounds: int = 40
-) -> tuple[Tensor, int]:
+def unfold(velocity: Tensor, trouble: Callable[[Tensor], Tensor | None], rounds: int = 40) -> tuple[Tensor, int]:
     """Smooth a velocity where its flow folds, and nowhere else, until it folds no more.
 
     Each round averages the velocity over [1 2 1] / 4 along each axis within a few voxels of the folds, a voxel further

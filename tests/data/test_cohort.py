@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cortexgen.data.cohort import read_cohort, split_subjects
+from cortexgen.data.cohort import find_scans, read_cohort, split_subjects
 from cortexgen.errors import UserError
 
 NAMES = [f"sub-{k:02d}" for k in range(1, 41)]
@@ -109,3 +109,22 @@ def test_explicit_subjects_with_and_without_prefix():
 def test_impossible_splits_are_errors(options, text):
     with pytest.raises(UserError, match=text):
         split_subjects(NAMES, **options)
+
+
+def test_one_file_a_folder_or_a_data_set(tmp_path, cohort):
+    (tmp_path / "sub-01_ses-2_T1w.nii.gz").touch()
+    (tmp_path / "old brain.nii").touch()
+    assert [(s.name, s.subject) for s in find_scans(tmp_path)] == [
+        ("sub-oldbrain", "sub-oldbrain"),
+        ("sub-01_ses-2", "sub-01"),
+    ]
+    assert find_scans(tmp_path / "old brain.nii")[0].image == tmp_path / "old brain.nii"
+    assert [s.name for s in find_scans(cohort)] == [s.name for s in read_cohort(cohort)]
+    (tmp_path / "old_brain.nii.gz").touch()
+    with pytest.raises(UserError, match="would both be called sub-oldbrain"):
+        find_scans(tmp_path)
+    with pytest.raises(UserError, match="no such file"):
+        find_scans(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no NIfTI file"):
+        find_scans(tmp_path / "empty")

@@ -5,7 +5,16 @@ import pytest
 import torch
 from torch import nn
 
-from cortexgen.nets.blocks import Attention, Conv3d, LinearAttention, groups_for, grow_to, sinusoidal
+from cortexgen.nets.blocks import (
+    Attention,
+    Conv3d,
+    LinearAttention,
+    from_patches,
+    groups_for,
+    grow_to,
+    sinusoidal,
+    to_patches,
+)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -96,3 +105,13 @@ def test_sinusoidal_frequencies_run_from_fastest_to_slowest():
 @pytest.mark.parametrize("channels, groups", [(32, 8), (12, 4), (7, 1), (4, 4)])
 def test_groups_divide_the_channels(channels, groups):
     assert groups_for(channels) == groups
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 8), (5, 7, 3), (1, 2, 9)])
+def test_patches_are_blocks_of_voxels(shape):
+    x = torch.randn(2, 3, *shape)
+    patches = to_patches(x, 2)
+    assert patches.shape == (2, 24, *(-(-n // 2) for n in shape))
+    assert torch.equal(from_patches(patches, 2, shape), x)
+    assert torch.equal(patches[:, 0], x[:, 0, ::2, ::2, ::2])  # the first voxel of each block
+    assert to_patches(x, 1) is x

@@ -1,0 +1,79 @@
+"""Weights files: what goes in comes out, and others are refused."""
+
+import json
+
+import pytest
+import torch
+
+from cortexgen.cli import run
+from cortexgen.errors import UserError
+from cortexgen.modules import DiffuseMorphModule
+from cortexgen.weights import REGISTER, card, load, load_checkpoint, load_weights, save_weights, shipped
+
+CONTRACT = {"template": {"name": "T", "hash": "0" * 64, "classes": ["a", "b"]}, "grid": {}, "preprocessing": []}
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    module = DiffuseMorphModule(code="features+fixed", denoiser_patch=2, denoiser_width=4, encoder=(4, 8))
+    module.contract = CONTRACT
+    return module.eval()
+
+
+def test_a_module_comes_back_as_it_was(tmp_path, module):
+    digest = save_weights(tmp_path / "w.safetensors", module)
+    again = load_weights(tmp_path / "w.safetensors")
+    moving, fixed = torch.rand(2, 1, 1, 9, 10, 11)
+    assert torch.equal(again.velocity(moving, fixed), module.velocity(moving, fixed))
+    assert again.contract == CONTRACT and again.weights_hash() == module.weights_hash()
+    assert save_weights(tmp_path / "v.safetensors", again) == digest  # the same bytes
+    assert (tmp_path / "v.safetensors").read_bytes() == (tmp_path / "w.safetensors").read_bytes()
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path, module):
+    save_weights(tmp_path / "w.safetensors", module)
+    content = (tmp_path / "w.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="cut.safetensors: not a safetensors file"):
+        load(tmp_path / "cut.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="not written by"):
+        load(tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="no such file"):
+        load(tmp_path / "absent.safetensors")
+    (tmp_path / "x.ckpt").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="not a checkpoint"):
+        load(tmp_path / "x.ckpt")
+
+
+def test_export_of_a_run(tmp_path, registered):
+    folder, fields = registered
+    checkpoint, out = folder / "checkpoints" / "last.ckpt", tmp_path / "mine.safetensors"
+    options = ["--registrations", str(fields / "registration.tsv"), "--data", "simulated brains"]
+    run(["export", str(checkpoint), str(out), *options])
+    module, steps = load_checkpoint(checkpoint)
+    assert load(out).weights_hash() == module.weights_hash()
+    content = card(out)
+    assert content["steps"] == steps == 2 and content["data"] == "simulated brains"
+    assert len(content["split"]["val"]) == 1 and 0 < content["validation"]["dice"] < 1
+    assert content["hyper_parameters"]["encoder"] == [4, 8]
+    with pytest.raises(UserError, match="is there already"):
+        run(["export", str(checkpoint), str(out)])
+    with pytest.raises(UserError, match="ends in .safetensors"):
+        run(["export", str(checkpoint), str(tmp_path / "mine.pt")])
+
+
+def test_shipped_weights_and_their_card():
+    path = shipped(REGISTER)
+    assert path.stat().st_size <= 8e6
+    content = json.loads(path.with_suffix(".json").read_text())
+    import hashlib
+
+    assert content["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert {"data", "licence", "split", "steps", "validation", "recipe", "hyper_parameters"} <= set(content)
+    validation = content["split"]["val"]
+    assert validation == [f"sub-{n}" for n in ("05", "10", "15", "20", "25", "30", "35", "40", "50", "55", "60")]
+    assert not set(validation) & set(content["split"]["train"]) and len(content["split"]["train"]) == 45
