@@ -19,9 +19,9 @@ from cortexgen.io import Grid
 from cortexgen.io.itk import LPS
 from cortexgen.spatial import antialias, resample
 
-PITCHES = (-40.0, -20.0, 0.0, 20.0, 40.0)  # degrees about the left-right axis; how a head lies in a scanner
+PITCHES = (-30.0, 0.0, 30.0)  # degrees about the left-right axis: how heads lie in a scanner
 START = 8.0  # mm, of the similarity
-LEVELS = ((8.0, False, 1.0), (4.0, True, 0.5), (3.0, True, 0.3))  # spacing in mm, local contrast, step in mm
+LEVELS = ((8.0, False, 100), (4.0, True, 50), (3.0, True, 20))  # spacing in mm, local contrast, iterations
 RIM = 8.0  # mm around the template's brain that must be dark in the image
 NEIGHBOURHOOD = 50.0  # mm, half the width of a local mean
 
@@ -78,6 +78,7 @@ class _Level:
     def __init__(self, image: Tensor, grid: Grid, template: Template, spacing: float, local: bool = False) -> None:
         fixed, fixed_grid = _at(template.image, template.grid, spacing)
         moving, moving_grid = _at(image, grid, spacing)
+        self.spacing = spacing
         reach = round(RIM / spacing)
         near = F.max_pool3d((fixed > BRAIN_FOREGROUND).float()[None], 2 * reach + 1, 1, reach)[0]
         self.centres = _centre(fixed, fixed_grid), _centre(moving, moving_grid)
@@ -91,7 +92,7 @@ class _Level:
         self.fixed, self.moving = _to_sitk(fixed, fixed_grid), _to_sitk(moving, moving_grid)
         self.mask = _to_sitk(near.to(torch.uint8), fixed_grid)
 
-    def improve(self, transform: sitk.Transform, step: float, iterations: int = 100) -> float:
+    def improve(self, transform: sitk.Transform, iterations: int = 100) -> float:
         """Move a transform, in place, to a minimum of the negative squared correlation, which is returned."""
         method = sitk.ImageRegistrationMethod()
         method.SetNumberOfWorkUnits(1)  # sums in one order: the same bytes each time
@@ -100,7 +101,13 @@ class _Level:
         method.SetMetricFixedMask(self.mask)
         method.SetInterpolator(sitk.sitkLinear)
         method.SetOptimizerAsRegularStepGradientDescent(
-            step, 0.01, iterations, relaxationFactor=0.7, gradientMagnitudeTolerance=1e-9
+            learningRate=1.0,
+            minStep=1e-4,
+            numberOfIterations=iterations,
+            relaxationFactor=0.7,
+            gradientMagnitudeTolerance=1e-9,
+            estimateLearningRate=method.EachIteration,
+            maximumStepSizeInPhysicalUnits=self.spacing / 2,
         )
         method.SetOptimizerScalesFromPhysicalShift()
         method.SetInitialTransform(transform, inPlace=True)
@@ -128,11 +135,11 @@ def align(image: Tensor, grid: Grid, template: Template, source: object = "image
             start = sitk.Similarity3DTransform(
                 level.size, (1.0, 0.0, 0.0), np.deg2rad(pitch), (moving - fixed).tolist(), fixed.tolist()
             )
-            starts.append((level.improve(start, 1.0), pitch, start))
+            starts.append((level.improve(start), pitch, start))
         best = min(starts, key=lambda s: s[:2])[2]
         affine = sitk.AffineTransform(best.GetMatrix(), best.GetTranslation(), best.GetCenter())
-        for spacing, local, step in LEVELS:
-            _Level(image, grid, template, spacing, local).improve(affine, step)
+        for spacing, local, iterations in LEVELS:
+            _Level(image, grid, template, spacing, local).improve(affine, iterations)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{source}: no affine to {template.name} was found ({reason}); is it a brain?") from error

@@ -121,7 +121,8 @@ def _write_frames(root: Path, scan: Scan, result: Propagated, maps: Propagation,
     frames = torch.cat([maps.warp(field) for field in fields])
     path = derivative(root, scan.name, "T1w", desc="continuous")
     write_series(path, frames, maps.fixed.grid)
-    animate(path.with_name(path.name.replace(".nii.gz", ".gif")), frames, maps.fixed.image, maps.fixed.grid)
+    picture = path.with_name(path.name.replace(".nii.gz", ".gif"))
+    animate(picture, frames, maps.fixed.image, maps.fixed.grid, [field - fields[0] for field in fields])
 
 
 def _write_synthesis(root: Path, scan: Scan, module: "DiffuseMorphModule", pair: tuple[Tensor, Tensor]) -> None:

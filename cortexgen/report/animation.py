@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from cortexgen.io import Grid, atomic
-from cortexgen.report.deformations import LINES, _draw_grid
+from cortexgen.report.deformations import LINES, draw_grid
 from cortexgen.report.figures import to_png
 from cortexgen.report.planes import FAINT, PLANES, Array, View, array, foreground, letters, window
 from cortexgen.report.sheet import Sheet
@@ -84,7 +84,7 @@ def _frame(
             axes = sheet.panel(row, column, sizes[column])
             view.draw(axes, plane, view.cut(volume, plane), **shades)
             if row == 0 and field is not None:
-                _draw_grid(axes, view, plane, field, LINES_MM, 0.5)
+                draw_grid(axes, view, plane, field, LINES_MM, 0.5)
             if row:
                 letters(axes, plane)
     for column, (name, plane) in enumerate(PLANES.items()):

@@ -67,7 +67,7 @@ def registration(
         panels = [sheet.panel(row, column, view.size(plane)) for column in range(len(items))]
         for axes, (image, style) in zip(panels, items.values(), strict=True):
             view.draw(axes, plane, view.cut(image, plane), **style)
-        _draw_grid(panels[5], view, plane, field, every=10.0, width=0.5)
+        draw_grid(panels[5], view, plane, field, every=10.0, width=0.5)
         _draw_growth(panels[6], view, plane, growth, limit)
         letters(panels[0], plane)
     for column, name in enumerate(items):
@@ -100,7 +100,7 @@ def deformed_grid(
             view.draw(axes, plane, None)
         else:
             view.draw(axes, plane, view.cut(image, plane), **window(image, dimmed=DIMMED))
-        _draw_grid(axes, view, plane, field, every)
+        draw_grid(axes, view, plane, field, every)
         letters(axes, plane)
     return sheet.figure
 
@@ -143,7 +143,7 @@ def _scaled(values: Array, brain: Array, limit: float | None) -> tuple[Array, fl
     return values, limit, "both" if np.abs(values).max() > limit else "neither"
 
 
-def _draw_grid(axes: Axes, view: View, plane: Plane, displacement: Array, every: float, width: float = 0.7) -> None:
+def draw_grid(axes: Axes, view: View, plane: Plane, displacement: Array, every: float, width: float = 0.7) -> None:
     """Lines of constant `p + u(p)`, in millimetres, for the two axes in the plane."""
     x, y = view.coordinates(plane.columns), view.coordinates(plane.rows)
     for axis, place in ((plane.columns, x[None, :]), (plane.rows, y[:, None])):
@@ -151,7 +151,7 @@ def _draw_grid(axes: Axes, view: View, plane: Plane, displacement: Array, every:
         middle = view.positions[axis] * view.grid.spacing[axis]
         first = math.floor((source.min() - middle) / every)
         levels = middle + every * np.arange(first, math.ceil((source.max() - middle) / every) + 1)
-        axes.contour(x, y, source, levels=levels, colors=LINES, linewidths=width)
+        axes.contour(x, y, source, levels=levels, colors=LINES, linewidths=width, linestyles="solid")
 
 
 def _draw_growth(axes: Axes, view: View, plane: Plane, values: Array, limit: float) -> None:

@@ -16,6 +16,7 @@ from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule
 
 REGISTER = "register-mni152-2mm"
+METADATA = "cortexgen"
 MODULES: dict[str, type[StageModule]] = {c.__name__: c for c in (DiffuseMorphModule, FieldDiffusionModule)}
 
 
@@ -60,11 +61,12 @@ def load_weights(path: Path) -> StageModule:
             state = {key: content.get_tensor(key).float() for key in content.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UserError(f"{path}: not a safetensors file that can be read ({error})") from None
-    if metadata.get("module") not in MODULES:
+    if METADATA not in metadata:
         raise UserError(f"{path}: not written by `cortexgen export`")
-    module = MODULES[metadata["module"]](**json.loads(metadata["hyper_parameters"]))
+    described = json.loads(metadata[METADATA])
+    module = MODULES[described["module"]](**described["hyper_parameters"])
     module.load_state_dict(state)
-    module.contract = json.loads(metadata["contract"])
+    module.contract = described["contract"]
     return module.eval()
 
 
@@ -77,11 +79,12 @@ def load(path: str | Path | None = None) -> StageModule:
 
 def save_weights(path: Path, module: StageModule) -> str:
     """Write a module's parameters and what rebuilds it; returns the file's sha256."""
-    metadata = {
+    described = {
         "module": type(module).__name__,
-        "hyper_parameters": json.dumps(dict(module.hparams), sort_keys=True),
-        "contract": json.dumps(module.contract, sort_keys=True),
+        "hyper_parameters": dict(module.hparams),
+        "contract": module.contract,
     }
+    metadata = {METADATA: json.dumps(described, sort_keys=True)}  # one entry: their order is random
     content = save({k: v.contiguous() for k, v in sorted(module.state_dict().items())}, metadata)
     with atomic(path) as temporary:
         temporary.write_bytes(content)

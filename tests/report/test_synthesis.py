@@ -80,7 +80,7 @@ def test_the_same_images_give_the_same_file_and_nothing_else(tmp_path):
 
 
 def test_what_does_not_fit_is_refused_and_empty_images_are_drawn(tmp_path):
-    moving, fixed, states, result = _given()
+    moving, fixed, _, result = _given()
     with pytest.raises(ValueError, match="no states"):
         synthesis_figure(tmp_path / "a.png", moving, fixed, [], result, GRID)
     with pytest.raises(ValueError, match="expected shape"):
