@@ -35,7 +35,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, module):
     save_weights(tmp_path / "w.safetensors", module)
     content = (tmp_path / "w.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="cut.safetensors: not a safetensors file"):
+    with pytest.raises(UserError, match=r"cut\.safetensors: not a safetensors file"):
         load(tmp_path / "cut.safetensors")
     from safetensors.torch import save_file
 
@@ -62,7 +62,7 @@ def test_export_of_a_run(tmp_path, registered):
     assert content["hyper_parameters"]["encoder"] == [4, 8]
     with pytest.raises(UserError, match="is there already"):
         run(["export", str(checkpoint), str(out)])
-    with pytest.raises(UserError, match="ends in .safetensors"):
+    with pytest.raises(UserError, match=r"ends in \.safetensors"):
         run(["export", str(checkpoint), str(tmp_path / "mine.pt")])
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,12 +28,13 @@ def foreground(image: Tensor, margin: int = 2) -> Tensor:
 
 @dataclass(frozen=True)
 class RegistrationLoss:
-    """`-LNCC(moving∘φ, fixed) + lambda_phi ‖∇v‖² + lambda_fold fold(φ)`.
+    """`-LNCC(moving∘φ, fixed) + lambda_i (moving∘φ - fixed)² + lambda_phi ‖∇v‖² + lambda_fold fold(φ)`.
 
     Attributes:
         window: side of the LNCC windows in voxels.
         smoothness: lambda_phi.
         folding: lambda_fold, for exp(v) and exp(-v) on the velocity's grid.
+        intensity: lambda_i, for images whose intensities mean the same; 0 leaves them to the LNCC.
         foreground: average the LNCC over the brain and two voxels around it, instead of over the grid.
         integration_steps: squarings; 0 reads the velocity as a displacement.
         field_downsample: the velocity lives on every 1st, 2nd or 4th voxel.
@@ -44,9 +46,10 @@ class RegistrationLoss:
     foreground: bool = False
     integration_steps: int = 7
     field_downsample: int = 2
+    intensity: float = 0.0
 
     def terms(self, moving: Tensor, fixed: Tensor, velocity: Tensor, space: Space = "fixed") -> dict[str, Tensor]:
-        """Scalars "similarity" (negative LNCC), "roughness" and "folding" of velocities `[B, 3, d, h, w]`.
+        """Scalars "similarity" (negative LNCC), "intensity", "roughness" and "folding" of velocities `[B, 3, d, h, w]`.
 
         Arguments:
             moving, fixed: `[B, 1, D, H, W]` in [0, 1].
@@ -59,13 +62,16 @@ class RegistrationLoss:
         mask = foreground(fixed) if self.foreground else None
         return {
             "similarity": -local_ncc(warped, fixed, self.window, mask=mask),
+            "intensity": (warped - fixed).square().mean() if self.intensity else velocity.new_zeros(()),
             "roughness": gradient_energy(velocity),
             "folding": folding_penalty(displacement) if self.folding else velocity.new_zeros(()),
         }
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of `terms`."""
-        return terms["similarity"] + self.smoothness * terms["roughness"] + self.folding * terms["folding"]
+        weights = {"similarity": 1.0, "intensity": self.intensity}
+        weights |= {"roughness": self.smoothness, "folding": self.folding}
+        return torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
 
     def __call__(self, moving: Tensor, fixed: Tensor, velocity: Tensor, space: Space = "fixed") -> Tensor:
         """The loss of `terms`, a scalar."""

@@ -1,7 +1,7 @@
 """Stage 1: registration by a denoising network and a velocity head."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from cortexgen.modules.registration_writer import RegistrationWriter
 from cortexgen.nets import DenoisingUNet, VelocityHead
 from cortexgen.spatial import coarse_shape, folded, from_coarse, identity, integrate, log_jacobian, warp, warp_labels
 
-RUN_TIME = ["refine", "refine_lr", "frames", "synthesis", "nearest_labels"]
+RUN_TIME = ["refine", "refine_lr", "refine_intensity", "frames", "synthesis", "nearest_labels"]
 Seen = Literal["eps", "eps+fixed", "features+fixed", "fixed"]
 
 
@@ -86,6 +86,7 @@ class DiffuseMorphModule(StageModule):
         refine: gradient steps on each pair's velocity after the network's answer (this and what follows are run-time
             options).
         refine_lr: of those steps, in voxels.
+        refine_intensity: weight of the squared difference of intensities in those steps.
         frames: predict also writes so many frames of the continuous deformation exp(eta v), and an animated picture.
         synthesis: predict also writes what so many steps of reverse diffusion make of the noised moving image
             (Algorithm 2), and a picture of the way.
@@ -120,14 +121,16 @@ class DiffuseMorphModule(StageModule):
         warmup_steps: int = 0,
         lr_decay: bool = False,
         refine: int = 0,
-        refine_lr: float = 0.05,
+        refine_lr: float = 0.1,
+        refine_intensity: float = 8.0,
         frames: int = 0,
         synthesis: int = 0,
         nearest_labels: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=RUN_TIME)
-        self.refine, self.refine_lr, self.frames = refine, refine_lr, frames
+        self.refine, self.refine_lr, self.refine_intensity = refine, refine_lr, refine_intensity
+        self.frames = frames
         self.synthesis, self.nearest_labels = synthesis, nearest_labels
         self.schedule = LinearBetaSchedule(beta_start, beta_end, timesteps)
         self.denoiser = None
@@ -192,7 +195,8 @@ class DiffuseMorphModule(StageModule):
         steps = self.refine if refine is None else refine
         if not steps:
             return velocity, 0
-        return refined(velocity, moving, fixed, self.objective, steps, self.refine_lr, self.h.symmetric)
+        loss = replace(self.objective, intensity=self.refine_intensity)
+        return refined(velocity, moving, fixed, loss, steps, self.refine_lr, self.h.symmetric)
 
     @torch.no_grad()
     def register(self, moving: Tensor, fixed: Tensor, eta: float = 1.0, refine: int | None = None) -> Registration:

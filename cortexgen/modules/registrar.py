@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cortexgen.data.alignment import align, in_template_space
+from cortexgen.data.alignment import align, check_alignment, in_template_space
 from cortexgen.data.intensity import normalize
-from cortexgen.data.plausibility import check_brain, check_field_of_view
+from cortexgen.data.plausibility import check_brain, check_header
 from cortexgen.data.template import Template, resample_labels
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_volume
@@ -82,14 +82,16 @@ class Registrar:
         Raises:
             UserError: if it is not a skull-stripped brain that can be aligned to the template; the line says why.
         """
+        check_header(path)
         image, grid = read_volume(path)
         dseg = self._labels(labels, grid) if labels else None
         image = normalize(image, path)
-        check_field_of_view(image, grid, path)
+        check_brain(image, grid, path)
         matrix = torch.eye(4, dtype=torch.float64)
-        if self.affine == "always" or (self.affine == "auto" and not in_template_space(image, grid, self.template)):
-            matrix = torch.from_numpy(align(image, grid, self.template, path))
-        check_brain(image, grid, self.template, matrix.numpy(), path)
+        if self.affine == "always" or not in_template_space(image, grid, self.template):
+            if self.affine != "never":
+                matrix = torch.from_numpy(align(image, grid, self.template, path))
+            check_alignment(image, grid, self.template, matrix.numpy(), path)
         model = resample(image[None], grid.torch_affine, self.grid.shape, matrix @ self.grid.torch_affine)
         return Prepared(Space(name, image, dseg, grid, grid, matrix), model)
 

@@ -45,7 +45,6 @@ from cortexgen.io import Grid, read_field, write_field, write_json, write_volume
 from cortexgen.io.bids import Row, sha256, sidecar, write_tsv
 from cortexgen.losses import gradient_energy, local_ncc
 from cortexgen.metrics import dice, psnr, ssim
-from cortexgen.modules import DiffuseMorphModule
 from cortexgen.modules.precision import autocast
 from cortexgen.modules.propagation import Propagation, Space
 from cortexgen.spatial import folded, identity, resample, resample_field, warp, warp_labels
@@ -86,9 +85,8 @@ def affine_only(bench: Bench) -> Register:
 
 
 def one_pass(bench: Bench, refine: int = 0) -> Register:
-    """The network's answer, refined by so many steps, unfolded, on the cohort's grid."""
+    """The network's answer, refined by so many steps if any, unfolded, on the cohort's grid."""
     module, original = load(bench.options.checkpoint), bench.data.original
-    assert isinstance(module, DiffuseMorphModule)
     if original.hash != module.contract["template"]["hash"]:
         raise UserError(f"the weights were trained with another template than {original.name}")
     grid, eye = Grid.from_dict(module.contract["grid"]), torch.eye(4, dtype=torch.float64)
@@ -104,11 +102,6 @@ def one_pass(bench: Bench, refine: int = 0) -> Register:
         return maps.run(velocity.float()).displacement
 
     return register
-
-
-def refined(bench: Bench) -> Register:
-    """One pass and `--refine` steps."""
-    return one_pass(bench, bench.options.refine)
 
 
 def syn(bench: Bench) -> Register:
@@ -180,7 +173,13 @@ def voxelmorph(bench: Bench) -> Register:
     return register
 
 
-METHODS = {f.__name__: f for f in (affine_only, one_pass, refined, syn, voxelmorph)}
+METHODS: dict[str, Callable[[Bench], Register]] = {
+    "affine_only": affine_only,
+    "one_pass": one_pass,
+    "refined": lambda bench: one_pass(bench, bench.options.refine),
+    "syn": syn,
+    "voxelmorph": voxelmorph,
+}
 
 
 @torch.no_grad()
@@ -211,31 +210,25 @@ def measure(method: str, options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def listed(text: str) -> list[str]:
-    """Names between commas."""
-    return text.split(",")
-
-
 def in_child(function: Callable, *args: object) -> list[Row]:
     """Call a function in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
 
 
-def summarize(rows: list[Row]) -> Row:
+def summarize(method: str, rows: list[Row]) -> Row:
     """The row of a method from those of its subjects."""
     means = {k: statistics.mean(r[k] for r in rows) for k in ("dice", "ssim", "psnr", "folded_cubes")}
-    seconds = statistics.median(r["seconds"] for r in rows)
-    first = {"method": rows[0]["method"], "subjects": len(rows)}
-    return first | means | {"seconds": seconds, "peak_mib": max(r["peak_mib"] for r in rows)}
+    cost = {"seconds": statistics.median(r["seconds"] for r in rows), "peak_mib": max(r["peak_mib"] for r in rows)}
+    return {"method": method, "subjects": len(rows), **means, **cost}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cohort", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--subjects", type=listed, required=True, help="to measure, held out: 05,10,15")
-    parser.add_argument("--methods", type=listed, default=list(METHODS), help=",".join(METHODS))
+    parser.add_argument("--subjects", type=lambda t: t.split(","), required=True, help="to measure, held out: 05,10,15")
+    parser.add_argument("--methods", type=lambda t: t.split(","), default=list(METHODS), help=",".join(METHODS))
     parser.add_argument("--checkpoint", type=Path, help="of cortexgen; the package's weights unless given")
     parser.add_argument("--template", nargs=2, default=(MNI152, None), metavar=("IMAGE", "DSEG"), help="another one")
     parser.add_argument("--refine", type=int, default=20, help="steps of the method refined")
@@ -258,10 +251,11 @@ def main() -> None:
         try:
             if method == "voxelmorph":
                 in_child(train_voxelmorph, options)
-            rows += in_child(measure, method, options)
+            found = in_child(measure, method, options)
         except UserError as error:
             parser.exit(1, f"{method}: {error}\n")
-        summary[method] = summarize([r for r in rows if r["method"] == method])
+        rows += found
+        summary[method] = summarize(method, found)
         write_tsv(options.out / "registration.tsv", rows)
         write_tsv(options.out / "summary.tsv", summary.values())
     print("| method | Dice | SSIM | PSNR | folded cubes | seconds | peak MiB |\n|---|---|---|---|---|---|---|")
