@@ -38,7 +38,7 @@ def train_and_measure(name: str, cohort: str, out: Path, steps: int, refine: int
     if not last.is_file():
         run(["fit", *common])
     row: dict[str, object] = {"variant": name, "steps": steps, "minutes": round((time.monotonic() - start) / 60, 1)}
-    for label, number in (("one pass", 0), ("refined", refine)):
+    for label, number in [("one pass", 0), *([("refined", refine)] if refine else [])]:
         fields = folder / label.replace(" ", "-")
         subset = ["--data.only", "val", "--model.refine", str(number)]
         run(["predict", *common, *subset, "--ckpt_path", str(last), "--output", str(fields)])
