@@ -24,6 +24,7 @@ def register(
     *,
     moving_labels: str | Path | None = None,
     refine: int = 0,
+    mirror: bool = True,
     checkpoint: str | Path | None = None,
     affine: Affine = "auto",
     device: str = "auto",
@@ -36,6 +37,7 @@ def register(
         fixed: a NIfTI file.
         moving_labels: a dseg of a moving file.
         refine: gradient steps on this pair after the network's answer.
+        mirror: average the answers to the pair and to its mirror image.
         checkpoint: other weights than the package's.
         affine: run the affine to template space where it is needed, always, or never.
         device, precision: as of `cortexgen register`.
@@ -48,7 +50,8 @@ def register(
         UserError: if an image can't be read, is no skull-stripped brain, or can't be aligned.
     """
     registrar = _registrar(Path(checkpoint) if checkpoint else None, MNI152, device, precision, affine)
-    registrar.module.refine = refine
+    registrar.module.refine, registrar.module.mirror = refine, mirror
+    registrar.module.check_mirror()
     target = registrar.prepare(Path(fixed))
     if str(moving) == MNI152:
         source = registrar.atlas(min(target.space.grid.spacing))

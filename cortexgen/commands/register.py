@@ -32,6 +32,7 @@ def register(
     affine: Affine = "auto",
     refine: int = 0,
     frames: int = 0,
+    mirror: bool = True,
     nearest_labels: bool = False,
     device: str = "auto",
     precision: Precision = "auto",
@@ -56,6 +57,7 @@ def register(
         affine: Run the affine to template space where it is needed, always, or never.
         refine: Gradient steps on each pair after the network's answer; 20 are a good number.
         frames: Also write so many frames of the continuous deformation, as a 4D image and an animated picture.
+        mirror: Average the answers to the pair and to its mirror image, where the weights' grid is symmetric.
         nearest_labels: Take warped labels from the nearest voxel instead of the largest interpolated indicator.
         device: cpu, cuda, cuda:1, mps, or auto.
         precision: Of the network: bf16, 32, or auto (bf16 where it is fast).
@@ -67,7 +69,8 @@ def register(
         raise UserError("--moving_labels: give --moving too")
     module = load(checkpoint)
     assert isinstance(module, DiffuseMorphModule)
-    module.refine, module.frames, module.nearest_labels = refine, frames, nearest_labels
+    module.refine, module.frames, module.nearest_labels, module.mirror = refine, frames, nearest_labels, mirror
+    module.check_mirror()
     original = load_template(template, template_labels, None if moving else label_table)
     registrar = Registrar(module, original, device, precision, affine)
     scans = find_scans(images, pattern, labels)

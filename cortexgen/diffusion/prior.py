@@ -46,7 +46,8 @@ class GaussianPrior:
         alpha, sigma = (c.to(z.device)[:, None] for c in alpha_sigma(log_snr))
         modes, variances = self.modes.to(z).flatten(1), self.variances.to(z)
         total = alpha.square() * variances + sigma.square()
-        scores = z.flatten(1) @ modes.T
-        mean = (alpha * variances / total * scores) @ modes
+        with torch.autocast(z.device.type, enabled=False):
+            scores = z.flatten(1) @ modes.T
+            mean = (alpha * variances / total * scores) @ modes
         left = (variances * sigma.square() / total).sum(dim=1) / modes.shape[1] + self.rest
         return mean.view_as(z), _like(left.sqrt(), z)

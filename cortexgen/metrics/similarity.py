@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from cortexgen.spatial.precision import full_precision
+
 SIGMA, REACH = 1.5, 5  # of the Gaussian window, in voxels: 11 taps
 C1, C2 = 0.01**2, 0.03**2
 
@@ -31,6 +33,7 @@ def _smooth(volumes: Tensor) -> Tensor:
     return (d @ volumes.flatten(-2)).reshape(volumes.shape)
 
 
+@full_precision
 def ssim(a: Tensor, b: Tensor) -> float:
     """Structural similarity (Wang et al., 2004) of images `[1, D, H, W]`, data range 1, mean over the whole grid.
 

@@ -1,49 +1,26 @@
 """Stage 1: registration by a denoising network and a velocity head."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from cortexgen.diffusion import LinearBetaSchedule, diffuse, reverse_steps
 from cortexgen.errors import UserError
+from cortexgen.io import Grid
 from cortexgen.io.bids import Row
-from cortexgen.losses import RegistrationLoss, local_ncc, ncc_force
-from cortexgen.metrics import dice
+from cortexgen.losses import RegistrationLoss, ncc_force
 from cortexgen.modules.base import StageModule
+from cortexgen.modules.pair import Denoised, Registration, pair_metrics
 from cortexgen.modules.refinement import refine as refined
 from cortexgen.modules.registration_writer import RegistrationWriter
 from cortexgen.nets import DenoisingUNet, VelocityHead
-from cortexgen.spatial import coarse_shape, folded, from_coarse, identity, integrate, log_jacobian, warp, warp_labels
+from cortexgen.spatial import coarse_shape, from_coarse, integrate, log_jacobian, mirrored, warp
 
-RUN_TIME = ["refine", "refine_lr", "refine_intensity", "frames", "synthesis", "nearest_labels"]
+RUN_TIME = ["mirror", "refine", "refine_lr", "refine_intensity", "frames", "synthesis", "nearest_labels"]
 Seen = Literal["eps", "eps+fixed", "features+fixed", "fixed"]
-
-
-class Denoised(NamedTuple):
-    """G's answer: the noise `[B, 1, D, H, W]` and the features that it is read from, `[B, C, d, h, w]`."""
-
-    noise: Tensor
-    features: Tensor
-
-
-@dataclass(frozen=True)
-class Registration:
-    """What registering a pair gives, all on the images' grid but `velocity`.
-
-    Attributes:
-        velocity: `[B, 3, d, h, w]` in voxels of its (coarser) grid.
-        displacement: u, `[B, 3, D, H, W]` in voxels: `warped(p) = moving(p + u(p))`.
-        inverse: the displacement of exp(-v).
-        warped: `[B, 1, D, H, W]`.
-    """
-
-    velocity: Tensor
-    displacement: Tensor
-    inverse: Tensor
-    warped: Tensor
 
 
 class DiffuseMorphModule(StageModule):
@@ -83,6 +60,8 @@ class DiffuseMorphModule(StageModule):
         betas: of Adam.
         warmup_steps: of the learning rate, linear.
         lr_decay: let it fall to a tenth as half a cosine.
+        mirror: average the network's answer with that to the mirrored pair, mirrored back; the grid must be symmetric
+            about x = 0 (a run-time option).
         refine: gradient steps on each pair's velocity after the network's answer (this and what follows are run-time
             options).
         refine_lr: of those steps, in voxels.
@@ -120,6 +99,7 @@ class DiffuseMorphModule(StageModule):
         betas: tuple[float, float] = (0.9, 0.999),
         warmup_steps: int = 0,
         lr_decay: bool = False,
+        mirror: bool = False,
         refine: int = 0,
         refine_lr: float = 0.1,
         refine_intensity: float = 8.0,
@@ -130,7 +110,7 @@ class DiffuseMorphModule(StageModule):
         super().__init__()
         self.save_hyperparameters(ignore=RUN_TIME)
         self.refine, self.refine_lr, self.refine_intensity = refine, refine_lr, refine_intensity
-        self.frames = frames
+        self.mirror, self.frames = mirror, frames
         self.synthesis, self.nearest_labels = synthesis, nearest_labels
         self.schedule = LinearBetaSchedule(beta_start, beta_end, timesteps)
         self.denoiser = None
@@ -192,6 +172,8 @@ class DiffuseMorphModule(StageModule):
     def solve(self, moving: Tensor, fixed: Tensor, refine: int | None = None, eta: float = 1.0) -> tuple[Tensor, int]:
         """The velocity of a pair, refined, and the number of refinement steps that were kept."""
         velocity = self.velocity(moving, fixed, eta=eta).float()
+        if self.mirror:
+            velocity = (velocity + mirrored(self.velocity(moving.flip(-1), fixed.flip(-1), eta=eta).float())) / 2
         steps = self.refine if refine is None else refine
         if not steps:
             return velocity, 0
@@ -297,18 +279,8 @@ class DiffuseMorphModule(StageModule):
         moving, fixed = batch["moving"], batch["fixed"]
         refine = 0 if self.trainer.state.fn == "fit" else self.refine
         result = self.register(moving, fixed, refine=refine)
-        metrics = {
-            "ncc": local_ncc(result.warped, fixed, self.h.ncc_window),
-            "displacement": torch.linalg.vector_norm(result.displacement, dim=1)[moving[:, 0] > 0.05].mean(),
-            "folded": (folded(result.displacement) + folded(result.inverse)).float().mean(),
-            "sd_log_jacobian": log_jacobian(result.inverse)[moving > 0.05].std(),
-        }
-        if "fixed_labels" in batch:
-            classes = len(self.contract["template"]["classes"])
-            positions = identity(fixed.shape[2:], fixed.device) + result.displacement
-            labels, _ = warp_labels(batch["moving_labels"], positions, classes)
-            pairs = zip(labels, batch["fixed_labels"], strict=True)
-            metrics["dice"] = torch.stack([dice(a, b, classes).nanmean() for a, b in pairs]).mean()
+        classes = len(self.contract["template"]["classes"])
+        metrics = pair_metrics(result, batch, self.h.ncc_window, classes)
         shown = {"dice", "ncc"}
         for key, value in metrics.items():
             self.log(f"{stage}/{key}", value, prog_bar=key in shown, batch_size=len(fixed), sync_dist=True)
@@ -335,7 +307,18 @@ class DiffuseMorphModule(StageModule):
         h = self.h
         return self.adam(h.lr, tuple(h.betas), h.warmup_steps, h.lr_decay)
 
+    def check_mirror(self) -> None:
+        """See that mirroring maps the grid and the velocity's onto themselves.
+
+        Raises:
+            UserError: if it doesn't.
+        """
+        grid = Grid.from_dict(self.contract["grid"])
+        if self.mirror and not (grid.is_symmetric() and (grid.shape[2] - 1) % self.h.field_downsample == 0):
+            raise UserError(f"mirror: the grid must be symmetric about x = 0, with the velocity's; it is {grid}")
+
     def on_predict_start(self) -> None:
+        self.check_mirror()
         self.writer = RegistrationWriter(self)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Row | None:

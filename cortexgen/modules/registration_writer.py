@@ -20,6 +20,7 @@ from cortexgen.io.bids import Row, anat, derivative, sidecar, transform, write_t
 from cortexgen.metrics import dice, psnr, ssim
 from cortexgen.modules.propagation import Propagated, Propagation, Space
 from cortexgen.spatial import resample, warp_labels
+from cortexgen.spatial.precision import full_precision
 
 if TYPE_CHECKING:
     from cortexgen.modules.diffusemorph import DiffuseMorphModule
@@ -60,6 +61,7 @@ class _Files:
             write_volume(path, result.labels, fixed.grid, np.uint8 if int(result.labels.max()) < 256 else np.int16)
 
 
+@full_precision
 def measure(result: Propagated, maps: Propagation, classes: tuple[str, ...]) -> Row:
     """A registration's metrics: similarity and Dice before (affines only) and after, fold counts, growth, volumes."""
     moving, fixed = maps.moving, maps.fixed

@@ -22,7 +22,7 @@ from cortexgen.spatial.resample import (
     resample_field,
 )
 from cortexgen.spatial.unfold import unfold
-from cortexgen.spatial.warp import identity, sample, warp, warp_labels
+from cortexgen.spatial.warp import identity, mirrored, sample, warp, warp_labels
 
 __all__ = [
     "antialias",
@@ -36,6 +36,7 @@ __all__ = [
     "invert",
     "jacobian_determinant",
     "log_jacobian",
+    "mirrored",
     "positions_in",
     "resample",
     "resample_field",

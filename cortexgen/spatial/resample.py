@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cortexgen.spatial.precision import full_precision
 from cortexgen.spatial.warp import Interpolation, Padding, identity, sample
 
 
@@ -39,6 +40,7 @@ def _interpolation(positions: Tensor, n: int, padding: Padding) -> Tensor:
     return (1 - distance).clamp(min=0)
 
 
+@full_precision
 def antialias(volume: Tensor, factors: Sequence[float]) -> Tensor:
     """Smooth each axis by the triangle of half-width `factor` voxels, for sampling every `factor`-th one.
 
@@ -51,6 +53,7 @@ def antialias(volume: Tensor, factors: Sequence[float]) -> Tensor:
     return volume
 
 
+@full_precision
 def resample(
     volume: Tensor,
     affine: Tensor,
@@ -86,6 +89,7 @@ def resample(
     return volume
 
 
+@full_precision
 def resample_field(
     field: Tensor,
     affine: Tensor,
@@ -121,6 +125,7 @@ def resample_field(
     return out + torch.einsum("ij,bjdhw->bidhw", rest[:3, :3], grid) + rest[:3, 3].view(1, 3, 1, 1, 1)
 
 
+@full_precision
 def positions_in(affine: Tensor, displacement: Tensor, affine_to: Tensor) -> Tensor:
     """Where the voxels of a grid go, in voxels of another grid.
 
@@ -142,6 +147,7 @@ def coarse_shape(shape: Sequence[int], factor: int) -> tuple[int, int, int]:
     return d, h, w
 
 
+@full_precision
 def from_coarse(field: Tensor, shape: Sequence[int], factor: int) -> Tensor:
     """A field on the grid of every `factor`-th voxel, brought to the full grid.
 

@@ -94,3 +94,8 @@ def warp_labels(labels: Tensor, positions: Tensor, classes: int) -> tuple[Tensor
         winner[b, 0][near] = found
         sums[b, 0] = background.sum(dtype=torch.float64) + (~near).sum()
     return winner, sums
+
+
+def mirrored(field: Tensor) -> Tensor:
+    """A field `[B, 3, D, H, W]` reflected left-right, `v'(p) = F v(F p)`: W reversed, its component negated."""
+    return field.flip(-1) * torch.tensor([1.0, 1.0, -1.0], device=field.device).view(1, 3, 1, 1, 1)

@@ -89,6 +89,7 @@ def one_pass(bench: Bench, refine: int = 0) -> Register:
     module, original = load(bench.options.checkpoint), bench.data.original
     if original.hash != module.contract["template"]["hash"]:
         raise UserError(f"the weights were trained with another template than {original.name}")
+    module.mirror = True
     grid, eye = Grid.from_dict(module.contract["grid"]), torch.eye(4, dtype=torch.float64)
     moving = original.to(grid).image[None]
     template = Space(original.name, bench.template.image, None, bench.grid, bench.grid, eye)

@@ -6,7 +6,8 @@ import torch
 from cortexgen.errors import UserError
 from cortexgen.losses import local_ncc
 from cortexgen.modules import DiffuseMorphModule
-from cortexgen.modules.diffusemorph import RUN_TIME, Denoised
+from cortexgen.modules.diffusemorph import RUN_TIME
+from cortexgen.modules.pair import Denoised
 from cortexgen.spatial import antialias, compose, warp
 
 SHAPE = (19, 22, 17)

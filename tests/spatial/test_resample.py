@@ -144,3 +144,17 @@ def test_finer_grid_adds_no_fold_and_hides_none(smooth, shape):
     field[0, 1, 6, 6, 6] += 3
     assert folded(field).item() > 0
     assert folded(from_coarse(field, shape, 2)).item() > 0
+
+
+def test_geometry_is_float32_under_autocast():
+    """A position in bfloat16 would be wrong by a voxel at 200."""
+    generator = torch.Generator().manual_seed(0)
+    field = torch.randn(1, 3, 9, 10, 110, generator=generator)
+    affine = torch.diag(torch.tensor([2.0, 2, 2, 1], dtype=torch.float64))
+    turned = affine.clone()
+    turned[0, 1], turned[1, 0] = 0.1, -0.1
+    outside = (resample_field(field, affine, (17, 19, 219), turned), resample(field, affine, (17, 19, 219), turned))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = (resample_field(field, affine, (17, 19, 219), turned), resample(field, affine, (17, 19, 219), turned))
+    for a, b in zip(inside, outside, strict=True):
+        assert torch.equal(a, b)
