@@ -116,11 +116,11 @@ class DiffuseMorphModule(StageModule):
         self.denoiser = None
         if code != "fixed":
             self.denoiser = DenoisingUNet(3, denoiser_width, denoiser_multipliers, denoiser_patch)
-        if "features" in code and denoiser_patch != field_downsample:
-            raise ValueError(f"code: {code} needs denoiser_patch = field_downsample, got {denoiser_patch}")
         images = 1 + ("eps" in code) + ("fixed" in code) + (3 if force else 0)
         coarse = denoiser_width * denoiser_multipliers[0] * ("features" in code) + (3 if passes > 1 else 0)
         self.head = VelocityHead(images, encoder, decoder, head_refine, field_downsample, coarse)
+        if "features" in code and denoiser_patch != field_downsample:
+            raise ValueError(f"code: {code} needs denoiser_patch = field_downsample, got {denoiser_patch}")
         self.objective = RegistrationLoss(
             ncc_window, smoothness_weight, folding_weight, foreground, integration_steps, field_downsample
         )
