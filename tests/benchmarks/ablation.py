@@ -14,6 +14,8 @@ from pathlib import Path
 from cortexgen.cli import run
 from cortexgen.io.bids import read_tsv, write_tsv
 
+# No average of weights: it lags behind in short trainings.
+CALLBACKS = [{"class_path": "ModelCheckpoint", "init_args": {"save_last": True}}]
 PAPER = "--data.crop=brain --data.augmentation=mirror --data.batch_size=1 --trainer.accumulate_grad_batches=1"
 VARIANTS: dict[str, tuple[str, str]] = {
     "final preset": ("register.yaml", ""),
@@ -32,7 +34,8 @@ def train_and_measure(name: str, cohort: str, out: Path, steps: int, refine: int
     folder = out / name.replace(" ", "-").replace(",", "")
     common = ["--config", config, *extra.split(), "--data.root", cohort, "--data.val_subjects", json.dumps(val)]
     common += ["--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "-1", "--wandb", "off"]
-    common += ["--trainer.max_steps", str(steps), "--trainer.check_val_every_n_epoch", "1000000"]
+    common += ["--trainer.callbacks", json.dumps(CALLBACKS), "--trainer.max_steps", str(steps)]
+    common += ["--trainer.check_val_every_n_epoch", "1000000"]
     last = folder / "checkpoints" / "last.ckpt"
     start = time.monotonic()
     if not last.is_file():
