@@ -121,8 +121,11 @@ def test_any_pair_and_its_labels(cohort, registered, tmp_path):
     a, b = sorted(cohort.glob("sub-*/anat/*_T1w.nii.gz"))[:2]
     dseg = next(a.parent.glob("*_dseg.nii.gz"))
     pair = ["--moving", str(a), "--moving_labels", str(dseg), "--checkpoint", str(checkpoint), "--refine", "3"]
-    run(["register", str(tmp_path / "x"), "--fixed", str(b), *pair])
+    table = tmp_path / "table.tsv"
+    table.write_text("index\tname\n" + "".join(f"{k}\tregion{k}\n" for k in range(18)))
+    run(["register", str(tmp_path / "x"), "--fixed", str(b), *pair, "--label_table", str(table)])
     (row,) = read_tsv(tmp_path / "x" / "registration.tsv")
+    assert row["volume_region7_ml"] > 5 and "volume_Thalamus_ml" not in row
     assert row["ssim"] > row["ssim_before"] and row["refinement_steps"] == 3
     (field,) = (tmp_path / "x").rglob("*_to-T1w_mode-image_xfm.nii.gz")
     assert f"from-{''.join(c for c in a.name.split('.')[0] if c.isalnum())}_to" in field.name

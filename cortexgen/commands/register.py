@@ -74,7 +74,7 @@ def register(
     original = load_template(template, template_labels, None if moving else label_table)
     registrar = Registrar(module, original, device, precision, affine)
     scans = find_scans(images, pattern, labels)
-    other = registrar.prepare(moving, moving_labels, _entity(moving)) if moving else None
+    other = registrar.prepare(moving, moving_labels, _entity(moving), label_table) if moving else None
     options = module.run_options() | {"affine": affine, "moving": sha256(moving) if moving else original.name}
     open_run(out, "registration", module, options)
     failures: dict[str, str] = {}

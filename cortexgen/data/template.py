@@ -99,13 +99,18 @@ def load_template(
         dseg, label_grid = read_volume(labels, labels=True)
         if not label_grid.matches(grid):
             raise UserError(f"template and labels lie on different grids: {path}: {grid}; {labels}: {label_grid}")
-        classes = _classes(dseg, label_table)
+        classes = class_names(dseg, label_table)
     entity = re.search(r"tpl-([A-Za-z0-9]+)", path.name)
     name = entity.group(1) if entity else re.sub(r"[^A-Za-z0-9]", "", path.name.split(".")[0])
     return _finish(name, image, dseg, classes, grid)
 
 
-def _classes(dseg: Tensor, table: Path | None) -> tuple[str, ...]:
+def class_names(dseg: Tensor, table: Path | None) -> tuple[str, ...]:
+    """Names of a label map's classes by index, from a table, or numbered.
+
+    Raises:
+        UserError: if a label is negative, or has no name in the table.
+    """
     if int(dseg.min()) < 0:
         raise UserError(f"labels must not be negative, found {int(dseg.min())}")
     if table is None:

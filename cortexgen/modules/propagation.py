@@ -31,6 +31,7 @@ class Space:
         image_grid: of both.
         grid: results in this space are written on it.
         affine: `[4, 4]` float64, from template space to this image's, in millimetres (RAS).
+        classes: names of the labels by index.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Space:
     image_grid: Grid
     grid: Grid
     affine: Tensor
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from cortexgen.data.alignment import align, check_alignment, in_template_space
 from cortexgen.data.intensity import normalize
 from cortexgen.data.plausibility import check_brain, check_header
-from cortexgen.data.template import Template, resample_labels
+from cortexgen.data.template import Template, class_names, resample_labels
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_volume
 from cortexgen.modules.diffusemorph import DiffuseMorphModule
@@ -73,10 +73,14 @@ class Registrar:
         finest = max(original.grid.spacing)
         at = original.to(original.grid.at_spacing(spacing)) if spacing > finest + 0.1 else original
         grid = original.grid.at_spacing(max(self.grid.spacing))
-        space = Space(original.name, at.image, at.labels, at.grid, grid, torch.eye(4, dtype=torch.float64))
+        space = Space(
+            original.name, at.image, at.labels, at.grid, grid, torch.eye(4, dtype=torch.float64), original.classes
+        )
         return Prepared(space, original.to(self.grid).image[None])
 
-    def prepare(self, path: Path, labels: Path | None = None, name: str = "T1w") -> Prepared:
+    def prepare(
+        self, path: Path, labels: Path | None = None, name: str = "T1w", label_table: Path | None = None
+    ) -> Prepared:
         """Read an image, check it, and find its affine.
 
         Raises:
@@ -93,16 +97,24 @@ class Registrar:
                 matrix = torch.from_numpy(align(image, grid, self.template, path))
             check_alignment(image, grid, self.template, matrix.numpy(), path)
         model = resample(image[None], grid.torch_affine, self.grid.shape, matrix @ self.grid.torch_affine)
-        return Prepared(Space(name, image, dseg, grid, grid, matrix), model)
+        classes = class_names(dseg, label_table) if dseg is not None else ()
+        return Prepared(Space(name, image, dseg, grid, grid, matrix, classes), model)
 
     def _labels(self, path: Path, grid: Grid) -> Tensor:
         labels, found = read_volume(path, labels=True)
-        if int(labels.min()) < 0:
-            raise UserError(f"{path}: labels must not be negative, found {int(labels.min())}")
         return labels if found.matches(grid) else resample_labels(labels, found, grid, int(labels.max()) + 1)
 
     def pair(self, moving: Prepared, fixed: Prepared) -> tuple[tuple[Tensor, Tensor], Propagation]:
-        """The two images on the module's grid and device, and the maps between their own spaces."""
+        """The two images on the module's grid and device, and the maps between their own spaces.
+
+        Raises:
+            UserError: if the fixed labels hold a class that the moving ones don't have.
+        """
+        labels, classes = fixed.space.labels, moving.space.classes
+        if labels is not None and classes and int(labels.max()) >= len(classes):
+            raise UserError(
+                f"label {int(labels.max())} of the image's dseg is not among the {len(classes)} warped ones"
+            )
         images = (moving.model_image.to(self.device), fixed.model_image.to(self.device))
         return images, Propagation(moving.space, fixed.space, self.velocity_grid, self.module.h.integration_steps)
 

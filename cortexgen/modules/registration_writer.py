@@ -62,9 +62,9 @@ class _Files:
 
 
 @full_precision
-def measure(result: Propagated, maps: Propagation, classes: tuple[str, ...]) -> Row:
+def measure(result: Propagated, maps: Propagation) -> Row:
     """A registration's metrics: similarity and Dice before (affines only) and after, fold counts, growth, volumes."""
-    moving, fixed = maps.moving, maps.fixed
+    moving, fixed, classes = maps.moving, maps.fixed, maps.moving.classes
     affine_only = maps.forward(torch.zeros_like(result.velocity))
     before = maps.warp(affine_only)
     u = torch.einsum("ij,jdhw->idhw", fixed.grid.torch_affine[:3, :3].float(), (result.displacement - affine_only)[0])
@@ -112,7 +112,7 @@ def write_registration(
         _write_frames(root, scan, result, maps, module.frames)
     if module.synthesis:
         _write_synthesis(root, scan, module, pair)
-    return row | measure(result, maps, module.contract["template"]["classes"])
+    return row | measure(result, maps)
 
 
 def _write_frames(root: Path, scan: Scan, result: Propagated, maps: Propagation, count: int) -> None:
@@ -179,7 +179,8 @@ class RegistrationWriter:
         }
 
     def _space(self, name: str, image: Tensor, labels: Tensor | None, grid: Grid) -> Space:
-        return Space(name, image, labels, grid, grid, torch.eye(4, dtype=torch.float64))
+        eye = torch.eye(4, dtype=torch.float64)
+        return Space(name, image, labels, grid, grid, eye, tuple(self.data.template.classes))
 
     def write(self, batch: Mapping[str, Any]) -> Row | None:
         """Register the scan of a batch unless it is done; returns its row of registration.tsv."""
