@@ -24,6 +24,7 @@ def register(
     *,
     moving_labels: str | Path | None = None,
     refine: int = 0,
+    refine_intensity: float = 8.0,
     mirror: bool = True,
     checkpoint: str | Path | None = None,
     affine: Affine = "auto",
@@ -37,6 +38,7 @@ def register(
         fixed: a NIfTI file.
         moving_labels: a dseg of a moving file.
         refine: gradient steps on this pair after the network's answer.
+        refine_intensity: weight of the squared difference of intensities in those steps.
         mirror: average the answers to the pair and to its mirror image.
         checkpoint: other weights than the package's.
         affine: run the affine to template space where it is needed, always, or never.
@@ -50,7 +52,8 @@ def register(
         UserError: if an image can't be read, is no skull-stripped brain, or can't be aligned.
     """
     registrar = _registrar(Path(checkpoint) if checkpoint else None, MNI152, device, precision, affine)
-    registrar.module.refine, registrar.module.mirror = refine, mirror
+    registrar.module.refine, registrar.module.refine_intensity = refine, refine_intensity
+    registrar.module.mirror = mirror
     registrar.module.check_mirror()
     target = registrar.prepare(Path(fixed))
     if str(moving) == MNI152:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -21,6 +20,7 @@ from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule
 from cortexgen.modules.pictures import Pictures
 from cortexgen.modules.precision import native_bfloat16
+from cortexgen.weights import read_checkpoint
 
 __all__ = ["DiffuseMorphModule", "FieldDataModule", "FieldDiffusionModule", "RegistrationDataModule", "run_verb"]
 
@@ -82,10 +82,8 @@ class CortexgenCLI(LightningCLI):
             path = self.run_folder / "checkpoints" / f"{path}.ckpt"
             if not path.is_file():
                 raise UserError(f"--ckpt_path {self.chosen.ckpt_path}: there is no {path}; nothing to go on from")
-        if path and not Path(path).is_file():
-            raise UserError(f"--ckpt_path {path}: no such file")
         if path:
-            _check_readable(Path(path))
+            read_checkpoint(Path(path))
             self.chosen.ckpt_path = str(path)
 
     def instantiate_classes(self) -> None:
@@ -144,15 +142,6 @@ class CortexgenCLI(LightningCLI):
         if self.chosen.output is None:
             raise UserError("predict needs a folder to write to: give --output OUT")
         self.model.output = Path(self.chosen.output)
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise UserError(f"{path}: not a checkpoint that can be read ({str(error).splitlines()[0]})") from None
-    if "cortexgen" not in content:
-        raise UserError(f"{path}: not written by cortexgen")
 
 
 def run_verb(args: Sequence[str]) -> CortexgenCLI:

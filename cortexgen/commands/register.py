@@ -31,6 +31,7 @@ def register(
     label_table: Path | None = None,
     affine: Affine = "auto",
     refine: int = 0,
+    refine_intensity: float = 8.0,
     frames: int = 0,
     mirror: bool = True,
     nearest_labels: bool = False,
@@ -56,20 +57,23 @@ def register(
         label_table: Names of its classes, or of the moving image's, a tab-separated file with columns index and name.
         affine: Run the affine to template space where it is needed, always, or never.
         refine: Gradient steps on each pair after the network's answer; 20 are a good number.
+        refine_intensity: Weight of the squared difference of intensities in those steps: 8 makes the warped template
+            look like the image, 0 makes the cortex overlap better.
         frames: Also write so many frames of the continuous deformation, as a 4D image and an animated picture.
         mirror: Average the answers to the pair and to its mirror image, where the weights' grid is symmetric.
         nearest_labels: Take warped labels from the nearest voxel instead of the largest interpolated indicator.
         device: cpu, cuda, cuda:1, mps, or auto.
         precision: Of the network: bf16, 32, or auto (bf16 where it is fast).
     """
-    for name, value in (("refine", refine), ("frames", frames)):
+    for name, value in (("refine", refine), ("refine_intensity", refine_intensity), ("frames", frames)):
         if value < 0 or (name == "frames" and value == 1):
-            raise UserError(f"--{name}: expected 0 or a number of {'steps' if name == 'refine' else '2 and more'}")
+            raise UserError(f"--{name}: expected 0 or more{', not 1' * (name == 'frames')}, got {value}")
     if moving_labels and not moving:
         raise UserError("--moving_labels: give --moving too")
     module = load(checkpoint)
     assert isinstance(module, DiffuseMorphModule)
-    module.refine, module.frames, module.nearest_labels, module.mirror = refine, frames, nearest_labels, mirror
+    module.refine, module.refine_intensity = refine, refine_intensity
+    module.frames, module.nearest_labels, module.mirror = frames, nearest_labels, mirror
     module.check_mirror()
     original = load_template(template, template_labels, None if moving else label_table)
     registrar = Registrar(module, original, device, precision, affine)

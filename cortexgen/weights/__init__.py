@@ -25,8 +25,8 @@ def shipped(name: str) -> Path:
     return Path(str(files("cortexgen.weights") / f"{name}.safetensors"))
 
 
-def load_checkpoint(path: Path) -> tuple[StageModule, int]:
-    """The module of a Lightning checkpoint that cortexgen wrote, and its training steps.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a Lightning checkpoint that cortexgen wrote.
 
     Raises:
         UserError: if it is missing, damaged, or from elsewhere.
@@ -34,11 +34,21 @@ def load_checkpoint(path: Path) -> tuple[StageModule, int]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise UserError(f"{path}: not a checkpoint that can be read ({str(error).splitlines()[0]})") from None
     if "cortexgen" not in content:
         raise UserError(f"{path}: not written by cortexgen")
+    return content
+
+
+def load_checkpoint(path: Path) -> tuple[StageModule, int]:
+    """The module of a Lightning checkpoint that cortexgen wrote, and its training steps.
+
+    Raises:
+        UserError: if it is missing, damaged, or from elsewhere.
+    """
+    content = read_checkpoint(path)
     parameters = {k: v for k, v in content["hyper_parameters"].items() if not k.startswith("_")}
     kind = FieldDiffusionModule if "log_volume_mean" in content["cortexgen"] else DiffuseMorphModule
     module = kind(**parameters)
