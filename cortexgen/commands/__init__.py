@@ -6,8 +6,9 @@ from importlib import import_module
 # Shown by `cortexgen --help`; the functions are imported when they are called.
 COMMANDS = {
     "register": "the template, or any image, to T1w images: fields, labels, volumes; weights included",
+    "generate": "new labelled brains, as many as wanted, of any age and sex; weights included",
     "demo": "everything at toy size, from nothing but the installed packages, with a report",
-    "export": "a stage 1 checkpoint as a weights file with its card",
+    "export": "a checkpoint of either stage as a weights file with its card",
     "simulate": "write a simulated cohort of labelled brains with known fields",
 }
 

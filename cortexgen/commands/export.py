@@ -6,7 +6,7 @@ from typing import Any
 from cortexgen.errors import UserError
 from cortexgen.io import write_json
 from cortexgen.io.bids import read_tsv
-from cortexgen.weights import load_checkpoint, save_weights
+from cortexgen.weights import load_checkpoint, save_weights, split_tensors
 
 
 def export(
@@ -17,7 +17,7 @@ def export(
     licence: str = "",
     recipe: list[str] | None = None,
 ) -> None:
-    """Write a checkpoint of stage 1 as safetensors, to be given to `register --checkpoint`, with a card beside it.
+    """Write a checkpoint as safetensors, to be given to `register` or `generate --checkpoint`, with a card beside it.
 
     The card (OUT with .json) holds the configuration, the steps, the template and grid, the file's hash, and what the
     options add.
@@ -42,7 +42,7 @@ def export(
         "parameters": sum(p.numel() for p in module.parameters()),
         "steps": steps,
         "hyper_parameters": dict(module.hparams),
-        "contract": module.contract,
+        "contract": split_tensors(module.contract)[0],
     }
     content |= {key: value for key, value in (("data", data), ("licence", licence), ("recipe", recipe)) if value}
     if registrations:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
+from cortexgen.spatial.precision import full_precision
 
 SLOTS = 8  # of the vector for each covariate: a value or a one-hot level, the last one says "known"
 
@@ -50,7 +51,8 @@ class CovariateEncoder:
             levels = sorted({str(v) for v in values})
             if not 1 < len(levels) < SLOTS:
                 raise UserError(f"covariate {name!r}: {len(levels)} levels; between 2 and {SLOTS - 1} can be encoded")
-            specs[name] = {"levels": levels}
+            shares = [sum(str(v) == level for v in values) / len(values) for level in levels]
+            specs[name] = {"levels": levels, "shares": shares}
         return cls(specs)
 
     @property
@@ -79,6 +81,27 @@ class CovariateEncoder:
                     raise UserError(f"{name}: {value!r} is none of {', '.join(spec['levels'])}")
                 out[b, slot + SLOTS - 1] = 1
         return out.to(device)
+
+    def columns(self) -> dict[str, int]:
+        """The column of each number in the design, by name."""
+        out, column = {}, 0
+        for name, spec in self.specs.items():
+            if "levels" not in spec:
+                out[name] = column
+            column += len(spec.get("levels", "ab")) - 1
+        return out
+
+    def design(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors `[B, 8 n]` of `encode` as regressors of mean 0 in the cohort, `[B, q]`, and which are known."""
+        values, known = [], []
+        for i, spec in enumerate(self.specs.values()):
+            slots = vectors[:, SLOTS * i : SLOTS * (i + 1)]
+            here = slots[:, -1:]
+            count = len(spec.get("levels", "ab")) - 1
+            shares = torch.tensor(spec.get("shares", [0.0] * (count + 1))[:count], device=vectors.device)
+            values.append((slots[:, :count] - shares) * here)
+            known.append((here > 0).expand(-1, count))
+        return torch.cat(values, dim=1), torch.cat(known, dim=1)
 
     def check(self, conditions: Mapping[str, Any]) -> list[str]:
         """Look at values to condition on; returns warnings for those outside the cohort's range.
@@ -109,3 +132,25 @@ def _number(name: str, value: Any) -> float:
     if not np.isfinite(number):
         raise UserError(f"{name}: expected a number, got {value!r}")
     return number
+
+
+@full_precision
+def complete(values: Tensor, known: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """What regressors with gaps are expected to be: `E[d | d_known]` of a joint Gaussian of mean 0.
+
+    Arguments:
+        values, known: `[B, q]`, of `CovariateEncoder.design`.
+        covariance: `[q, q]`, of the cohort's regressors.
+
+    Returns:
+        The regressors `[B, q]`, and the deviation that is left of each, 0 where known.
+    """
+    out, left = values.clone(), torch.zeros_like(values)
+    for b, (row, here) in enumerate(zip(values, known, strict=True)):
+        if here.all():
+            continue
+        cross = covariance[~here][:, here]
+        gain = cross @ torch.linalg.pinv(covariance[here][:, here]) if here.any() else cross
+        out[b, ~here] = gain @ row[here]
+        left[b, ~here] = (covariance[~here][:, ~here] - gain @ cross.T).diagonal().clamp(min=0).sqrt()
+    return out, left

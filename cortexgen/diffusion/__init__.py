@@ -5,7 +5,7 @@ The process is variance preserving: `z_t = alpha_t x + sigma_t eps` with `alphaÂ
 """
 
 from cortexgen.diffusion.parameterization import Prediction, to_eps, to_x0, training_target
-from cortexgen.diffusion.prior import GaussianPrior
+from cortexgen.diffusion.prior import GaussianPrior, cosine_transform
 from cortexgen.diffusion.reverse import reverse_steps
 from cortexgen.diffusion.sampler import SamplerName, sample_field, sampling_log_snr
 from cortexgen.diffusion.schedule import CosineSchedule, LinearBetaSchedule, alpha_sigma, diffuse
@@ -17,6 +17,7 @@ __all__ = [
     "Prediction",
     "SamplerName",
     "alpha_sigma",
+    "cosine_transform",
     "diffuse",
     "reverse_steps",
     "sample_field",

@@ -1,42 +1,51 @@
 """Stage 2: a diffusion model of velocity fields."""
 
-import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from cortexgen.data.covariates import SLOTS, CovariateEncoder
+from cortexgen.data.covariates import SLOTS
 from cortexgen.diffusion import (
     CosineSchedule,
     GaussianPrior,
     Prediction,
     SamplerName,
+    alpha_sigma,
     diffuse,
     sample_field,
     to_x0,
     training_target,
 )
-from cortexgen.errors import UserError
 from cortexgen.io import Grid
-from cortexgen.io.bids import Row
-from cortexgen.metrics import regional_volumes, volume_weights
-from cortexgen.modules.base import StageModule
-from cortexgen.modules.cohort_writer import CohortWriter
+from cortexgen.losses import gradient_energy
+from cortexgen.modules.field_statistics import cross_fitted, field_statistics
+from cortexgen.modules.generator import GeneratorModule
 from cortexgen.nets import FieldUNet
 from cortexgen.nets.field_unet import SpatialAttention
 from cortexgen.spatial import integrate, log_jacobian, warp
 
+RUN_TIME = [
+    "sampler",
+    "steps",
+    "guidance",
+    "conditions",
+    "num_samples",
+    "sample_seed",
+    "spacing",
+    "max_redraws",
+    "native_size",
+    "save_fields",
+]
 
-class FieldDiffusionModule(StageModule):
+
+class FieldDiffusionModule(GeneratorModule):
     """Learns the distribution of a cohort's velocity fields, given covariates or not.
 
-    Fields are centred and scaled to unit variance by numbers kept in the checkpoint; time is continuous with a cosine
-    log-SNR. A sample is exp(v) of a drawn velocity, checked for folds and for regional volumes outside the training
-    mean ± 4 SD, and drawn again if it fails.
+    Fields are centred and scaled to about unit variance by numbers kept in the checkpoint; time is continuous with a
+    cosine log-SNR. A sample is exp(v) of a drawn velocity, checked for folds and for regional volumes outside the
+    training mean ± 4 SD, and drawn again if it fails.
 
     Arguments:
         width: channels of the finest level.
@@ -46,13 +55,19 @@ class FieldDiffusionModule(StageModule):
         heads: of the attention.
         head_size: channels of a head.
         dropout: in the residual blocks.
+        patch: the network works on blocks of this many voxels a side.
+        place: learned maps of place that it sees beside the coordinates.
         covariates: columns of participants.tsv to condition on.
         covariate_dropout: share of training samples without any, and of single values hidden.
         prediction: what the network predicts: "v", "eps" (the paper) or "x0".
-        prior_modes: predict what a Gaussian prior of so many principal modes of the training fields leaves over
-            instead, in units of its expected size; 0 for none.
+        prior_modes: predict what a Gaussian prior of the fields leaves over instead, in units of its expected size; it
+            has so many principal modes over a stationary remainder. 0 for no prior.
+        cross_fit: train with priors fitted without the subject, to so many parts of the cohort; 0 uses one for all.
+        scaling: one number for the whole field, or one for each voxel.
+        gradient_weight: of the squared gradient of the network's error, beside the squared error (a Sobolev norm).
         log_snr_max: of the schedule.
         log_snr_min: of the schedule.
+        levels: train at log-SNRs of times drawn uniformly (None), or uniform between these two.
         center: subtract the mean training field.
         clip: bound of |x0| at sampling in units of the scaled field; needed with "eps".
         lr: learning rate of Adam.
@@ -67,7 +82,11 @@ class FieldDiffusionModule(StageModule):
         sample_seed: sample k depends on this and k alone.
         spacing: voxel size of the written images in millimetres; the training images' unless given.
         max_redraws: how often a sample that fails its checks is drawn again.
+        native_size: draw the size of the head too (covariate brain_volume_ml), and write images of that size.
+        save_fields: write each sample's velocity, inverse transform and log |J| too.
     """
+
+    run_options = ("sampler", "steps", "guidance")
 
     def __init__(
         self,
@@ -78,12 +97,18 @@ class FieldDiffusionModule(StageModule):
         heads: int = 4,
         head_size: int = 16,
         dropout: float = 0.0,
+        patch: int = 1,
+        place: int = 0,
         covariates: Sequence[str] = (),
         covariate_dropout: float = 0.1,
         prediction: Prediction = "v",
         prior_modes: int = 0,
+        cross_fit: int = 5,
+        scaling: Literal["constant", "voxel"] = "constant",
+        gradient_weight: float = 0.0,
         log_snr_max: float = 20.0,
         log_snr_min: float = -20.0,
+        levels: tuple[float, float] | None = None,
         center: bool = True,
         clip: float | None = None,
         lr: float = 1e-4,
@@ -98,88 +123,114 @@ class FieldDiffusionModule(StageModule):
         sample_seed: int = 0,
         spacing: float | None = None,
         max_redraws: int = 10,
+        native_size: bool = False,
+        save_fields: bool = False,
     ) -> None:
         super().__init__()
-        run_time = [
-            "sampler",
-            "steps",
-            "guidance",
-            "conditions",
-            "num_samples",
-            "sample_seed",
-            "spacing",
-            "max_redraws",
-        ]
-        self.save_hyperparameters(ignore=run_time)
+        self.save_hyperparameters(ignore=RUN_TIME)
         self.sampler, self.steps, self.guidance = sampler, steps, guidance
         self.conditions, self.num_samples, self.sample_seed = conditions, num_samples, sample_seed
         self.spacing, self.max_redraws = spacing, max_redraws
+        self.native_size, self.save_fields = native_size, save_fields
         self.schedule = CosineSchedule(log_snr_max, log_snr_min)
+        vector, fields = SLOTS * len(covariates), 6 if prior_modes else 3
         self.net = FieldUNet(
-            3, width, multipliers, blocks, spatial_attention, SLOTS * len(covariates), heads, head_size, dropout
+            fields,
+            width,
+            multipliers,
+            blocks,
+            spatial_attention,
+            vector,
+            heads,
+            head_size,
+            dropout,
+            patch,
+            place,
+            out=3,
         )
-
-    @property
-    def encoder(self) -> CovariateEncoder:
-        """Of the covariates; its numbers live in the contract."""
-        return CovariateEncoder(self.contract.get("covariates", {}))
+        self._prior: GaussianPrior | None = None
+        self._priors: dict[str, GaussianPrior] = {}
 
     @property
     def prior(self) -> GaussianPrior:
-        """Of the scaled fields; its modes live in the contract."""
-        return GaussianPrior(**self.contract["prior"])
+        """Of the scaled fields; its numbers live in the contract."""
+        if self._prior is None or self._prior.spectrum.device != self.device:
+            self._prior = GaussianPrior(**self.contract["prior"]).to(self.device)
+        return self._prior
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._prior = None
 
     def setup(self, stage: str) -> None:
-        """Take the contract from the data, and on the first fit the field's mean and scale and the volumes' range."""
+        """Take the contract from the data, and on the first fit the statistics of the fields."""
         fresh = not self.contract
         super().setup(stage)
-        if stage == "fit" and fresh:
-            self.contract |= self._statistics()
-
-    def _statistics(self) -> dict[str, Any]:
-        data = self.data
-        fields = data.training_fields()
-        mean = fields.mean(dim=0) if self.h.center else torch.zeros_like(fields[0])
-        scale = float((fields - mean).square().mean().sqrt())
-        if scale == 0:
-            raise UserError("the training fields do not vary")
-        specs = CovariateEncoder.fit(self.h.covariates, [s.covariates for s in data.side("train")]).specs
-        out = {"mean": mean, "scale": scale, "covariates": specs}
-        if self.h.prior_modes:
-            prior = GaussianPrior.fit((fields - mean) / scale, self.h.prior_modes)
-            out |= {"prior": {"modes": prior.modes, "variances": prior.variances, "rest": prior.rest}}
-        if data.template.labels is not None:
-            weights = volume_weights(data.template.labels, data.template.grid, data.grid, len(data.template.classes))
-            volumes = [
-                regional_volumes(f[None], weights, data.grid.voxel_volume, data.info["IntegrationSteps"])
-                for f in fields
-            ]
-            logs = torch.cat(volumes).log()
-            out |= {"log_volume_mean": logs.mean(dim=0), "log_volume_std": logs.std(dim=0)}
-        return out
+        if stage != "fit":
+            return
+        h, data = self.h, self.data
+        if fresh:
+            self.contract |= field_statistics(data, h.covariates, h.center, h.scaling == "voxel", h.prior_modes)
+        if h.prior_modes and h.cross_fit > 1:
+            scaled = self.normalized(data.training_fields())
+            self._priors = cross_fitted(data, scaled, h.prior_modes, h.cross_fit)
 
     def normalized(self, velocity: Tensor) -> Tensor:
         """Velocities `[B, 3, d, h, w]` in voxels, centred and scaled."""
-        return (velocity - self.contract["mean"].to(velocity)) / self.contract["scale"]
+        return (velocity - self.contract["mean"].to(velocity)) / torch.as_tensor(self.contract["scale"]).to(velocity)
 
-    def _condition(self, rows: Sequence[Mapping[str, Any]], training: bool) -> Tensor | None:
-        if not self.h.covariates:
-            return None
-        c = self.encoder.encode(rows, self.device)
-        if training:
-            keep = torch.rand(len(c), 1 + len(self.h.covariates), device=c.device) >= self.h.covariate_dropout
-            c = c * (keep[:, :1] & keep[:, 1:]).repeat_interleave(SLOTS, dim=1)
-        return c
+    def _hidden(self, c: Tensor) -> Tensor:
+        """Covariates `[B, 8 n]`, some of them, or all of some samples, made unknown."""
+        keep = torch.rand(len(c), 1 + len(self.h.covariates), device=c.device) >= self.h.covariate_dropout
+        return c * (keep[:, :1] & keep[:, 1:]).repeat_interleave(SLOTS, dim=1)
+
+    def guess(
+        self, z: Tensor, log_snr: Tensor, condition: Tensor | None, names: Sequence[str] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """The prior's mean of x0 given z and covariates `[B, 8 n]`, and the size of what it leaves.
+
+        Arguments:
+            names: of training scans, whose priors are those fitted without them.
+        """
+        shift = torch.zeros_like(z) if condition is None else self.effect(condition)
+        rest = z - alpha_sigma(log_snr)[0].to(z.device).view(-1, 1, 1, 1, 1) * shift
+        if not names:
+            mean, size = self.prior.posterior(rest, log_snr)
+            return mean + shift, size
+        parts = [
+            self._priors[name].to(z.device).posterior(r[None], level[None])
+            for name, r, level in zip(names, rest, log_snr, strict=True)
+        ]
+        mean, size = (torch.cat(part) for part in zip(*parts, strict=True))
+        return mean + shift, size
+
+    def _answer(self, z: Tensor, log_snr: Tensor, c: Tensor | None, mean: Tensor | None = None) -> Tensor:
+        """The network's output; it sees the prior's mean, at unit size, beside z."""
+        if mean is not None:
+            z = torch.cat([z, mean / mean.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt().clamp(min=1e-6)], dim=1)
+        return self.net(z, log_snr, c)
 
     def _loss(self, batch: dict[str, Any], t: Tensor, noise: Tensor, training: bool) -> Tensor:
+        h = self.h
         x0 = self.normalized(batch["velocity"])
-        log_snr = self.schedule.log_snr(t)
+        c = self.encoder.encode(batch["covariates"], self.device) if h.covariates else None
+        if training and c is not None:
+            c = self._hidden(c)
+        if h.levels is None:
+            log_snr = self.schedule.log_snr(t)
+        else:
+            log_snr = h.levels[1] + (h.levels[0] - h.levels[1]) * t.double()
         z = diffuse(x0, noise, log_snr)
-        output = self.net(z, log_snr, self._condition(batch["covariates"], training))
-        if self.h.prior_modes:
-            mean, size = self.prior.posterior(z, log_snr)
-            return (output - (x0 - mean) / size).square().mean()
-        return (output - training_target(x0, noise, log_snr, self.h.prediction)).square().mean()
+        if h.prior_modes:
+            names = batch["name"] if training and self._priors else ()
+            mean, size = self.guess(z, log_snr, c, names)
+            error = self._answer(z, log_snr, c, mean) - (x0 - mean) / size
+        else:
+            error = self._answer(z, log_snr, c) - training_target(x0, noise, log_snr, h.prediction)
+        loss = error.square().mean()
+        if h.gradient_weight:
+            loss = loss + h.gradient_weight * gradient_energy(error)
+        return loss
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         x = batch["velocity"]
@@ -215,31 +266,25 @@ class FieldDiffusionModule(StageModule):
         """x0 of z, with classifier-free guidance `x0_u + w (x0_c - x0_u)` (Ho & Salimans, 2022) where conditioned."""
 
         def x0(c: Tensor | None) -> Tensor:
-            output = self.net(z, log_snr, c)
+            vector = c
+            if c is None and self.h.covariates:
+                vector = torch.zeros(len(z), SLOTS * len(self.h.covariates), device=z.device)
             if self.h.prior_modes:
-                mean, size = self.prior.posterior(z, log_snr)
-                return mean + size * output
-            return to_x0(output, z, log_snr, self.h.prediction, self.h.clip)
+                mean, size = self.guess(z, log_snr, c)
+                return mean + size * self._answer(z, log_snr, vector, mean)
+            return to_x0(self._answer(z, log_snr, vector), z, log_snr, self.h.prediction, self.h.clip)
 
-        if condition is None:
-            free = torch.zeros(len(z), SLOTS * len(self.h.covariates), device=z.device)
-            return x0(free if self.h.covariates else None)
-        if self.guidance == 1:
+        if condition is None or self.guidance == 1:
             return x0(condition)
-        free = x0(torch.zeros_like(condition))
+        free = x0(None)
         return free + self.guidance * (x0(condition) - free)
 
     @torch.no_grad()
     def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
-        """Draw velocity number `index` of the cohort of `sample_seed`, `[3, d, h, w]` in voxels of its grid.
-
-        It is drawn alone, so that it depends on seed, index and attempt only.
-        """
-        key = f"{self.sample_seed}:{index}:{attempt}".encode()
-        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1)
+        """Draw velocity number `index` by the chosen sampler; see `GeneratorModule.sample`."""
+        generator = self.random(index, attempt)
         shape = (1, 3, *self.contract["grid"]["shape"])
-        chosen = self.conditions if conditions is None else conditions
-        condition = self._condition([chosen], training=False) if chosen else None
+        condition = self.condition(self.conditions if conditions is None else conditions)
         x0 = sample_field(
             lambda z, level: self.denoise(z, level, condition),
             lambda: torch.randn(shape, generator=generator).to(self.device),
@@ -247,28 +292,7 @@ class FieldDiffusionModule(StageModule):
             self.sampler,
             self.steps,
         )
-        return (x0[0].float() * self.contract["scale"] + self.contract["mean"].to(x0.device)).cpu()
-
-    def predict_dataloader(self) -> DataLoader:
-        """The numbers of the samples."""
-        for name in ("num_samples", "steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: expected 1 or more, got {getattr(self, name)}")
-        return DataLoader(range(self.num_samples), batch_size=1)  # type: ignore[arg-type]
-
-    def on_predict_start(self) -> None:
-        if "mean" not in self.contract:
-            raise UserError("there are no trained weights to sample from: give --ckpt_path")
-        if self.conditions:
-            for line in self.encoder.check(self.conditions):
-                warnings.warn(line, stacklevel=2)
-        self.writer = CohortWriter(self)
-
-    def predict_step(self, batch: Tensor, batch_idx: int) -> Row | None:
-        return self.writer.write(int(batch))
-
-    def on_predict_end(self) -> None:
-        self.writer.close()
+        return self.restored(x0[0].float()).cpu()
 
     def example(self) -> dict[str, Any] | None:
         """A brain drawn from the present weights, for pictures of training."""

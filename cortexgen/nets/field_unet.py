@@ -5,10 +5,22 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from cortexgen.nets.blocks import Attention, Conv3d, LinearAttention, groups_for, grow_to, sinusoidal
+from cortexgen.nets.blocks import (
+    Attention,
+    Conv3d,
+    LinearAttention,
+    from_patches,
+    groups_for,
+    grow_to,
+    sinusoidal,
+    to_patches,
+)
+
+LATTICE = 24  # side of the learned maps of place
 
 SpatialAttention = Literal["full", "linear", "none"]
 
@@ -106,6 +118,10 @@ class FieldUNet(nn.Module):
         covariates: size of the covariate vector, 0 for none.
         heads, head_size: of the attention.
         dropout: inside the residual blocks.
+        patch: work on blocks of this many voxels a side.
+        place: learned maps over the grid that the network sees beside the coordinates, on a lattice of 24 points a
+            side and interpolated to any grid.
+        out: channels of the output; those of the input unless given.
     """
 
     def __init__(
@@ -119,6 +135,9 @@ class FieldUNet(nn.Module):
         heads: int = 4,
         head_size: int = 16,
         dropout: float = 0.0,
+        patch: int = 1,
+        place: int = 0,
+        out: int | None = None,
     ) -> None:
         super().__init__()
         if len(spatial_attention) != len(multipliers):
@@ -127,7 +146,8 @@ class FieldUNet(nn.Module):
             )
         widths = [width * m for m in multipliers]
         condition = 4 * width
-        self.width = width
+        self.width, self.patch = width, patch
+        self.place = nn.Parameter(0.1 * torch.randn(1, place, LATTICE, LATTICE, LATTICE)) if place else None
         self.log_snr = nn.Sequential(nn.Linear(condition, condition), nn.SiLU(), nn.Linear(condition, condition))
         self.covariates = (
             nn.Sequential(nn.Linear(covariates, condition), nn.SiLU(), nn.Linear(condition, condition))
@@ -135,7 +155,7 @@ class FieldUNet(nn.Module):
             else None
         )
         # z, and the three coordinates with their first two sines and cosines
-        self.inlet = _conv(channels + 15, widths[0])
+        self.inlet = _conv(channels * patch**3 + 15 + place, widths[0])
         self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
         common: dict[str, Any] = {"condition": condition, "dropout": dropout, "heads": heads, "head_size": head_size}
         previous = widths[0]
@@ -147,7 +167,7 @@ class FieldUNet(nn.Module):
             self.up.append(_Level([previous + w, *[w] * blocks], kind=kind, **common))
             self.grow.append(_conv(w, widths[i - 1]) if i else nn.Identity())
             previous = widths[max(i - 1, 0)]
-        last = _conv(previous, channels)
+        last = _conv(previous, (out or channels) * patch**3)
         self.outlet = nn.Sequential(nn.GroupNorm(groups_for(previous), previous), nn.SiLU(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -161,9 +181,14 @@ class FieldUNet(nn.Module):
             covariates: `[B, covariates]`, if the network was made for some.
 
         Returns:
-            `[B, channels, D, H, W]`, float32.
+            `[B, out, D, H, W]`, float32.
         """
-        x = self.inlet(torch.cat([z, _coordinates(z)], dim=1))
+        x = to_patches(z, self.patch)
+        where = [_coordinates(x)]
+        if self.place is not None:
+            maps = F.interpolate(self.place, size=x.shape[2:], mode="trilinear", align_corners=True)
+            where.append(maps.to(x.dtype).expand(len(x), -1, -1, -1, -1))
+        x = self.inlet(torch.cat([x, *where], dim=1))
         condition = self.log_snr(sinusoidal(log_snr, 4 * self.width, fastest=2.0, slowest=0.02))
         if self.covariates is not None and covariates is not None:
             condition = condition + self.covariates(covariates)
@@ -175,7 +200,7 @@ class FieldUNet(nn.Module):
         for level, grow in zip(self.up, self.grow, strict=True):
             skip = skips.pop()
             x = grow(level(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1), condition))
-        return self.outlet(x).float()
+        return from_patches(self.outlet(x).float(), self.patch, z.shape[2:])
 
 
 def _coordinates(z: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from cortexgen.errors import UserError
 from cortexgen.io import atomic
 from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule
 
-REGISTER = "register-mni152-2mm"
+REGISTER, GENERATE = "register-mni152-2mm", "generate-mni152-2mm"
 METADATA = "cortexgen"
+STATISTICS = "contract."  # tensors of the contract, beside the parameters
 MODULES: dict[str, type[StageModule]] = {c.__name__: c for c in (DiffuseMorphModule, FieldDiffusionModule)}
 
 
@@ -75,30 +78,59 @@ def load_weights(path: Path) -> StageModule:
         raise UserError(f"{path}: not written by `cortexgen export`")
     described = json.loads(metadata[METADATA])
     module = MODULES[described["module"]](**described["hyper_parameters"])
-    module.load_state_dict(state)
+    module.load_state_dict({k: v for k, v in state.items() if not k.startswith(STATISTICS)})
     module.contract = described["contract"]
+    for key, value in state.items():
+        if key.startswith(STATISTICS):
+            *folders, name = key.removeprefix(STATISTICS).split(".")
+            place = module.contract
+            for folder in folders:
+                place = place.setdefault(folder, {})
+            place[name] = value
     return module.eval()
 
 
-def load(path: str | Path | None = None) -> StageModule:
-    """Stage 1 from a safetensors file, a Lightning checkpoint, or the package (by default)."""
-    path = shipped(REGISTER) if path is None else Path(path)
+def load(path: str | Path | None = None, name: str = REGISTER) -> StageModule:
+    """A stage from a safetensors file, a Lightning checkpoint, or by default the package's weights of that name."""
+    path = shipped(name) if path is None else Path(path)
     module = load_checkpoint(path)[0] if path.suffix == ".ckpt" else load_weights(path)
     return module.eval()
 
 
+def split_tensors(content: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A nested mapping without its tensors, and those by dotted name."""
+    plain: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            tensors[f"{prefix}{key}"] = value
+        elif isinstance(value, Mapping):
+            plain[key], below = split_tensors(value, f"{prefix}{key}.")
+            tensors |= below
+        else:
+            plain[key] = value
+    return plain, tensors
+
+
 def save_weights(path: Path, module: StageModule) -> str:
-    """Write a module's parameters and what rebuilds it; returns the file's sha256."""
-    described = {
-        "module": type(module).__name__,
-        "hyper_parameters": dict(module.hparams),
-        "contract": module.contract,
-    }
+    """Write a module's parameters and what rebuilds it; returns the file's sha256.
+
+    Statistics of fields are written in float16 where they are many and that keeps three digits.
+    """
+    contract, statistics = split_tensors(module.contract)
+    described = {"module": type(module).__name__, "hyper_parameters": dict(module.hparams), "contract": contract}
+    tensors = dict(module.state_dict())
+    tensors |= {STATISTICS + k: _halved(v) for k, v in statistics.items()}
     metadata = {METADATA: json.dumps(described, sort_keys=True)}  # one entry: their order is random
-    content = save({k: v.contiguous() for k, v in sorted(module.state_dict().items())}, metadata)
+    content = save({k: v.contiguous() for k, v in sorted(tensors.items())}, metadata)
     with atomic(path) as temporary:
         temporary.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
+
+
+def _halved(value: Tensor) -> Tensor:
+    half = value.half()
+    return half if value.numel() > 10_000 and torch.allclose(half.float(), value, rtol=1e-3, atol=1e-6) else value
 
 
 def card(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cortexgen.data.covariates import SLOTS, CovariateEncoder
+from cortexgen.data.covariates import SLOTS, CovariateEncoder, complete
 from cortexgen.errors import UserError
 
 ROWS = [
@@ -95,3 +95,25 @@ def test_as_many_levels_as_there_are_slots_for_are_told_apart():
 
 def test_without_covariates_the_vector_is_empty():
     assert CovariateEncoder.fit([], ROWS).encode(ROWS).shape == (4, 0)
+
+
+def test_the_design_has_mean_zero_and_knows_its_gaps(encoder):
+    values, known = encoder.design(encoder.encode(ROWS))
+    assert values.shape == (4, 2)  # age, and one column for two levels
+    assert known.tolist() == [[True, True], [True, True], [True, False], [False, True]]
+    for column in range(2):
+        assert abs(float(values[known[:, column], column].mean())) < 1e-6
+    assert encoder.columns() == {"age": 0}
+
+
+def test_gaps_are_filled_as_a_joint_gaussian_says():
+    """Against the mean and deviation of draws near the known values."""
+    covariance = torch.tensor([[1.0, 0.5, 0.2], [0.5, 2.0, -0.3], [0.2, -0.3, 0.5]])
+    torch.manual_seed(0)
+    draws = torch.randn(400_000, 3) @ torch.linalg.cholesky(covariance).T
+    near = draws[(draws[:, 0] - 0.7).abs() < 0.03]
+    filled, left = complete(torch.tensor([[0.7, 0, 0]]), torch.tensor([[True, False, False]]), covariance)
+    assert torch.allclose(filled[0], torch.tensor([0.7, *near[:, 1:].mean(dim=0).tolist()]), atol=0.03)
+    assert torch.allclose(left[0], torch.tensor([0.0, *near[:, 1:].std(dim=0).tolist()]), atol=0.03)
+    nothing, spread = complete(torch.zeros(1, 3), torch.zeros(1, 3, dtype=torch.bool), covariance)
+    assert not nothing.any() and torch.allclose(spread[0], covariance.diagonal().sqrt())

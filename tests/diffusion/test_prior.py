@@ -1,42 +1,91 @@
+"""The Gaussian prior of fields against dense linear algebra and scipy."""
+
+import pytest
+import scipy.fft
 import torch
 
-from cortexgen.diffusion import GaussianPrior, alpha_sigma, diffuse, to_x0
+from cortexgen.diffusion import GaussianPrior, alpha_sigma, cosine_transform, diffuse, to_x0
+
+SHAPE = (2, 3, 4, 3)
 
 
-def test_posterior_is_that_of_the_full_covariance():
-    """Against the conditional mean of a joint Gaussian with explicit matrices."""
+def prior_of(trust=0.85):
     torch.manual_seed(0)
-    modes = torch.linalg.qr(torch.randn(24, 3, dtype=torch.float64))[0].T.float()
-    variances = torch.tensor([9.0, 2.0, 0.5])
-    prior = GaussianPrior(modes.view(3, 2, 3, 2, 2), variances, 0.0)
-    z, level = torch.randn(4, 2, 3, 2, 2), torch.tensor([-3.0, -1.0, 0.0, 2.0])
-    mean, size = prior.posterior(z, level)
-    for b in range(4):
-        alpha, sigma = alpha_sigma(level[b])
-        covariance = modes.T @ torch.diag(variances) @ modes
-        gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(24))
-        torch.testing.assert_close(mean[b].flatten(), gain @ z[b].flatten(), atol=1e-4, rtol=1e-3)
-        left = torch.trace(covariance - alpha * gain @ covariance) / 24
-        torch.testing.assert_close(size[b].flatten()[0] ** 2, left, atol=1e-5, rtol=1e-3)
+    fields = torch.randn(6, *SHAPE)
+    return GaussianPrior.fit(fields - fields.mean(dim=0), 4, trust=trust, cutoff=0.4)
 
 
-def test_fit_finds_the_modes_and_what_they_leave():
-    torch.manual_seed(1)
-    truth = torch.linalg.qr(torch.randn(30, 2))[0].T
-    fields = torch.randn(4000, 2) @ torch.diag(torch.tensor([4.0, 2.0])) @ truth + 0.1 * torch.randn(4000, 30)
-    prior = GaussianPrior.fit(fields.view(-1, 3, 2, 5, 1), 2)
-    torch.testing.assert_close(prior.variances, torch.tensor([16.0, 4.0]), rtol=0.1, atol=0)
-    alignment = (prior.modes.flatten(1) * truth).sum(dim=1).abs()
-    assert (alignment > 0.99).all()
-    assert abs(prior.rest - 0.01 * 28 / 30) < 5e-4
+def dense(prior):
+    """Σ in voxels, `[n, n]`."""
+    n = prior.spectrum.numel()
+    basis = torch.stack([cosine_transform(e.view(SHAPE)).flatten() for e in torch.eye(n)], dim=1)
+    modes = torch.zeros(len(prior.modes), n)
+    modes[:, prior.low] = prior.modes
+    return basis.T @ (modes.T @ modes + torch.diag(prior.spectrum.flatten())) @ basis
 
 
-def test_isotropic_prior_is_v_prediction():
-    """With unit variance in every direction, x0 = mean - size v is what v-prediction says."""
-    torch.manual_seed(2)
-    prior = GaussianPrior(torch.eye(24).view(24, 2, 3, 2, 2), torch.ones(24), 0.0)
-    x0, noise, v = (torch.randn(2, 2, 3, 2, 2) for _ in range(3))
-    level = torch.tensor([-2.0, 1.5])
-    z = diffuse(x0, noise, level)
-    mean, size = prior.posterior(z, level)
-    torch.testing.assert_close(mean - size * v, to_x0(v, z, level, "v"))
+def test_the_cosine_transform_is_scipys():
+    x = torch.randn(2, 3, 5, 6, 7)
+    expected = scipy.fft.dctn(x.numpy(), axes=(2, 3, 4), norm="ortho")
+    assert torch.allclose(cosine_transform(x), torch.from_numpy(expected), atol=1e-5)
+    assert torch.allclose(cosine_transform(cosine_transform(x), inverse=True), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", [-6.0, 0.0, 3.0])
+def test_the_posterior_is_that_of_dense_algebra(level):
+    prior = prior_of()
+    z, log_snr = torch.randn(2, *SHAPE), torch.full((2,), level)
+    mean, size = prior.posterior(z, log_snr)
+    covariance = dense(prior)
+    alpha, sigma = (float(c[0]) for c in alpha_sigma(log_snr))
+    gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(len(covariance)))
+    assert torch.allclose(mean.flatten(1), z.flatten(1) @ gain.T, atol=1e-4)
+    left = torch.trace(covariance - alpha * gain @ covariance) / len(covariance)
+    assert torch.allclose(size.flatten(), left.sqrt().expand(2), atol=1e-4)
+
+
+def test_levels_of_a_batch_are_independent():
+    prior, z = prior_of(), torch.randn(2, *SHAPE)
+    levels = torch.tensor([-3.0, 1.0])
+    together = prior.posterior(z, levels)[0]
+    alone = torch.cat([prior.posterior(z[k : k + 1], levels[k : k + 1])[0] for k in range(2)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_fitting_keeps_the_total_variance():
+    torch.manual_seed(0)
+    fields = torch.randn(6, *SHAPE)
+    fields = fields - fields.mean(dim=0)
+    for trust in (0.2, 0.9):
+        covariance = dense(GaussianPrior.fit(fields, 4, trust=trust, cutoff=0.4))
+        assert float(torch.trace(covariance)) == pytest.approx(float(fields.square().sum() / len(fields)), rel=1e-4)
+
+
+def test_modes_are_the_principal_ones():
+    """Full trust, all frequencies: the variance along the fields' first component is its eigenvalue, at least."""
+    torch.manual_seed(0)
+    fields = torch.randn(6, *SHAPE)
+    fields = fields - fields.mean(dim=0)
+    prior = GaussianPrior.fit(fields, 5, trust=1.0, cutoff=1.0)
+    _, singular, vectors = torch.linalg.svd(fields.flatten(1), full_matrices=False)
+    along = vectors[0] @ dense(prior) @ vectors[0]
+    assert float(along) == pytest.approx(float(singular[0] ** 2 / 6), rel=1e-3)
+
+
+def test_samples_have_the_covariance():
+    prior = prior_of()
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.stack([prior.sample(generator).flatten() for _ in range(4000)])
+    expected = dense(prior)
+    assert float((draws.T @ draws / len(draws) - expected).abs().max()) < 0.12 * float(expected.diagonal().max())
+
+
+def test_an_isotropic_prior_is_v_prediction():
+    prior = GaussianPrior(torch.ones(SHAPE), torch.zeros(0, 72), 1.0)
+    x, noise, log_snr = torch.randn(3, *SHAPE), torch.randn(3, *SHAPE), torch.tensor([-4.0, 0.0, 5.0])
+    z = diffuse(x, noise, log_snr)
+    mean, size = prior.posterior(z, log_snr)
+    alpha, sigma = (c.view(-1, 1, 1, 1, 1) for c in alpha_sigma(log_snr))
+    v = alpha * noise - sigma * x
+    assert torch.allclose((x - mean) / size, -v, atol=1e-4)
+    assert torch.allclose(mean + size * -v, to_x0(v, z, log_snr, "v"), atol=1e-4)

@@ -9,7 +9,7 @@ from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.modules import FieldDiffusionModule
 from cortexgen.modules.base import check_contract
-from cortexgen.modules.cohort_writer import CohortWriter
+from cortexgen.modules.drawing import Sampler
 from cortexgen.spatial import antialias, integrate
 
 SHAPE = (9, 11, 10)
@@ -86,11 +86,12 @@ def test_covariate_dropout_hides_all_or_single_values():
     module = module_of(covariates=["age", "sex"], covariate_dropout=0.5)
     torch.manual_seed(0)
     rows = [{"age": 70, "sex": "F"}] * 400
-    known = module._condition(rows, training=True)[:, [7, 15]]
+    vectors = module.encoder.encode(rows)
+    known = module._hidden(vectors)[:, [7, 15]]
     share = known.mean(dim=0)
     assert ((share - 0.25).abs() < 0.08).all()
     assert (known.sum(dim=1) == 1).any() and (known.sum(dim=1) == 0).any()
-    assert (module._condition(rows, training=False)[:, [7, 15]] == 1).all()
+    assert (vectors[:, [7, 15]] == 1).all()
 
 
 def test_training_lowers_the_denoising_loss():
@@ -116,11 +117,10 @@ def test_checks_find_folds_and_impossible_volumes():
         "log_volume_mean": torch.tensor([0.0, 27 * 512 / 1000]).log(),
         "log_volume_std": torch.full((2,), 0.05),
     }
-    template = SimpleNamespace(classes=("Unknown", "A"))
-    writer = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID, template=template)
+    writer = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID)
 
     def failed(velocity):
-        return CohortWriter.failed_checks(writer, velocity, integrate(velocity[None])[0])
+        return Sampler.failed_checks(writer, velocity, integrate(velocity[None])[0])
 
     assert not [r for r in failed(torch.zeros(3, *SHAPE)) if "folded" in r or r.startswith("A")]
     place = torch.stack(torch.meshgrid(*[torch.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))

@@ -1,0 +1,126 @@
+"""`cortexgen generate`: a cohort of new, labelled brains."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+
+from lightning import Trainer
+
+from cortexgen.data.covariates import CovariateEncoder
+from cortexgen.data.fields import FieldDataModule
+from cortexgen.data.template import class_names, load_template, resample_labels
+from cortexgen.diffusion import SamplerName
+from cortexgen.errors import UserError
+from cortexgen.io import read_volume
+from cortexgen.modules.deformation_model import StatisticalDeformationModel
+from cortexgen.modules.fielddiffusion import FieldDiffusionModule
+from cortexgen.modules.generator import GeneratorModule
+from cortexgen.modules.precision import native_bfloat16
+from cortexgen.weights import GENERATE, load
+
+
+def generate(
+    out: Path,
+    num_samples: int = 10,
+    seed: int = 0,
+    age: float | None = None,
+    sex: str | None = None,
+    conditions: dict[str, float | str] | None = None,
+    guidance: float = 1.0,
+    sampler: SamplerName = "dpm++",
+    steps: int = 12,
+    resolution: float | None = None,
+    native_size: bool = False,
+    save_fields: bool = False,
+    labels: Path | None = None,
+    label_table: Path | None = None,
+    template: Path | None = None,
+    template_labels: Path | None = None,
+    checkpoint: Path | None = None,
+    deformation_model: Path | None = None,
+    devices: int = 1,
+) -> None:
+    """Write new, labelled brains: image, labels and field of each, their covariates and volumes, and a manifest.
+
+    Each is the MNI152 template warped by a new velocity field, drawn with weights from the package. Samples whose
+    field folds, or whose regional volumes lie beyond 4 SD of the training cohort's, are drawn again and counted in
+    manifest.json. Sample k depends on the seed and k alone; a cohort that was interrupted goes on when called again,
+    and the same call with a larger --num_samples adds to it.
+
+    Args:
+        out: Folder to write to, as BIDS derivatives.
+        num_samples: How many brains.
+        seed: Of the cohort.
+        age: Ask for this age, in years.
+        sex: Ask for this sex, F or M.
+        conditions: Other covariates by name, such as '{brain_volume_ml: 1400}'.
+        guidance: Weight of what is asked for; 1 is as in the cohort, more exaggerates it.
+        sampler: dpm++, ddim, or ancestral (the paper's; give it 256 steps).
+        steps: Network evaluations a brain.
+        resolution: Voxel size in millimetres, 1 for instance; the training images' (2) unless given.
+        native_size: Draw the size of the head too, and write brains of that size instead of template space.
+        save_fields: Write velocity, inverse transform and log |J| of each brain too.
+        labels: Another parcellation of the template to warp, a dseg in its space.
+        label_table: Names of its classes, or of a template file's, with columns index and name.
+        template: The template of other weights, a NIfTI file; the one that they name unless given.
+        template_labels: The dseg of a template file.
+        checkpoint: Other weights: a .ckpt of `cortexgen fit`, or a .safetensors of `cortexgen export`.
+        deformation_model: Draw from the principal components of the registered fields in this folder instead (the
+            classical statistical deformation model, a yardstick).
+        devices: GPUs, or processes on a CPU.
+    """
+    for name, value in (("num_samples", num_samples), ("steps", steps), ("devices", devices)):
+        if value < 1:
+            raise UserError(f"--{name}: expected 1 or more, got {value}")
+    chosen = {k: v for k, v in ((conditions or {}) | {"age": age, "sex": sex}).items() if v is not None}
+    module = _deformation_model(deformation_model) if deformation_model else load(checkpoint, GENERATE)
+    if not isinstance(module, GeneratorModule):
+        raise UserError(f"{checkpoint}: weights of stage 1; generate needs stage 2's")
+    if isinstance(module, FieldDiffusionModule):
+        module.sampler, module.steps, module.guidance = sampler, steps, guidance
+    module.num_samples, module.sample_seed, module.conditions = num_samples, seed, chosen or None
+    module.spacing, module.native_size, module.save_fields = resolution, native_size, save_fields
+    if template:
+        module.template = load_template(template, template_labels, None if labels else label_table)
+    if labels:
+        module.parcellation = _parcellation(module, labels, label_table)
+    module.output = out
+    module.check_options()
+    warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainer = Trainer(
+        logger=False,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision="bf16-mixed" if native_bfloat16() else "32-true",
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.predict(module, return_predictions=False)
+    if trainer.is_global_zero:
+        rejected = json.loads((out / "manifest.json").read_text())["rejected"]
+        print(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")
+
+
+def _deformation_model(fields: Path) -> StatisticalDeformationModel:
+    """Of a folder of registered fields, with those of its covariates that generation knows by name."""
+    data = FieldDataModule(fields)
+    data.setup("fit")
+    rows = [scan.covariates for scan in data.side("train")]
+    names = []
+    for name in ("age", "sex", "brain_volume_ml"):
+        try:
+            CovariateEncoder.fit([name], rows)
+        except UserError:
+            continue
+        names.append(name)
+    return StatisticalDeformationModel(data, tuple(names))
+
+
+def _parcellation(module: GeneratorModule, labels: Path, table: Path | None) -> tuple:
+    """Another dseg, brought to the template's grid, and its classes' names."""
+    original = module.template or load_template(*module.contract["template_source"])
+    dseg, grid = read_volume(labels, labels=True)
+    names = class_names(dseg, table)
+    return (dseg if grid.matches(original.grid) else resample_labels(dseg, grid, original.grid, len(names))), names

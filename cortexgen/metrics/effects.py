@@ -1,0 +1,115 @@
+"""Sizes of effects on regional volumes, with 95 % intervals."""
+
+from typing import NamedTuple
+
+import torch
+from scipy.special import fdtri
+from torch import Tensor
+
+from cortexgen.errors import UserError
+
+
+class Estimate(NamedTuple):
+    """An estimate of each of K regions and the ends of its 95 % interval, `[K]` each, float64."""
+
+    value: Tensor
+    low: Tensor
+    high: Tensor
+
+
+def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f"expected [N, K] and [M, K], got {tuple(a.shape)} and {tuple(b.shape)}")
+    if min(len(a), len(b)) < 2:
+        raise UserError(f"an effect size needs 2 or more brains of each kind, got {len(a)} and {len(b)}")
+    return a.double(), b.double()
+
+
+def cohens_d(a: Tensor, b: Tensor) -> Estimate:
+    """Cohen's d of b over a: difference of means over the pooled standard deviation.
+
+    The interval is normal, with variance `(n + m) / (n m) + d² / (2 (n + m))` (Hedges & Olkin, 1985).
+
+    Arguments:
+        a, b: volumes, `[N, K]` and `[M, K]`.
+
+    Raises:
+        ValueError: if the shapes don't fit.
+        UserError: if there are fewer than two of a kind.
+    """
+    a, b = _pair(a, b)
+    n, m = len(a), len(b)
+    pooled = ((n - 1) * a.var(dim=0) + (m - 1) * b.var(dim=0)) / (n + m - 2)
+    d = (b.mean(dim=0) - a.mean(dim=0)) / pooled.sqrt()
+    reach = 1.959964 * ((n + m) / (n * m) + d.square() / (2 * (n + m))).sqrt()
+    return Estimate(d, d - reach, d + reach)
+
+
+def sd_ratio(a: Tensor, b: Tensor) -> Estimate:
+    """Standard deviation of b over that of a; below 1, b varies too little.
+
+    The interval is exact for normal values, where `(s_b² / s_a²) / (sigma_b² / sigma_a²)` follows F(m - 1, n - 1), and
+    too narrow for heavy tails: volumes of ventricles go in as logarithms.
+
+    Arguments and errors are those of `cohens_d`.
+    """
+    a, b = _pair(a, b)
+    ratio = b.std(dim=0) / a.std(dim=0)
+    low, high = (float(fdtri(len(b) - 1, len(a) - 1, p)) for p in (0.975, 0.025))
+    return Estimate(ratio, ratio / low**0.5, ratio / high**0.5)
+
+
+def adjusted(volumes: Tensor, icv: Tensor, reference: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Volumes corrected for intracranial volume by the residual method, `V - slope (ICV - mean ICV)`, `[N, K]`.
+
+    Slope and mean come from the reference cohort. To compare cohorts give the real one as the reference of each:
+    slopes of their own would hide that a generator scales regions wrongly with the head.
+
+    Arguments:
+        volumes: `[N, K]`.
+        icv: `[N]`.
+        reference: volumes `[M, K]` and ICV `[M]` of that cohort; the volumes themselves unless given.
+
+    Raises:
+        ValueError: if the shapes don't fit.
+        UserError: if the reference has fewer than three brains, or all of them one ICV.
+    """
+    basis, sizes = (t.double() for t in (reference or (volumes, icv)))
+    if volumes.shape != (*icv.shape, *basis.shape[1:]) or basis.shape[:1] != sizes.shape:
+        shapes = [tuple(t.shape) for t in (volumes, icv, basis, sizes)]
+        raise ValueError(f"expected volumes [N, K], ICV [N] and those of the reference, got {shapes}")
+    if len(sizes) < 3 or sizes.min() == sizes.max():
+        raise UserError(f"ICV correction needs 3 or more brains of different ICV, got {len(sizes)}")
+    centred = sizes - sizes.mean()
+    slopes = centred @ (basis - basis.mean(dim=0)) / centred.square().sum()
+    return volumes.double() - (icv.double() - sizes.mean())[:, None] * slopes
+
+
+def slope(y: Tensor, x: Tensor, others: Tensor | None = None) -> tuple[float, float]:
+    """Slope of y on x and its standard error, by ordinary least squares with an intercept.
+
+    Arguments:
+        y, x: `[N]`.
+        others: further columns to hold constant, `[N, p]`.
+
+    Raises:
+        ValueError: if the lengths differ.
+        UserError: if there are no more brains than coefficients, or a column is a combination of the others.
+    """
+    if x.shape != y.shape or y.ndim != 1 or (others is not None and (others.ndim != 2 or len(others) != len(y))):
+        shapes = [tuple(t.shape) for t in (y, x, others) if t is not None]
+        raise ValueError(f"expected y [N], x [N] and others [N, p], got {shapes}")
+    columns = [torch.ones_like(x)[:, None], x[:, None]] + ([] if others is None else [others])
+    design = torch.cat([column.double() for column in columns], dim=1)
+    n, p = design.shape
+    if n <= p:
+        raise UserError(f"a regression with {p} coefficients needs {p + 1} or more brains, got {n}")
+    scale = design.abs().amax(dim=0).clamp(min=1e-300)
+    design = design / scale
+    if torch.linalg.matrix_rank(design) < p:
+        raise UserError("regression: a column is constant or a combination of the others")
+    inverse = torch.linalg.pinv(design)
+    coefficients = inverse @ y.double()
+    variance = (y.double() - design @ coefficients).square().sum() / (n - p)
+    error = (variance * inverse[1].square().sum()).sqrt()
+    return float(coefficients[1] / scale[1]), float(error / scale[1])

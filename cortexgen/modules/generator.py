@@ -1,0 +1,128 @@
+"""What every generator of fields shares: seeds, conditions, and the run of `predict` that writes a cohort."""
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cortexgen.data.covariates import CovariateEncoder, complete
+from cortexgen.data.template import Template
+from cortexgen.errors import UserError
+from cortexgen.io.bids import Row
+from cortexgen.modules.base import StageModule
+from cortexgen.modules.cohort_writer import CohortWriter
+from cortexgen.spatial.precision import full_precision
+
+HEAD_SIZE = "brain_volume_ml"
+
+
+class GeneratorModule(StageModule):
+    """Draws velocity fields of a cohort and writes brains.
+
+    Attributes:
+        conditions: values of covariates to condition on, such as `{age: 50, sex: F}`, or None.
+        num_samples: how many brains `predict` writes.
+        sample_seed: sample k depends on this and k alone.
+        spacing: voxel size of the written images in millimetres; the training images' unless given.
+        max_redraws: how often a sample that fails its checks is drawn again.
+        native_size: draw the size of the head too, and write images of that size.
+        save_fields: write velocity, inverse transform and log |J| of each sample too.
+        template: the weights' template, should it not be where it was when they were trained.
+        parcellation: other labels to warp, on the template's grid, and their names.
+        run_options: what else a sample depends on, names of attributes.
+    """
+
+    conditions: Mapping[str, Any] | None = None
+    num_samples: int = 12
+    sample_seed: int = 0
+    spacing: float | None = None
+    max_redraws: int = 10
+    native_size: bool = False
+    save_fields: bool = False
+    template: Template | None = None
+    parcellation: tuple[Tensor, tuple[str, ...]] | None = None
+    run_options: Sequence[str] = ()
+
+    @property
+    def encoder(self) -> CovariateEncoder:
+        """Of the covariates; its numbers live in the contract."""
+        return CovariateEncoder(self.contract.get("covariates", {}))
+
+    def random(self, index: int, attempt: int = 0, what: str = "field") -> torch.Generator:
+        """The random numbers of sample `index` of the cohort of `sample_seed`."""
+        key = f"{self.sample_seed}:{index}:{attempt}:{what}".encode()
+        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1)
+
+    def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
+        """Draw velocity number `index` alone, `[3, d, h, w]` in voxels of its grid.
+
+        Arguments:
+            attempt: which draw, should the ones before have failed their checks.
+            conditions: instead of the module's.
+        """
+        raise NotImplementedError
+
+    @full_precision
+    def effect(self, vectors: Tensor) -> Tensor:
+        """What covariates `[B, 8 n]` change in the mean field, linearly, `[B, 3, d, h, w]` in scaled units."""
+        effects = self.contract["effects"]
+        values, _ = complete(*self.encoder.design(vectors), effects["covariance"].to(vectors))
+        return torch.einsum("bq,qcdhw->bcdhw", values, effects["fields"].to(vectors))
+
+    def condition(self, conditions: Mapping[str, Any] | None) -> Tensor | None:
+        """The vector `[1, 8 n]` of values to condition on; None for an unconditional sample."""
+        chosen = {k: v for k, v in (conditions or {}).items() if v is not None}
+        return self.encoder.encode([chosen], self.device) if chosen else None
+
+    def restored(self, x: Tensor) -> Tensor:
+        """Scaled fields back in voxels."""
+        return x * torch.as_tensor(self.contract["scale"]).to(x) + self.contract["mean"].to(x)
+
+    def with_head_size(self, index: int) -> dict[str, Any]:
+        """The conditions of sample `index` with its brain volume, drawn from the cohort's given the others."""
+        chosen = {k: v for k, v in (self.conditions or {}).items() if v is not None}
+        if HEAD_SIZE in chosen:
+            return chosen
+        spec, column = self.encoder.specs[HEAD_SIZE], self.encoder.columns()[HEAD_SIZE]
+        vectors = self.encoder.encode([chosen])
+        mean, left = complete(*self.encoder.design(vectors), self.contract["effects"]["covariance"])
+        draw = torch.randn((), generator=self.random(index, what="head size"))
+        value = float(mean[0, column] + left[0, column] * draw.clamp(-3, 3))
+        return chosen | {HEAD_SIZE: spec["mean"] + spec["std"] * value}
+
+    def check_options(self) -> None:
+        """See that the options can be met; warns of conditions outside the cohort's range.
+
+        Raises:
+            UserError: if not.
+        """
+        for name in ("num_samples", *(["steps"] if "steps" in self.run_options else [])):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        if self.spacing is not None and self.spacing <= 0:
+            raise UserError(f"spacing: expected millimetres, got {self.spacing:g}")
+        if "mean" not in self.contract:
+            raise UserError("there are no trained weights to sample from: give --ckpt_path")
+        if self.conditions:
+            for line in self.encoder.check(self.conditions):
+                warnings.warn(line, stacklevel=2)
+        if self.native_size and HEAD_SIZE not in self.encoder.specs:
+            raise UserError(f"native_size: the weights know no {HEAD_SIZE}; train with that covariate")
+
+    def predict_dataloader(self) -> DataLoader:
+        """The numbers of the samples."""
+        self.check_options()
+        return DataLoader(range(self.num_samples), batch_size=1)  # type: ignore[arg-type]
+
+    def on_predict_start(self) -> None:
+        self.writer = CohortWriter(self)
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Row | None:
+        return self.writer.write(int(batch))
+
+    def on_predict_end(self) -> None:
+        self.writer.close()

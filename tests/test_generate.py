@@ -1,0 +1,201 @@
+"""`cortexgen generate`: from a weights file to a cohort."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from cortexgen.cli import run
+from cortexgen.data.fields import FieldDataModule
+from cortexgen.errors import UserError
+from cortexgen.io import read_field, read_volume
+from cortexgen.io.bids import read_tsv
+from cortexgen.modules.deformation_model import StatisticalDeformationModel
+from cortexgen.modules.drawing import Sampler
+from cortexgen.spatial import resample, warp
+from cortexgen.weights import load, load_checkpoint, save_weights
+
+
+@pytest.fixture(scope="session")
+def weights(trained_generator, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    module, _ = load_checkpoint(trained_generator / "checkpoints" / "last.ckpt")
+    module.contract["log_volume_std"] *= 3  # of five simulated subjects, whose range says little
+    save_weights(path, module)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pca(registered):
+    data = FieldDataModule(registered[1])
+    data.setup("fit")
+    return data, StatisticalDeformationModel(data, ("age", "brain_volume_ml"))
+
+
+def generate(weights, out, *args):
+    options = ["--checkpoint", str(weights), "--steps", "2", "--resolution", "8"]
+    run(["generate", str(out), *options, *map(str, args)])
+    return out
+
+
+def content(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_cohort_is_complete_and_consistent(weights, tmp_path):
+    out = generate(weights, tmp_path / "out", "--num_samples", 2, "--age", 40, "--sex", "F", "--save_fields", "true")
+    assert [row["age"] for row in read_tsv(out / "participants.tsv")] == [40, 40]
+    name = out / "sub-synth0002" / "anat"
+    image, grid = read_volume(name / "sub-synth0002_T1w.nii.gz")
+    labels, label_grid = read_volume(name / "sub-synth0002_dseg.nii.gz", labels=True)
+    field, field_grid = read_field(name / "sub-synth0002_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.nii.gz")
+    assert grid.matches(label_grid) and grid.matches(field_grid) and np.allclose(grid.spacing, 8)
+    assert 0 <= float(image.min()) and float(image.max()) > 0.5
+    volumes = read_tsv(out / "volumes.tsv")[1]
+    for k, value in enumerate([v for key, v in volumes.items() if key != "participant_id"], start=1):
+        counted = float((labels == k).sum()) * 0.512
+        assert counted == pytest.approx(value, abs=0.35 * value + 4)  # voxels of 8 mm against soft volumes
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["samples"] == 2 and manifest["options"]["conditions"] == {"age": 40, "sex": "F"}
+    assert (name / "sub-synth0002_space-MNI152NLin2009aSym_desc-velocity_field.nii.gz").is_file()
+    import SimpleITK as sitk
+
+    transform = sitk.DisplacementFieldTransform(
+        sitk.ReadImage(
+            str(name / "sub-synth0002_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.nii.gz"), sitk.sitkVectorFloat64
+        )
+    )
+    point = nib.affines.apply_affine(grid.affine, [7, 7, 7])
+    moved = np.array(transform.TransformPoint((point * [-1, -1, 1]).tolist())) * [-1, -1, 1]
+    expected = nib.affines.apply_affine(grid.affine, np.array([7, 7, 7]) + field[:, 7, 7, 7].numpy())
+    assert np.allclose(moved, expected, atol=1e-3)
+
+
+def test_more_samples_join_the_cohort_and_another_run_is_refused(weights, tmp_path):
+    out = generate(weights, tmp_path / "out", "--num_samples", 1)
+    before = content(out / "sub-synth0001")
+    generate(weights, out, "--num_samples", 2)
+    assert content(out / "sub-synth0001") == before
+    at_once = generate(weights, tmp_path / "at_once", "--num_samples", 2)
+    assert content(at_once / "sub-synth0002") == content(out / "sub-synth0002")
+    assert (at_once / "manifest.json").read_bytes() == (out / "manifest.json").read_bytes()
+    with pytest.raises(UserError, match="holds another run, with sample_seed 0; this one has 5"):
+        generate(weights, out, "--num_samples", 2, "--seed", 5)
+
+
+def test_two_processes_and_a_killed_one_give_the_same_bytes(weights, tmp_path):
+    command = [sys.executable, "-m", "cortexgen", "generate"]
+    options = ["--checkpoint", str(weights), "--steps", "2", "--resolution", "8", "--num_samples", "4"]
+    whole = generate(weights, tmp_path / "whole", "--num_samples", 4)
+    subprocess.run([*command, str(tmp_path / "two"), *options, "--devices", "2"], check=True, capture_output=True)
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([*command, str(killed), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(killed.glob("sub-synth0001/anat/*_metrics.json")):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "manifest.json").is_file()
+    subprocess.run([*command, str(killed), *options], check=True, capture_output=True)
+
+    def files(folder):  # the description holds the command
+        return {k: v for k, v in content(folder).items() if k.name != "dataset_description.json"}
+
+    assert files(tmp_path / "two") == files(whole)
+    assert files(killed) == files(whole)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--num_samples", "0"], "--num_samples: expected 1 or more, got 0"),
+        (["--num_samples", "-3"], "--num_samples: expected 1 or more"),
+        (["--steps", "0"], "--steps: expected 1 or more"),
+        (["--resolution", "-1"], "spacing: expected millimetres"),
+        (["--sex", "X"], "sex: 'X' is none of F, M"),
+        (["--conditions", "{height: 3}"], "'height' is not a covariate of these weights"),
+        (["--native_size", "true"], "native_size: the weights know no brain_volume_ml"),
+        (["--labels", "absent.nii.gz"], "absent.nii.gz"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(weights, tmp_path, args, message):
+    with pytest.raises(UserError, match=message):
+        generate(weights, tmp_path / "out", *args)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_age_outside_the_range_is_a_warning(weights, tmp_path):
+    with pytest.warns(UserWarning, match="age 130 lies outside the cohort's range"):
+        generate(weights, tmp_path / "out", "--age", 130, "--num_samples", 1)
+
+
+def test_weights_of_stage_1_are_refused(registered, tmp_path):
+    with pytest.raises(UserError, match="weights of stage 1"):
+        run(["generate", str(tmp_path / "out"), "--checkpoint", str(registered[0] / "checkpoints" / "last.ckpt")])
+
+
+def test_another_template_is_refused(weights, cohort, tmp_path):
+    image = next(cohort.glob("sub-*/anat/*_T1w.nii.gz"))
+    with pytest.raises(UserError, match="the weights' template has hash"):
+        generate(weights, tmp_path / "out", "--template", image)
+
+
+def test_the_statistics_survive_the_file(weights, trained_generator):
+    module = load_checkpoint(trained_generator / "checkpoints" / "last.ckpt")[0].eval()
+    again = load(weights)
+    assert torch.allclose(again.contract["mean"], module.contract["mean"], rtol=2e-3, atol=1e-5)
+    assert again.contract["covariates"] == module.contract["covariates"]
+    again.steps = module.steps = 2
+    assert torch.allclose(again.sample(0), module.sample(0), atol=0.02)
+
+
+def test_the_deformation_model_has_the_cohorts_covariance(pca):
+    """Along any direction, the variance of 2000 draws is that of the training fields."""
+    data, module = pca
+    fields = data.training_fields().flatten(1)
+    torch.manual_seed(0)
+    direction = fields.T @ torch.randn(len(fields))
+    real = ((fields - fields.mean(dim=0)) @ direction).square().mean()
+    draws = torch.stack([module.sample(k).flatten() @ direction for k in range(2000)])
+    assert float(draws.var() / real) == pytest.approx(1, abs=0.12)
+    assert float((draws.mean() - fields.mean(dim=0) @ direction) / real.sqrt()) == pytest.approx(0, abs=0.1)
+
+
+def test_conditions_shift_the_mean_by_the_regression(pca):
+    """Same random numbers, two ages: the difference is the least-squares slope, with what age says of brain volume."""
+    data, module = pca
+    scans = data.side("train")
+    ages = torch.tensor([scan.covariates["age"] for scan in scans] * 2, dtype=torch.float64)
+    fields = data.training_fields().double().flatten(1)
+    slope = ((ages - ages.mean())[:, None] * fields).sum(dim=0) / (ages - ages.mean()).square().sum()
+    change = module.sample(0, conditions={"age": 60.0}) - module.sample(0, conditions={"age": 50.0})
+    assert torch.allclose(change.double().flatten(), 10 * slope, atol=2e-3 * float(slope.abs().max()) * 10 + 1e-4)
+
+
+def test_native_size_has_the_volume_drawn(pca):
+    _, module = pca
+    module.conditions, module.native_size, module.max_redraws = {"brain_volume_ml": 1100.0}, True, 50
+    module.spacing = 3.0
+    sampler = Sampler(module)
+    small = sampler.draw(0)
+    module.conditions = {"brain_volume_ml": 1500.0}
+    large = sampler.draw(0)
+    original, grid = module.template, sampler.grid
+    mask = resample(original.mask.float()[None], original.grid.torch_affine, grid.shape, grid.torch_affine)
+    for sample, expected in ((small, 1100), (large, 1500)):
+        measured = float(warp(mask, sample.displacement[None]).sum()) * grid.voxel_volume / 1000
+        assert measured == pytest.approx(expected, rel=0.02)
+    assert large.growth > small.growth
+    module.conditions = None
+    drawn = [module.with_head_size(k)["brain_volume_ml"] for k in range(300)]
+    spec = module.encoder.specs["brain_volume_ml"]
+    assert np.mean(drawn) == pytest.approx(spec["mean"], abs=4 * spec["std"] / 300**0.5)
+    assert np.std(drawn) == pytest.approx(spec["std"], rel=0.15)
+    module.spacing, module.native_size = None, False
