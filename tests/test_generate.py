@@ -57,7 +57,7 @@ def test_a_cohort_is_complete_and_consistent(weights, tmp_path):
     labels, label_grid = read_volume(name / "sub-synth0002_dseg.nii.gz", labels=True)
     field, field_grid = read_field(name / "sub-synth0002_from-MNI152NLin2009aSym_to-T1w_mode-image_xfm.nii.gz")
     assert grid.matches(label_grid) and grid.matches(field_grid) and np.allclose(grid.spacing, 8)
-    assert 0 <= float(image.min()) and float(image.max()) > 0.5
+    assert float(image.min()) >= 0 and float(image.max()) > 0.5
     volumes = read_tsv(out / "volumes.tsv")[1]
     for k, value in enumerate([v for key, v in volumes.items() if key != "participant_id"], start=1):
         counted = float((labels == k).sum()) * 0.512

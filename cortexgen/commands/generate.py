@@ -28,6 +28,7 @@ def generate(
     sex: str | None = None,
     conditions: dict[str, float | str] | None = None,
     guidance: float = 1.0,
+    correction: float = 0.5,
     sampler: SamplerName = "dpm++",
     steps: int = 12,
     resolution: float | None = None,
@@ -56,6 +57,8 @@ def generate(
         sex: Ask for this sex, F or M.
         conditions: Other covariates by name, such as '{brain_volume_ml: 1400}'.
         guidance: Weight of what is asked for; 1 is as in the cohort, more exaggerates it.
+        correction: Weight of the network's correction to the Gaussian prior of its training fields: 0 is the prior
+            alone; 1 follows what held-out subjects have, at the cost of more rejected draws.
         sampler: dpm++, ddim, or ancestral (the paper's; give it 256 steps).
         steps: Network evaluations a brain.
         resolution: Voxel size in millimetres, 1 for instance; the training images' (2) unless given.
@@ -78,7 +81,8 @@ def generate(
     if not isinstance(module, GeneratorModule):
         raise UserError(f"{checkpoint}: weights of stage 1; generate needs stage 2's")
     if isinstance(module, FieldDiffusionModule):
-        module.sampler, module.steps, module.guidance = sampler, steps, guidance
+        module.sampler, module.steps = sampler, steps
+        module.guidance, module.correction = guidance, correction
     module.num_samples, module.sample_seed, module.conditions = num_samples, seed, chosen or None
     module.spacing, module.native_size, module.save_fields = resolution, native_size, save_fields
     if template:

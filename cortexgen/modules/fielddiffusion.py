@@ -30,6 +30,7 @@ RUN_TIME = [
     "sampler",
     "steps",
     "guidance",
+    "correction",
     "conditions",
     "num_samples",
     "sample_seed",
@@ -77,6 +78,7 @@ class FieldDiffusionModule(GeneratorModule):
         sampler: "dpm++", "ddim" or "ancestral" (a run-time option, like those that follow).
         steps: network evaluations a sample.
         guidance: weight of the condition; 1 is none beyond conditioning.
+        correction: weight of the network's correction to the prior; 0 draws from the prior alone.
         conditions: values to condition on, such as `{age: 50, sex: F}`; unconditional without.
         num_samples: how many brains `predict` writes.
         sample_seed: sample k depends on this and k alone.
@@ -86,7 +88,7 @@ class FieldDiffusionModule(GeneratorModule):
         save_fields: write each sample's velocity, inverse transform and log |J| too.
     """
 
-    run_options = ("sampler", "steps", "guidance")
+    run_options = ("sampler", "steps", "guidance", "correction")
 
     def __init__(
         self,
@@ -118,6 +120,7 @@ class FieldDiffusionModule(GeneratorModule):
         sampler: SamplerName = "dpm++",
         steps: int = 24,
         guidance: float = 1.0,
+        correction: float = 1.0,
         conditions: dict[str, float | str] | None = None,
         num_samples: int = 12,
         sample_seed: int = 0,
@@ -128,7 +131,7 @@ class FieldDiffusionModule(GeneratorModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=RUN_TIME)
-        self.sampler, self.steps, self.guidance = sampler, steps, guidance
+        self.sampler, self.steps, self.guidance, self.correction = sampler, steps, guidance, correction
         self.conditions, self.num_samples, self.sample_seed = conditions, num_samples, sample_seed
         self.spacing, self.max_redraws = spacing, max_redraws
         self.native_size, self.save_fields = native_size, save_fields
@@ -271,7 +274,7 @@ class FieldDiffusionModule(GeneratorModule):
                 vector = torch.zeros(len(z), SLOTS * len(self.h.covariates), device=z.device)
             if self.h.prior_modes:
                 mean, size = self.guess(z, log_snr, c)
-                return mean + size * self._answer(z, log_snr, vector, mean)
+                return mean + self.correction * size * self._answer(z, log_snr, vector, mean)
             return to_x0(self._answer(z, log_snr, vector), z, log_snr, self.h.prediction, self.h.clip)
 
         if condition is None or self.guidance == 1:

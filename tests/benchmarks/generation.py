@@ -1,0 +1,172 @@
+"""Generators of fields against the cohort they were trained on and its held-out subjects, one table.
+
+    python tests/benchmarks/generation.py FIELDS OUT --checkpoint generate.ckpt --samples 400
+
+FIELDS is what `cortexgen predict` wrote for stage 1. Samples are measured as they were drawn, before any rejection;
+volumes are integrals of |J| of the inverse over the template's regions on both sides. Writes OUT/generators.tsv, a row
+a generator, and OUT/volumes.tsv, a row a generator and class.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cortexgen.data.fields import FieldDataModule
+from cortexgen.io.bids import write_tsv
+from cortexgen.metrics import (
+    cohens_d,
+    energy_score,
+    expected_coverage,
+    log_jacobian_spread,
+    mean_pairwise_ms_ssim,
+    memorization,
+    pairwise_distances,
+    precision_and_coverage,
+    regional_volumes,
+    sd_ratio,
+    slope,
+    volume_weights,
+)
+from cortexgen.modules.deformation_model import StatisticalDeformationModel
+from cortexgen.modules.fielddiffusion import FieldDiffusionModule
+from cortexgen.modules.precision import autocast
+from cortexgen.spatial import folded, integrate, log_jacobian, resample_field, warp
+from cortexgen.weights import GENERATE, load
+
+SMOOTHING = 2.0  # voxels, of log|J| where copies are looked for
+FEW = 100  # samples for everything but volumes
+
+
+class Fields:
+    """A cohort of velocities and what is measured of it."""
+
+    def __init__(self, velocities: Tensor, data: FieldDataModule, weights: Tensor) -> None:
+        steps, grid = data.info["IntegrationSteps"], data.grid
+        self.velocities = velocities
+        self.volumes = torch.cat([regional_volumes(v[None], weights, grid.voxel_volume, steps) for v in velocities])[
+            :, 1:
+        ]
+        inverse = [integrate(-v[None], steps) for v in velocities[:FEW]]
+        self.log_jacobians = torch.cat([log_jacobian(u) for u in inverse])
+        both = (integrate(torch.stack([v, -v]), steps) for v in velocities)
+        self.folded = [bool(folded(u).any()) for u in both]
+        self.data, self.steps = data, steps
+
+    def brains(self, count: int) -> Tensor:
+        """The template warped by the first fields, `[N, 1, D, H, W]`."""
+        template = self.data.template.to(self.data.template.grid.at_spacing(2.0))
+        grid, origin = template.grid, self.data.grid.torch_affine
+        fields = (integrate(v[None], self.steps) for v in self.velocities[:count])
+        out = [warp(template.image[None], resample_field(u, origin, grid.shape, grid.torch_affine)) for u in fields]
+        return torch.cat(out)
+
+
+def ms_ssim_of(cohort: Fields) -> float:
+    """Mean over 100 pairs of brains, in the template's brain box."""
+    template = cohort.data.template.to(cohort.data.template.grid.at_spacing(2.0))
+    return mean_pairwise_ms_ssim(cohort.brains(45), 100, mask=template.mask)
+
+
+def compare(name: str, seconds: float, drawn: Fields, train: Fields, held: Fields, mask: Tensor) -> dict[str, object]:
+    """One row of the table."""
+    d, ratio = cohens_d(train.volumes, drawn.volumes), sd_ratio(train.volumes.log(), drawn.volumes.log())
+    few = drawn.velocities[:FEW]
+    apart = pairwise_distances(few, few)
+    cover = precision_and_coverage(
+        pairwise_distances(train.velocities, few), pairwise_distances(train.velocities, train.velocities)
+    )
+    copies = memorization(train.log_jacobians, held.log_jacobians, drawn.log_jacobians, SMOOTHING, mask=mask)
+    return {
+        "generator": name,
+        "samples": len(drawn.volumes),
+        "seconds a field": round(seconds, 2),
+        "folded share": sum(drawn.folded) / len(drawn.folded),
+        "classes with |d| < 0.2": int((d.value.abs() < 0.2).sum()),
+        "largest |d|": float(d.value.abs().max()),
+        "classes with SD ratio 0.8-1.25": int(((ratio.value > 0.8) & (ratio.value < 1.25)).sum()),
+        "SD ratios": f"{float(ratio.value.min()):.2f}-{float(ratio.value.max()):.2f}",
+        "median SD ratio of log|J|": log_jacobian_spread(train.log_jacobians, drawn.log_jacobians, mask).median,
+        "MS-SSIM": ms_ssim_of(drawn),
+        "energy score, held out": energy_score(pairwise_distances(held.velocities, few), apart),
+        "precision": cover.precision,
+        "coverage": cover.coverage,
+        "expected coverage": expected_coverage(len(train.velocities), len(few)),
+        "nearest subject, against held out": copies.ratio,
+        "copies": int(copies.copies.sum()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("fields", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--samples", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--sampler", default="dpm++")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--corrections", type=lambda t: [float(x) for x in t.split(",")], default=[0.5, 0.0])
+    chosen = parser.parse_args()
+    data = FieldDataModule(chosen.fields)
+    data.setup("fit")
+    template = data.template
+    weights = volume_weights(template.labels, template.grid, data.grid, len(template.classes))
+    mask = weights[1:].sum(dim=0) > 0.5
+    train, held = (
+        Fields(torch.stack([data.velocity_of(s) for s in data.side(side)]), data, weights) for side in ("train", "val")
+    )
+    print(f"MS-SSIM of the real fields: {ms_ssim_of(train):.4f}", flush=True)
+    generators: dict[str, Callable[[int], Tensor]] = {}
+    module = load(chosen.checkpoint, GENERATE)
+    assert isinstance(module, FieldDiffusionModule)
+    module.steps, module.sampler, module.sample_seed = chosen.steps, chosen.sampler, chosen.seed
+
+    def diffusion(correction: float, **conditions: object) -> Callable[[int], Tensor]:
+        def draw(k: int) -> Tensor:
+            module.correction = correction
+            with autocast(module.device, "auto"):
+                return module.sample(k, conditions=conditions)
+
+        return draw
+
+    for correction in chosen.corrections:
+        generators[f"diffusion, correction {correction:g}"] = diffusion(correction)
+    classical = StatisticalDeformationModel(data)
+    classical.sample_seed = chosen.seed
+    generators["deformation model (PCA)"] = classical.sample
+    rows, volumes = [compare("held-out subjects", 0.0, held, train, held, mask)], []
+    for name, draw in generators.items():
+        start = time.monotonic()
+        velocities = torch.stack([draw(k) for k in range(chosen.samples)])
+        seconds = (time.monotonic() - start) / chosen.samples
+        drawn = Fields(velocities, data, weights)
+        rows.append(compare(name, seconds, drawn, train, held, mask))
+        print(rows[-1], flush=True)
+        d, ratio = cohens_d(train.volumes, drawn.volumes), sd_ratio(train.volumes.log(), drawn.volumes.log())
+        for k, label in enumerate(template.classes[1:]):
+            row = {"generator": name, "class": label}
+            for what, estimate in (("d", d), ("SD ratio", ratio)):
+                row |= {what: float(estimate.value[k]), f"{what} low": float(estimate.low[k])}
+                row |= {f"{what} high": float(estimate.high[k])}
+            volumes.append(row)
+        write_tsv(chosen.out / "generators.tsv", rows)
+        write_tsv(chosen.out / "volumes.tsv", volumes)
+    ages = torch.tensor([float(s.covariates["age"]) for s in data.side("train")])
+    random = torch.Generator().manual_seed(1)
+    asked = ages[torch.randint(len(ages), (200,), generator=random)]
+    draw = [diffusion(chosen.corrections[0], age=float(a))(k) for k, a in enumerate(asked)]
+    aged = Fields(torch.stack(draw), data, weights)
+    for label in ("Lateral-Ventricle", "Cerebral-Cortex"):
+        k = template.classes.index(label) - 1
+        real, synthetic = slope(train.volumes[:, k], ages), slope(aged.volumes[:, k], asked)
+        print(
+            f"{label}, ml a year: real {real[0]:.4f} ± {real[1]:.4f}, synthetic {synthetic[0]:.4f} ± {synthetic[1]:.4f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
