@@ -6,8 +6,8 @@ __version__ = version("cortexgen")
 
 
 def __getattr__(name: str) -> object:
-    if name == "register":  # imports PyTorch
-        from cortexgen.api import register
+    if name in ("register", "generate"):  # imports PyTorch
+        from cortexgen import api
 
-        return register
+        return getattr(api, name)
     raise AttributeError(f"module 'cortexgen' has no attribute {name!r}")

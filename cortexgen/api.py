@@ -1,14 +1,18 @@
 """The commands as functions, for notebooks."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from cortexgen.data.template import MNI152, load_template
+from cortexgen.errors import UserError
 from cortexgen.modules.diffusemorph import DiffuseMorphModule
-from cortexgen.modules.precision import Precision
+from cortexgen.modules.drawing import Sample, Sampler
+from cortexgen.modules.fielddiffusion import FieldDiffusionModule
+from cortexgen.modules.precision import Precision, autocast, choose_device
 from cortexgen.modules.propagation import Propagated
 from cortexgen.modules.registrar import Affine, Registrar
-from cortexgen.weights import load
+from cortexgen.weights import GENERATE, load
 
 
 @lru_cache(maxsize=2)
@@ -61,3 +65,47 @@ def register(
     else:
         source = registrar.prepare(Path(moving), Path(moving_labels) if moving_labels else None)
     return registrar.register(source, target)
+
+
+def generate(
+    num_samples: int = 1,
+    *,
+    seed: int = 0,
+    conditions: Mapping[str, float | str] | None = None,
+    guidance: float = 1.0,
+    correction: float = 0.5,
+    steps: int = 12,
+    resolution: float | None = None,
+    native_size: bool = False,
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> list[Sample]:
+    """Draw new, labelled brains; the first ones of `cortexgen generate` with the same seed and options.
+
+    Arguments:
+        num_samples: how many.
+        seed: sample k depends on it and on k alone.
+        conditions: covariates by name, such as `{"age": 50, "sex": "F"}`.
+        guidance, correction, steps, resolution, native_size: as of `cortexgen generate`.
+        checkpoint: other weights than the package's.
+        device, precision: as of `cortexgen register`.
+
+    Returns:
+        Of each brain the image `[1, D, H, W]` in [0, 1], labels, grid, displacement, velocity and volumes (ml).
+
+    Raises:
+        UserError: for options that can't be met, or weights of stage 1.
+    """
+    module = load(checkpoint, GENERATE)
+    if not isinstance(module, FieldDiffusionModule):
+        raise UserError(f"{checkpoint}: weights of stage 1; generate needs stage 2's")
+    module.num_samples, module.sample_seed = num_samples, seed
+    module.conditions = dict(conditions) if conditions else None
+    module.guidance, module.correction, module.steps = guidance, correction, steps
+    module.spacing, module.native_size = resolution, native_size
+    module.check_options()
+    target = choose_device(device)
+    sampler = Sampler(module.to(target))
+    with autocast(target, precision):
+        return [sampler.draw(k) for k in range(num_samples)]

@@ -41,6 +41,7 @@ training and inference of the two stages, from YAML (LightningCLI):
 
   cortexgen demo out
   cortexgen register sub-01_T1w.nii.gz out
+  cortexgen generate out --num_samples 20 --age 50
   cortexgen fit --config register.yaml --data.root COHORT
   cortexgen predict --config register.yaml --data.root COHORT --ckpt_path last --output FIELDS
   cortexgen fit --config generate.yaml --data.root FIELDS

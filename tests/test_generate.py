@@ -199,3 +199,13 @@ def test_native_size_has_the_volume_drawn(pca):
     assert np.mean(drawn) == pytest.approx(spec["mean"], abs=4 * spec["std"] / 300**0.5)
     assert np.std(drawn) == pytest.approx(spec["std"], rel=0.15)
     module.spacing, module.native_size = None, False
+
+
+def test_the_function_draws_what_the_command_writes(weights, tmp_path):
+    import cortexgen
+
+    out = generate(weights, tmp_path / "out", "--num_samples", 2, "--age", 40)
+    brains = cortexgen.generate(2, conditions={"age": 40}, steps=2, resolution=8.0, checkpoint=weights)
+    field, _ = read_field(next(out.glob("sub-synth0002/anat/*_to-T1w_*xfm.nii.gz")))
+    assert torch.allclose(brains[1].displacement, field, atol=1e-4)
+    assert brains[1].labels.shape == brains[1].image.shape == (1, *brains[1].grid.shape)
