@@ -96,7 +96,7 @@ def test_generated_cohort(registered, trained_generator, verb, tmp_path):
     for record in manifest["records"]:
         anat = out / record["participant_id"] / "anat"
         assert record["sha256"] == {name: sha256(anat / name) for name in record["sha256"]}
-        assert len(record["sha256"]) == 4
+        assert len(record["sha256"]) == 3
     assert read_tsv(out / "participants.tsv")[1] == {"participant_id": "sub-synth0002", "age": 50.0, "sex": "F"}
 
 

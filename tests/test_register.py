@@ -155,8 +155,8 @@ def test_one_bad_image_of_a_folder_is_named_and_the_others_are_done(cohort, regi
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--refine", "-1"], "--refine: expected 0 or a number"),
-        (["--frames", "1"], "--frames: expected 0 or a number"),
+        (["--refine", "-1"], "--refine: expected 0 or more, got -1"),
+        (["--frames", "1"], "--frames: expected 0 or more, not 1, got 1"),
         (["--moving_labels", "x.nii"], "--moving_labels: give --moving too"),
         (["--device", "nowhere"], "device nowhere: not here"),
         (["--checkpoint", "absent.ckpt"], "absent.ckpt: no such file"),

@@ -141,3 +141,17 @@ def test_one_sample_is_learned():
         losses.append(loss.item())
     assert min(losses[-5:]) < losses[0] / 5
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3])
+def test_patches_and_maps_of_place_take_any_size(patch):
+    torch.manual_seed(0)
+    net = FieldUNet(6, 8, (1, 2), spatial_attention=("none", "full"), heads=2, head_size=4, patch=patch, place=2, out=3)
+    z = torch.randn(2, 6, 5, 9, 10)
+    assert net(z, torch.zeros(2)).shape == (2, 3, 5, 9, 10)
+    torch.nn.init.normal_(net.outlet[-1].weight, std=0.1)
+    before = net(z, torch.zeros(2))
+    with torch.no_grad():
+        net.place[..., :12] += 1  # the left half
+    change = (net(z, torch.zeros(2)) - before).abs().amax(dim=(0, 1, 2, 3))
+    assert float(change[0]) > 1e-4
