@@ -8,7 +8,8 @@ import torch
 from cortexgen.cli import run
 from cortexgen.errors import UserError
 from cortexgen.modules import DiffuseMorphModule
-from cortexgen.weights import REGISTER, card, load, load_checkpoint, load_weights, save_weights, shipped
+from cortexgen.spatial import folded, integrate
+from cortexgen.weights import GENERATE, REGISTER, card, load, load_checkpoint, load_weights, save_weights, shipped
 
 CONTRACT = {"template": {"name": "T", "hash": "0" * 64, "classes": ["a", "b"]}, "grid": {}, "preprocessing": []}
 
@@ -77,3 +78,20 @@ def test_shipped_weights_and_their_card():
     validation = content["split"]["val"]
     assert validation == [f"sub-{n}" for n in ("05", "10", "15", "20", "25", "30", "35", "40", "50", "55", "60")]
     assert not set(validation) & set(content["split"]["train"]) and len(content["split"]["train"]) == 45
+
+
+def test_the_generator_that_comes_with_the_package():
+    """Small enough, its card fits it, and a sample has no fold and the cohort's spread."""
+    path = shipped(GENERATE)
+    assert path.stat().st_size < 24e6
+    content = card(path)
+    assert content["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert content["licence"] == "CC0" and content["recipe"]
+    module = load(None, GENERATE)
+    module.steps, module.correction = 6, 0.5
+    velocity = module.sample(0)
+    assert not folded(integrate(torch.stack([velocity, -velocity]))).any()
+    scaled = module.normalized(velocity[None])
+    assert 0.5 < float(scaled.square().mean().sqrt()) < 1.5
+    older = module.sample(0, conditions={"age": 55.0}) - module.sample(0, conditions={"age": 20.0})
+    assert float(older.abs().max()) > 0.05

@@ -16,6 +16,7 @@ def export(
     data: str = "",
     licence: str = "",
     recipe: list[str] | None = None,
+    half: bool = False,
 ) -> None:
     """Write a checkpoint as safetensors, to be given to `register` or `generate --checkpoint`, with a card beside it.
 
@@ -30,6 +31,7 @@ def export(
         data: What the weights were trained on.
         licence: Of those data.
         recipe: The commands that make the weights again.
+        half: Write parameters in float16, at half the size.
     """
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: expected a name that ends in .safetensors")
@@ -47,7 +49,7 @@ def export(
     content |= {key: value for key, value in (("data", data), ("licence", licence), ("recipe", recipe)) if value}
     if registrations:
         content |= _measured(registrations)
-    content["sha256"] = save_weights(out, module)
+    content["sha256"] = save_weights(out, module, half)
     write_json(out.with_suffix(".json"), content)
     print(f"{out} ({out.stat().st_size / 1e6:.1f} MB), card {out.with_suffix('.json')}")
 

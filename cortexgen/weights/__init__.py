@@ -112,14 +112,15 @@ def split_tensors(content: Mapping[str, Any], prefix: str = "") -> tuple[dict[st
     return plain, tensors
 
 
-def save_weights(path: Path, module: StageModule) -> str:
+def save_weights(path: Path, module: StageModule, half: bool = False) -> str:
     """Write a module's parameters and what rebuilds it; returns the file's sha256.
 
-    Statistics of fields are written in float16 where they are many and that keeps three digits.
+    Statistics of fields are written in float16 where they are many and that keeps three digits; with `half`, so are the
+    parameters.
     """
     contract, statistics = split_tensors(module.contract)
     described = {"module": type(module).__name__, "hyper_parameters": dict(module.hparams), "contract": contract}
-    tensors = dict(module.state_dict())
+    tensors = {k: _halved(v) if half else v for k, v in module.state_dict().items()}
     tensors |= {STATISTICS + k: _halved(v) for k, v in statistics.items()}
     metadata = {METADATA: json.dumps(described, sort_keys=True)}  # one entry: their order is random
     content = save({k: v.contiguous() for k, v in sorted(tensors.items())}, metadata)
@@ -130,7 +131,7 @@ def save_weights(path: Path, module: StageModule) -> str:
 
 def _halved(value: Tensor) -> Tensor:
     half = value.half()
-    return half if value.numel() > 10_000 and torch.allclose(half.float(), value, rtol=1e-3, atol=1e-6) else value
+    return half if value.numel() > 10_000 and torch.allclose(half.float(), value.float(), rtol=1e-3, atol=1e-6) else value
 
 
 def card(path: Path) -> dict[str, Any]:
