@@ -130,8 +130,10 @@ def save_weights(path: Path, module: StageModule, half: bool = False) -> str:
 
 
 def _halved(value: Tensor) -> Tensor:
+    """In float16, if there is much of it and three digits stay."""
     half = value.half()
-    return half if value.numel() > 10_000 and torch.allclose(half.float(), value.float(), rtol=1e-3, atol=1e-6) else value
+    exact = torch.allclose(half.float(), value.float(), rtol=1e-3, atol=1e-6)
+    return half if exact and value.numel() > 10_000 else value
 
 
 def card(path: Path) -> dict[str, Any]:
