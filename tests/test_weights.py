@@ -1,5 +1,6 @@
 """Weights files: what goes in comes out, and others are refused."""
 
+import hashlib
 import json
 
 import pytest
