@@ -17,6 +17,7 @@ def export(
     licence: str = "",
     recipe: list[str] | None = None,
     half: bool = False,
+    measured: Path | None = None,
 ) -> None:
     """Write a checkpoint as safetensors, to be given to `register` or `generate --checkpoint`, with a card beside it.
 
@@ -31,6 +32,7 @@ def export(
         data: What the weights were trained on.
         licence: Of those data.
         recipe: The commands that make the weights again.
+        measured: A table of other figures (tab-separated), whose rows go into the card.
         half: Write parameters in float16, at half the size.
     """
     if out.suffix != ".safetensors":
@@ -49,6 +51,8 @@ def export(
     content |= {key: value for key, value in (("data", data), ("licence", licence), ("recipe", recipe)) if value}
     if registrations:
         content |= _measured(registrations)
+    if measured:
+        content["measured"] = read_tsv(measured)
     content["sha256"] = save_weights(out, module, half)
     write_json(out.with_suffix(".json"), content)
     print(f"{out} ({out.stat().st_size / 1e6:.1f} MB), card {out.with_suffix('.json')}")

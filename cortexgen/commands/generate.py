@@ -90,7 +90,6 @@ def generate(
     if labels:
         module.parcellation = _parcellation(module, labels, label_table)
     module.output = out
-    module.check_options()
     warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = Trainer(
