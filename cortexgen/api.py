@@ -5,14 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from cortexgen.data.template import MNI152, load_template
-from cortexgen.errors import UserError
 from cortexgen.modules.diffusemorph import DiffuseMorphModule
 from cortexgen.modules.drawing import Sample, Sampler
-from cortexgen.modules.fielddiffusion import FieldDiffusionModule
 from cortexgen.modules.precision import Precision, autocast, choose_device
 from cortexgen.modules.propagation import Propagated
 from cortexgen.modules.registrar import Affine, Registrar
-from cortexgen.weights import GENERATE, load
+from cortexgen.weights import load, load_generator
 
 
 @lru_cache(maxsize=2)
@@ -97,9 +95,7 @@ def generate(
     Raises:
         UserError: for options that can't be met, or weights of stage 1.
     """
-    module = load(checkpoint, GENERATE)
-    if not isinstance(module, FieldDiffusionModule):
-        raise UserError(f"{checkpoint}: weights of stage 1; generate needs stage 2's")
+    module = load_generator(checkpoint)
     module.num_samples, module.sample_seed = num_samples, seed
     module.conditions = dict(conditions) if conditions else None
     module.guidance, module.correction, module.steps = guidance, correction, steps

@@ -7,17 +7,16 @@ from pathlib import Path
 
 from lightning import Trainer
 
-from cortexgen.data.covariates import CovariateEncoder
+from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.template import class_names, load_template, resample_labels
 from cortexgen.diffusion import SamplerName
 from cortexgen.errors import UserError
 from cortexgen.io import read_volume
 from cortexgen.modules.deformation_model import StatisticalDeformationModel
-from cortexgen.modules.fielddiffusion import FieldDiffusionModule
 from cortexgen.modules.generator import GeneratorModule
 from cortexgen.modules.precision import native_bfloat16
-from cortexgen.weights import GENERATE, load
+from cortexgen.weights import load_generator
 
 
 def generate(
@@ -59,7 +58,7 @@ def generate(
         guidance: Weight of what is asked for; 1 is as in the cohort, more exaggerates it.
         correction: Weight of the network's correction to the Gaussian prior of its training fields: 0 is the prior
             alone; 1 follows what held-out subjects have, at the cost of more rejected draws.
-        sampler: dpm++, ddim, or ancestral (the paper's; give it 256 steps).
+        sampler: dpm++, ddim (loses a third of the spread at 12 steps), or ancestral (the paper's; give it 256 steps).
         steps: Network evaluations a brain.
         resolution: Voxel size in millimetres, 1 for instance; the training images' (2) unless given.
         native_size: Draw the size of the head too, and write brains of that size instead of template space.
@@ -77,12 +76,13 @@ def generate(
         if value < 1:
             raise UserError(f"--{name}: expected 1 or more, got {value}")
     chosen = {k: v for k, v in ((conditions or {}) | {"age": age, "sex": sex}).items() if v is not None}
-    module = _deformation_model(deformation_model) if deformation_model else load(checkpoint, GENERATE)
-    if not isinstance(module, GeneratorModule):
-        raise UserError(f"{checkpoint}: weights of stage 1; generate needs stage 2's")
-    if isinstance(module, FieldDiffusionModule):
-        module.sampler, module.steps = sampler, steps
-        module.guidance, module.correction = guidance, correction
+    module: GeneratorModule
+    if deformation_model:
+        module = _deformation_model(deformation_model)
+    else:
+        module = stage_2 = load_generator(checkpoint)
+        stage_2.sampler, stage_2.steps = sampler, steps
+        stage_2.guidance, stage_2.correction = guidance, correction
     module.num_samples, module.sample_seed, module.conditions = num_samples, seed, chosen or None
     module.spacing, module.native_size, module.save_fields = resolution, native_size, save_fields
     if template:
@@ -112,7 +112,7 @@ def _deformation_model(fields: Path) -> StatisticalDeformationModel:
     data.setup("fit")
     rows = [scan.covariates for scan in data.side("train")]
     names = []
-    for name in ("age", "sex", "brain_volume_ml"):
+    for name in ("age", "sex", HEAD_SIZE):
         try:
             CovariateEncoder.fit([name], rows)
         except UserError:

@@ -10,6 +10,7 @@ from torch import Tensor
 from cortexgen.errors import UserError
 from cortexgen.spatial.precision import full_precision
 
+HEAD_SIZE = "brain_volume_ml"  # the covariate that images of native size are scaled by
 SLOTS = 8  # of the vector for each covariate: a value or a one-hot level, the last one says "known"
 
 

@@ -17,6 +17,7 @@ from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import read_field
 from cortexgen.io.bids import read_tsv, sidecar
+from cortexgen.spatial import mirrored
 
 AGREED = ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid")  # what the sidecars must have in common
 
@@ -155,8 +156,7 @@ class FieldDataModule(LightningDataModule):
         fields = torch.stack([self.velocity_of(s) for s in self.side("train")])
         if not self.mirror:
             return fields
-        sign = torch.tensor([1.0, 1.0, -1.0]).view(3, 1, 1, 1)
-        return torch.cat([fields, fields.flip(-1) * sign])
+        return torch.cat([fields, mirrored(fields)])
 
     def contract(self) -> dict[str, Any]:
         """What weights trained on these fields depend on, in plain types."""

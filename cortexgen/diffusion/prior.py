@@ -79,7 +79,9 @@ class GaussianPrior:
         return cls(spectrum * rest.sum() / spectrum.sum(), modes, cutoff)  # geometric means fall short
 
     def to(self, device: torch.device) -> "GaussianPrior":
-        """On another device."""
+        """On another device, or itself where it is there."""
+        if self.spectrum.device == device:
+            return self
         return GaussianPrior(self.spectrum.to(device), self.modes.to(device), self.cutoff)
 
     def state(self) -> dict[str, Tensor | float]:

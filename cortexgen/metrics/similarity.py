@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from cortexgen.metrics.gaussian import along_axes, gaussian_matrix
 from cortexgen.spatial.precision import full_precision
 
 SIGMA, REACH = 1.5, 5  # of the Gaussian window, in voxels: 11 taps
@@ -17,22 +18,6 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return -10 * math.log10(error) if error > 0 else math.inf
 
 
-def _window(n: int) -> Tensor:
-    """Smoothing of n samples by the Gaussian window as a matrix `[n, n]`, borders reflected."""
-    offsets = torch.arange(-REACH, REACH + 1)
-    weights = torch.exp(-(offsets.double() ** 2) / (2 * SIGMA**2))
-    places = (torch.arange(n)[:, None] + offsets).abs()
-    places = torch.where(places > n - 1, 2 * (n - 1) - places, places).clamp(0, n - 1)
-    matrix = torch.zeros(n, n, dtype=torch.float64)
-    return matrix.scatter_add_(1, places, (weights / weights.sum()).expand(n, -1)).float()
-
-
-def _smooth(volumes: Tensor) -> Tensor:
-    d, h, w = (_window(n).to(volumes.device) for n in volumes.shape[-3:])
-    volumes = h @ (volumes @ w.T)
-    return (d @ volumes.flatten(-2)).reshape(volumes.shape)
-
-
 @full_precision
 def ssim(a: Tensor, b: Tensor) -> float:
     """Structural similarity (Wang et al., 2004) of images `[1, D, H, W]`, data range 1, mean over the whole grid.
@@ -40,7 +25,8 @@ def ssim(a: Tensor, b: Tensor) -> float:
     Gaussian window of 1.5 voxels and 11 taps, one axis at a time, borders reflected.
     """
     a, b = a.float(), b.float()
-    mean_a, mean_b, aa, bb, ab = _smooth(torch.cat([a, b, a * a, b * b, a * b]))
+    windows = [gaussian_matrix(n, SIGMA, REACH) for n in a.shape[-3:]]
+    mean_a, mean_b, aa, bb, ab = along_axes(torch.cat([a, b, a * a, b * b, a * b]), windows)
     luminance = (2 * mean_a * mean_b + C1) / (mean_a.square() + mean_b.square() + C1)
     variances = (aa - mean_a.square()).clamp(min=0) + (bb - mean_b.square()).clamp(min=0)
     return float((luminance * (2 * (ab - mean_a * mean_b) + C2) / (variances + C2)).double().mean())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cortexgen.data.covariates import HEAD_SIZE
 from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
@@ -65,11 +66,12 @@ class Sampler:
         expected = self.contract["template"]["hash"]
         if original.hash != expected:
             raise UserError(f"the weights' template has hash {expected:.12}, {original.name} has {original.hash:.12}")
-        self.weights, self.mask = None, original.mask.long()
+        self.weights = None
         to_velocity = (original.grid, self.velocity_grid)
         if original.labels is not None:
             self.weights = volume_weights(original.labels, *to_velocity, len(original.classes))
-        self.mask_weights = volume_weights(self.mask, *to_velocity, 2)
+        if module.native_size:
+            self.mask_weights = volume_weights(original.mask.long(), *to_velocity, 2)
         if module.parcellation is not None:
             labels, classes = module.parcellation
             original = replace(original, labels=labels, classes=classes)
@@ -101,7 +103,7 @@ class Sampler:
             return 1.0
         voxel = self.velocity_grid.voxel_volume
         volume = regional_volumes(velocity[None], self.mask_weights, voxel, self.steps)[0, 1]
-        return float((conditions["brain_volume_ml"] / volume) ** (1 / 3))
+        return float((conditions[HEAD_SIZE] / volume) ** (1 / 3))
 
     def draw(self, index: int) -> Sample:
         """Sample `index` of the cohort.

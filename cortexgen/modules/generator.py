@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cortexgen.data.covariates import CovariateEncoder, complete
+from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder, complete
 from cortexgen.data.template import Template
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
 from cortexgen.modules.base import StageModule
 from cortexgen.modules.cohort_writer import CohortWriter
 from cortexgen.spatial.precision import full_precision
-
-HEAD_SIZE = "brain_volume_ml"
 
 
 class GeneratorModule(StageModule):

@@ -97,6 +97,18 @@ def load(path: str | Path | None = None, name: str = REGISTER) -> StageModule:
     return module.eval()
 
 
+def load_generator(path: str | Path | None = None) -> FieldDiffusionModule:
+    """Stage 2 from a file, or the package's.
+
+    Raises:
+        UserError: if the file holds stage 1.
+    """
+    module = load(path, GENERATE)
+    if not isinstance(module, FieldDiffusionModule):
+        raise UserError(f"{path}: weights of stage 1; generate needs stage 2's")
+    return module
+
+
 def split_tensors(content: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A nested mapping without its tensors, and those by dotted name."""
     plain: dict[str, Any] = {}

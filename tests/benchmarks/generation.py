@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.data.fields import FieldDataModule
+from cortexgen.data.template import Template
 from cortexgen.io.bids import write_tsv
 from cortexgen.metrics import (
     cohens_d,
@@ -32,19 +33,23 @@ from cortexgen.metrics import (
     volume_weights,
 )
 from cortexgen.modules.deformation_model import StatisticalDeformationModel
-from cortexgen.modules.fielddiffusion import FieldDiffusionModule
 from cortexgen.modules.precision import autocast
 from cortexgen.spatial import folded, integrate, log_jacobian, resample_field, warp
-from cortexgen.weights import GENERATE, load
+from cortexgen.weights import load_generator
 
 SMOOTHING = 2.0  # voxels, of log|J| where copies are looked for
 FEW = 100  # samples for everything but volumes
 
 
 class Fields:
-    """A cohort of velocities and what is measured of it."""
+    """A cohort of velocities and what is measured of it.
 
-    def __init__(self, velocities: Tensor, data: FieldDataModule, weights: Tensor) -> None:
+    Arguments:
+        weights: shares of the template's classes on the velocities' grid.
+        template: at the voxel size of the brains that are compared.
+    """
+
+    def __init__(self, velocities: Tensor, data: FieldDataModule, weights: Tensor, template: Template) -> None:
         steps, grid = data.info["IntegrationSteps"], data.grid
         self.velocities = velocities
         self.volumes = torch.cat([regional_volumes(v[None], weights, grid.voxel_volume, steps) for v in velocities])[
@@ -54,12 +59,12 @@ class Fields:
         self.log_jacobians = torch.cat([log_jacobian(u) for u in inverse])
         both = (integrate(torch.stack([v, -v]), steps) for v in velocities)
         self.folded = [bool(folded(u).any()) for u in both]
-        self.data, self.steps = data, steps
+        self.data, self.steps, self.template = data, steps, template
 
     def brains(self, count: int) -> Tensor:
         """The template warped by the first fields, `[N, 1, D, H, W]`."""
-        template = self.data.template.to(self.data.template.grid.at_spacing(2.0))
-        grid, origin = template.grid, self.data.grid.torch_affine
+        template, origin = self.template, self.data.grid.torch_affine
+        grid = template.grid
         fields = (integrate(v[None], self.steps) for v in self.velocities[:count])
         out = [warp(template.image[None], resample_field(u, origin, grid.shape, grid.torch_affine)) for u in fields]
         return torch.cat(out)
@@ -67,8 +72,7 @@ class Fields:
 
 def ms_ssim_of(cohort: Fields) -> float:
     """Mean over 100 pairs of brains, in the template's brain box."""
-    template = cohort.data.template.to(cohort.data.template.grid.at_spacing(2.0))
-    return mean_pairwise_ms_ssim(cohort.brains(45), 100, mask=template.mask)
+    return mean_pairwise_ms_ssim(cohort.brains(45), 100, mask=cohort.template.mask)
 
 
 def compare(name: str, seconds: float, drawn: Fields, train: Fields, held: Fields, mask: Tensor) -> dict[str, object]:
@@ -114,15 +118,16 @@ def main() -> None:
     data = FieldDataModule(chosen.fields)
     data.setup("fit")
     template = data.template
+    coarse = template.to(template.grid.at_spacing(2.0))
     weights = volume_weights(template.labels, template.grid, data.grid, len(template.classes))
     mask = weights[1:].sum(dim=0) > 0.5
     train, held = (
-        Fields(torch.stack([data.velocity_of(s) for s in data.side(side)]), data, weights) for side in ("train", "val")
+        Fields(torch.stack([data.velocity_of(s) for s in data.side(side)]), data, weights, coarse)
+        for side in ("train", "val")
     )
     print(f"MS-SSIM of the real fields: {ms_ssim_of(train):.4f}", flush=True)
     generators: dict[str, Callable[[int], Tensor]] = {}
-    module = load(chosen.checkpoint, GENERATE)
-    assert isinstance(module, FieldDiffusionModule)
+    module = load_generator(chosen.checkpoint)
     module.steps, module.sampler, module.sample_seed = chosen.steps, chosen.sampler, chosen.seed
 
     def diffusion(correction: float, **conditions: object) -> Callable[[int], Tensor]:
@@ -143,7 +148,7 @@ def main() -> None:
         start = time.monotonic()
         velocities = torch.stack([draw(k) for k in range(chosen.samples)])
         seconds = (time.monotonic() - start) / chosen.samples
-        drawn = Fields(velocities, data, weights)
+        drawn = Fields(velocities, data, weights, coarse)
         rows.append(compare(name, seconds, drawn, train, held, mask))
         print(rows[-1], flush=True)
         d, ratio = cohens_d(train.volumes, drawn.volumes), sd_ratio(train.volumes.log(), drawn.volumes.log())
@@ -157,9 +162,9 @@ def main() -> None:
         write_tsv(chosen.out / "volumes.tsv", volumes)
     ages = torch.tensor([float(s.covariates["age"]) for s in data.side("train")])
     random = torch.Generator().manual_seed(1)
-    asked = ages[torch.randint(len(ages), (200,), generator=random)]
+    asked = ages[torch.randint(len(ages), (min(200, chosen.samples),), generator=random)]
     draw = [diffusion(chosen.corrections[0], age=float(a))(k) for k, a in enumerate(asked)]
-    aged = Fields(torch.stack(draw), data, weights)
+    aged = Fields(torch.stack(draw), data, weights, coarse)
     for label in ("Lateral-Ventricle", "Cerebral-Cortex"):
         k = template.classes.index(label) - 1
         real, synthetic = slope(train.volumes[:, k], ages), slope(aged.volumes[:, k], asked)
