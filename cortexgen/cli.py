@@ -41,7 +41,7 @@ training and inference of the two stages, from YAML (LightningCLI):
 
   cortexgen demo out
   cortexgen register sub-01_T1w.nii.gz out
-  cortexgen generate out --num_samples 20 --age 50
+  cortexgen generate out --num-samples 20 --age 50
   cortexgen fit --config register.yaml --data.root COHORT
   cortexgen predict --config register.yaml --data.root COHORT --ckpt_path last --output FIELDS
   cortexgen fit --config generate.yaml --data.root FIELDS
@@ -90,13 +90,13 @@ def run(args: Sequence[str]) -> Any:
     Raises:
         UserError: for a user's mistake.
     """
-    from cortexgen.commands import COMMANDS, load, with_positionals
+    from cortexgen.commands import COMMANDS, arguments, load
 
     name, *rest = args
     if name in COMMANDS:
         from jsonargparse import auto_cli
 
-        return auto_cli(load(name), args=with_positionals(name, rest), prog=f"cortexgen {name}")
+        return auto_cli(load(name), args=arguments(name, rest), prog=f"cortexgen {name}")
     if name not in VERBS:
         raise UserError(f"unknown command {name!r}; there are {', '.join([*COMMANDS, *VERBS])}")
     from cortexgen.training import run_verb

@@ -96,3 +96,21 @@ def test_the_generator_that_comes_with_the_package():
     assert 0.5 < float(scaled.square().mean().sqrt()) < 1.5
     older = module.sample(0, conditions={"age": 55.0}) - module.sample(0, conditions={"age": 20.0})
     assert float(older.abs().max()) > 0.05
+
+
+def test_the_generator_that_comes_with_the_package_knows_the_sexes():
+    """Its conditions keep their order in the file: drawn head sizes differ as the training cohort's do."""
+    module = load(None, GENERATE)
+    assert module.encoder.names == list(module.hparams["covariates"])
+    spec = module.encoder.specs["brain_volume_ml"]
+    volumes = {}
+    for sex in ("F", "M"):
+        module.conditions = {"sex": sex}
+        volumes[sex] = torch.tensor([module.with_head_size(k)["brain_volume_ml"] for k in range(100)])
+    share = module.encoder.specs["sex"]["shares"][0]
+    overall = share * volumes["F"].mean() + (1 - share) * volumes["M"].mean()
+    assert abs(float(overall) - spec["mean"]) < 20
+    within = share * volumes["F"].var() + (1 - share) * volumes["M"].var()
+    between = share * (1 - share) * (volumes["M"].mean() - volumes["F"].mean()) ** 2
+    assert abs(float((within + between).sqrt()) / spec["std"] - 1) < 0.15
+    assert 150 < float(volumes["M"].mean() - volumes["F"].mean()) < 230  # ml; the 45 training subjects: 190

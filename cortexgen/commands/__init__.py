@@ -1,5 +1,6 @@
 """The commands beside the trainer's verbs: one file, one function each."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -18,14 +19,30 @@ def load(name: str) -> Callable[..., None]:
     return getattr(import_module(f"cortexgen.commands.{name}"), name)
 
 
-def with_positionals(name: str, args: Sequence[str]) -> list[str]:
-    """`register OUT --moving A --fixed B` as `register B OUT --moving A`: `--fixed` is another way to say IMAGES."""
-    out = list(args)
-    for i, arg in enumerate(args if name == "register" else ()):
+def arguments(name: str, args: Sequence[str]) -> list[str]:
+    """A command's arguments as its parser takes them.
+
+    `--num-samples` is `--num_samples`, a switch alone means true (`--native-size`), and `register OUT --fixed B` is
+    `register B OUT`.
+    """
+    switches = {p.name for p in inspect.signature(load(name)).parameters.values() if isinstance(p.default, bool)}
+    out: list[str] = []
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        option, equals, value = arg.partition("=")
+        if not option.startswith("--"):
+            out.append(arg)
+            continue
+        option = option.replace("-", "_").replace("__", "--", 1)
+        alone = option[2:] in switches and not equals and following.lower() not in ("true", "false", "yes", "no")
+        out.append(f"{option}=true" if alone else option + equals + value)
+    return _images_first(out) if name == "register" else out
+
+
+def _images_first(args: list[str]) -> list[str]:
+    """`--fixed` is another way to say IMAGES."""
+    for i, arg in enumerate(args):
         if arg == "--fixed" and i + 1 < len(args):
-            del out[i : i + 2]
-            return [args[i + 1], *out]
+            return [args[i + 1], *args[:i], *args[i + 2 :]]
         if arg.startswith("--fixed="):
-            del out[i]
-            return [arg.removeprefix("--fixed="), *out]
-    return out
+            return [arg.removeprefix("--fixed="), *args[:i], *args[i + 1 :]]
+    return args

@@ -46,7 +46,7 @@ def generate(
     Each is the MNI152 template warped by a new velocity field, drawn with weights from the package. Samples whose
     field folds, or whose regional volumes lie beyond 4 SD of the training cohort's, are drawn again and counted in
     manifest.json. Sample k depends on the seed and k alone; a cohort that was interrupted goes on when called again,
-    and the same call with a larger --num_samples adds to it.
+    and the same call with a larger --num-samples adds to it.
 
     Args:
         out: Folder to write to, as BIDS derivatives.

@@ -134,7 +134,7 @@ def save_weights(path: Path, module: StageModule, half: bool = False) -> str:
     described = {"module": type(module).__name__, "hyper_parameters": dict(module.hparams), "contract": contract}
     tensors = {k: _halved(v) if half else v for k, v in module.state_dict().items()}
     tensors |= {STATISTICS + k: _halved(v) for k, v in statistics.items()}
-    metadata = {METADATA: json.dumps(described, sort_keys=True)}  # one entry: their order is random
+    metadata = {METADATA: json.dumps(described)}  # one entry: their order is random
     content = save({k: v.contiguous() for k, v in sorted(tensors.items())}, metadata)
     with atomic(path) as temporary:
         temporary.write_bytes(content)
