@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cortexgen.nets.blocks import (
     Attention,
@@ -52,7 +53,10 @@ class _ResBlock(nn.Module):
 
 
 class _DepthAttention(nn.Module):
-    """Softmax attention along depth at each in-plane position, with a learned bias for each distance."""
+    """Softmax attention along depth at each in-plane position, with a learned bias for each distance.
+
+    Its inner tensors, the largest of the network, are computed again for the backward pass instead of kept.
+    """
 
     def __init__(self, channels: int, heads: int, head_size: int, reach: int = 128) -> None:
         super().__init__()
@@ -62,12 +66,17 @@ class _DepthAttention(nn.Module):
         self.bias = nn.Parameter(torch.zeros(heads, 2 * reach + 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return x + checkpoint(self._attend, x, use_reentrant=False, preserve_rng_state=False)
+        return x + self._attend(x)
+
+    def _attend(self, x: Tensor) -> Tensor:
         b, _, d, h, w = x.shape
         tokens = rearrange(x, "b c d h w -> (b h w) d c")
         position = torch.arange(d, device=x.device)
         distance = (position[None] - position[:, None]).clamp(-self.reach, self.reach) + self.reach
         out = self.attention(self.norm(tokens), self.bias[:, distance])
-        return x + rearrange(out, "(b h w) d c -> b c d h w", b=b, h=h, w=w)
+        return rearrange(out, "(b h w) d c -> b c d h w", b=b, h=h, w=w)
 
 
 class _InPlaneAttention(nn.Module):
