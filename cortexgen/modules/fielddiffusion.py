@@ -282,9 +282,14 @@ class FieldDiffusionModule(GeneratorModule):
         free = x0(None)
         return free + self.guidance * (x0(condition) - free)
 
-    @torch.no_grad()
     def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
         """Draw velocity number `index` by the chosen sampler; see `GeneratorModule.sample`."""
+        return self._sample(index, attempt, conditions, self.sampler, self.steps)
+
+    @torch.no_grad()
+    def _sample(
+        self, index: int, attempt: int, conditions: Mapping[str, Any] | None, sampler: SamplerName, steps: int
+    ) -> Tensor:
         generator = self.random(index, attempt)
         shape = (1, 3, *self.contract["grid"]["shape"])
         condition = self.condition(self.conditions if conditions is None else conditions)
@@ -292,19 +297,19 @@ class FieldDiffusionModule(GeneratorModule):
             lambda z, level: self.denoise(z, level, condition),
             lambda: torch.randn(shape, generator=generator).to(self.device),
             self.schedule,
-            self.sampler,
-            self.steps,
+            sampler,
+            steps,
         )
         return self.restored(x0[0].float()).cpu()
 
     def example(self) -> dict[str, Any] | None:
-        """A brain drawn from the present weights, for pictures of training."""
+        """A brain drawn from the present weights in a few steps, for pictures of training."""
         if self.data is None or "mean" not in self.contract:
             return None
         grid = Grid.from_dict(self.contract["grid"])
         steps = self.contract["integration_steps"]
         template = self.data.template.to(grid)
-        velocity = self.sample(0)[None]
+        velocity = self._sample(0, 0, None, "dpm++", min(self.steps, 12))[None]
         displacement = integrate(velocity, steps)
         warped = warp(template.image[None], displacement)[0]
         jacobian = log_jacobian(integrate(-velocity, steps))[0]
