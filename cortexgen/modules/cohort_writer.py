@@ -44,6 +44,8 @@ class CohortWriter:
             return None
         sample = self.sampler.draw(index)
         record: Row = {"participant_id": name, "rejected": sample.rejected, "conditions": sample.conditions}
+        if sample.unfolding:
+            record["unfolding_rounds"] = sample.unfolding
         if sample.growth != 1:
             record["growth"] = sample.growth
         if sample.volumes is not None:

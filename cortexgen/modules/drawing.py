@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,12 +13,13 @@ from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.metrics import regional_volumes, volume_weights
-from cortexgen.spatial import folded, identity, integrate, resample_field, warp, warp_labels
+from cortexgen.spatial import fold_places, folded, identity, integrate, resample_field, unfold, warp, warp_labels
 
 if TYPE_CHECKING:
     from cortexgen.modules.generator import GeneratorModule
 
 VOLUME_LIMIT = 4.0  # standard deviations of the training cohort's log-volumes
+FEW, ROUNDS = 50, 8  # folded voxels that are smoothed away, as in registrations; rounds of it
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Sample:
         growth: of the head against template space, in each direction; 1 unless the size was drawn.
         volumes: of each class in millilitres, or None.
         conditions: the covariates that it was drawn for.
+        unfolding: rounds of local smoothing that it took until nothing folded.
         rejected: why the draws before it were discarded.
     """
 
@@ -44,6 +47,7 @@ class Sample:
     growth: float
     volumes: Tensor | None
     conditions: dict[str, Any]
+    unfolding: int
     rejected: list[str]
 
 
@@ -77,25 +81,35 @@ class Sampler:
             original = replace(original, labels=labels, classes=classes)
         self.template = original.to(self.grid)
 
-    def failed_checks(self, velocity: Tensor, displacement: Tensor) -> list[str]:
-        """What is wrong with a sample: folds on a written grid, regional volumes outside mean ± 4 SD.
+    def _trouble(self, velocity: Tensor, growth: float) -> Tensor:
+        """Places where the fields that are written fold, in voxels of the velocity's grid, `[n, 3]`."""
+        voxels, eye = torch.linalg.inv(self.velocity_grid.torch_affine), torch.eye(4, dtype=torch.float64)
+        places = []
+        for inverse in (False, True):
+            flow = integrate(-velocity if inverse else velocity, self.steps)
+            places.append(fold_places(flow, flow, eye))
+            if not inverse or self.module.save_fields:
+                to_voxels = voxels @ (eye if inverse else self._size(1 / growth)) @ self.grid.torch_affine
+                places.append(fold_places(self._on_image(flow, growth, inverse)[None], flow, to_voxels))
+        return torch.cat(places)
 
-        Arguments:
-            velocity: `[3, d, h, w]` in voxels of its grid.
-            displacement: `[3, D, H, W]` in voxels of the images' grid.
-        """
-        reasons = []
-        both = integrate(torch.stack([velocity, -velocity]), self.steps)
-        folds = int(folded(displacement[None])[0]) + int(folded(both).sum())
-        if folds:
-            reasons.append(f"{folds} folded voxels")
-        if self.weights is not None and "log_volume_mean" in self.contract:
-            volumes = regional_volumes(velocity[None], self.weights, self.velocity_grid.voxel_volume, self.steps)[0]
-            z = (volumes.log() - self.contract["log_volume_mean"]) / self.contract["log_volume_std"].clamp(min=1e-6)
-            names = self.contract["template"]["classes"]
-            for k in torch.nonzero(~(z.abs() <= VOLUME_LIMIT)).flatten().tolist():
-                reasons.append(f"{names[k]} at {float(z[k]):+.1f} SD")
-        return reasons
+    def _unfolded(self, velocity: Tensor, growth: float) -> tuple[Tensor, int, list[str]]:
+        """A velocity smoothed where it folds, the rounds that this took, and why it can't be."""
+        folds = int(folded(integrate(torch.stack([velocity, -velocity]), self.steps)).sum())
+        if folds > FEW:
+            return velocity, 0, [f"{folds} folded voxels"]
+        smooth, rounds = unfold(velocity[None], partial(self._trouble, growth=growth), ROUNDS)
+        return smooth[0], rounds, [f"folds after {ROUNDS} rounds of smoothing"] if rounds < 0 else []
+
+    def failed_checks(self, velocity: Tensor) -> list[str]:
+        """Regional volumes of a velocity `[3, d, h, w]` outside the training cohort's mean ± 4 SD."""
+        if self.weights is None or "log_volume_mean" not in self.contract:
+            return []
+        volumes = regional_volumes(velocity[None], self.weights, self.velocity_grid.voxel_volume, self.steps)[0]
+        z = (volumes.log() - self.contract["log_volume_mean"]) / self.contract["log_volume_std"].clamp(min=1e-6)
+        names = self.contract["template"]["classes"]
+        beyond = torch.nonzero(~(z.abs() <= VOLUME_LIMIT)).flatten().tolist()
+        return [f"{names[k]} at {float(z[k]):+.1f} SD" for k in beyond]
 
     def growth(self, velocity: Tensor, conditions: Mapping[str, Any]) -> float:
         """How much larger than in template space the head is, so that its brain has the volume asked for."""
@@ -115,10 +129,9 @@ class Sampler:
         conditions = module.with_head_size(index) if module.native_size else dict(module.conditions or {})
         rejected: list[str] = []
         while True:
-            velocity = module.sample(index, len(rejected), conditions)
-            growth = self.growth(velocity, conditions)
-            displacement = self.field(velocity, growth)
-            reasons = self.failed_checks(velocity, displacement)
+            drawn = module.sample(index, len(rejected), conditions)
+            velocity, rounds, reasons = self._unfolded(drawn, self.growth(drawn, conditions))
+            reasons = reasons or self.failed_checks(velocity)
             if not reasons:
                 break
             rejected.append("; ".join(reasons))
@@ -127,21 +140,29 @@ class Sampler:
                     f"sample {index + 1}: {len(rejected)} draws failed the checks, the last one with {rejected[-1]}; "
                     "train longer, or raise max_redraws"
                 )
+        growth = self.growth(velocity, conditions)
+        displacement = self.field(velocity, growth)
         template, positions = self.template, identity(grid.shape) + displacement[None]
         image = warp(template.image[None], displacement[None])[0]
         labels = volumes = None
         if template.labels is not None:
             labels, sums = warp_labels(template.labels[None], positions, len(template.classes))
             labels, volumes = labels[0], sums[0] * grid.voxel_volume / 1000
-        return Sample(velocity, displacement, image, labels, grid, growth, volumes, conditions, rejected)
+        return Sample(velocity, displacement, image, labels, grid, growth, volumes, conditions, rounds, rejected)
 
     def field(self, velocity: Tensor, growth: float, inverse: bool = False) -> Tensor:
         """The displacement that warps the template onto the sample, or back, `[3, D, H, W]` on the images' grid."""
-        u = integrate((-velocity if inverse else velocity)[None], self.steps)
+        flow = integrate((-velocity if inverse else velocity)[None], self.steps)
+        return self._on_image(flow, growth, inverse)
+
+    def _on_image(self, flow: Tensor, growth: float, inverse: bool) -> Tensor:
         origin, grid = self.velocity_grid.torch_affine, self.grid
         if growth == 1:
-            return resample_field(u, origin, grid.shape, grid.torch_affine)[0]
-        eye = torch.eye(4, dtype=torch.float64)
-        size = torch.diag(torch.tensor([growth if inverse else 1 / growth] * 3 + [1.0], dtype=torch.float64))
+            return resample_field(flow, origin, grid.shape, grid.torch_affine)[0]
+        eye, size = self._size(1), self._size(growth if inverse else 1 / growth)
         around = (eye, size) if inverse else (size, eye)
-        return resample_field(u, origin, grid.shape, grid.torch_affine, *around)[0]
+        return resample_field(flow, origin, grid.shape, grid.torch_affine, *around)[0]
+
+    @staticmethod
+    def _size(factor: float) -> Tensor:
+        return torch.diag(torch.tensor([factor] * 3 + [1.0], dtype=torch.float64))

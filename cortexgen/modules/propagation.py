@@ -1,6 +1,5 @@
 """From a velocity in template space to what users want in the images' own spaces."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +7,8 @@ from torch import Tensor
 
 from cortexgen.io import Grid
 from cortexgen.spatial import (
+    fold_places,
     folded,
-    folded_cubes,
     integrate,
     log_jacobian,
     positions_in,
@@ -111,25 +110,15 @@ class Propagation:
         """The moving image on the fixed grid, `[1, D, H, W]`."""
         return sample(self.moving.image[None], self.positions(displacement), padding="zeros")[0]
 
-    def _folds(self, velocity: Tensor) -> Iterator[Tensor]:
+    def _trouble(self, velocity: Tensor) -> Tensor:
         """Places where the fields fold, in voxels of the velocity's grid, `[n, 3]`."""
-        voxels = torch.linalg.inv(self.velocity_grid.torch_affine)
+        voxels, eye = torch.linalg.inv(self.velocity_grid.torch_affine), torch.eye(4, dtype=torch.float64)
+        places = []
         for sign, start, end in ((1, self.fixed, self.moving), (-1, self.moving, self.fixed)):
             flow = integrate(sign * velocity, self.steps)
-            fields = [(flow, torch.eye(4, dtype=torch.float64))]
             to_voxels = voxels @ torch.linalg.inv(start.affine) @ start.grid.torch_affine
-            fields.append((self._between(flow, start, end), to_voxels))
-            for field, matrix in fields:
-                cubes = torch.nonzero(folded_cubes(field)[0]).double() + 0.5
-                if len(cubes) == 0:
-                    continue
-                here = (cubes @ matrix[:3, :3].T + matrix[:3, 3]).float()
-                yield here
-                yield here + sample(flow, here.T[None, :, :, None, None])[0, :, :, 0, 0].T
-
-    def _trouble(self, velocity: Tensor) -> Tensor | None:
-        places = list(self._folds(velocity))
-        return torch.cat(places) if places else None
+            places += [fold_places(flow, flow, eye), fold_places(self._between(flow, start, end), flow, to_voxels)]
+        return torch.cat(places)
 
     @torch.no_grad()
     def run(self, velocity: Tensor, nearest: bool = False) -> Propagated:

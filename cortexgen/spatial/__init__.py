@@ -21,13 +21,14 @@ from cortexgen.spatial.resample import (
     resample,
     resample_field,
 )
-from cortexgen.spatial.unfold import unfold
+from cortexgen.spatial.unfold import fold_places, unfold
 from cortexgen.spatial.warp import identity, mirrored, sample, warp, warp_labels
 
 __all__ = [
     "antialias",
     "coarse_shape",
     "compose",
+    "fold_places",
     "folded",
     "folded_cubes",
     "from_coarse",

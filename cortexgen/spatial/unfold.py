@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cortexgen.spatial.jacobian import folded_cubes
 from cortexgen.spatial.resample import antialias
+from cortexgen.spatial.warp import sample
 
 
 def unfold(velocity: Tensor, trouble: Callable[[Tensor], Tensor | None], rounds: int = 40) -> tuple[Tensor, int]:
@@ -35,3 +37,21 @@ def unfold(velocity: Tensor, trouble: Callable[[Tensor], Tensor | None], rounds:
         near = antialias(F.max_pool3d(near, 2 * reach + 1, stride=1, padding=reach), (2, 2, 2))
         velocity = velocity + near * (antialias(velocity, (2, 2, 2)) - velocity)
     return velocity, -1
+
+
+def fold_places(field: Tensor, flow: Tensor, to_flow: Tensor) -> Tensor:
+    """Where a field folds, in voxels of the flow that it was made of: there, and where the flow leads from there.
+
+    Arguments:
+        field: `[1, 3, D, H, W]` in voxels of its own grid.
+        flow: exp(±v) - id, `[1, 3, d, h, w]` in voxels.
+        to_flow: 4x4, voxels of the field's grid to those of the flow's.
+
+    Returns:
+        `[n, 3]`, n = 0 where nothing folds.
+    """
+    cubes = torch.nonzero(folded_cubes(field)[0]).double() + 0.5
+    here = (cubes @ to_flow[:3, :3].T + to_flow[:3, 3]).float()
+    if len(here) == 0:
+        return here
+    return torch.cat([here, here + sample(flow, here.T[None, :, :, None, None])[0, :, :, 0, 0].T])

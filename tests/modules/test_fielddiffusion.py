@@ -1,16 +1,18 @@
 """Stage 2: sampling, conditions, checks."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from cortexgen.data.template import Template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.modules import FieldDiffusionModule
 from cortexgen.modules.base import check_contract
 from cortexgen.modules.drawing import Sampler
-from cortexgen.spatial import antialias, integrate
+from cortexgen.spatial import antialias, folded, integrate
 
 SHAPE = (9, 11, 10)
 GRID = Grid(SHAPE, torch.diag(torch.tensor([8.0, 8, 8, 1])).double().numpy())
@@ -109,7 +111,7 @@ def test_training_lowers_the_denoising_loss():
     assert float(module._loss(batch, t, noise, training=False)) < 0.6 * before
 
 
-def test_checks_find_folds_and_impossible_volumes():
+def test_impossible_volumes_are_found():
     module = module_of()
     weights = torch.zeros(2, *SHAPE)
     weights[1, 3:6, 3:6, 3:6] = 1
@@ -117,16 +119,34 @@ def test_checks_find_folds_and_impossible_volumes():
         "log_volume_mean": torch.tensor([0.0, 27 * 512 / 1000]).log(),
         "log_volume_std": torch.full((2,), 0.05),
     }
-    writer = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID)
-
-    def failed(velocity):
-        return Sampler.failed_checks(writer, velocity, integrate(velocity[None])[0])
-
-    assert not [r for r in failed(torch.zeros(3, *SHAPE)) if "folded" in r or r.startswith("A")]
+    sampler = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID)
+    assert not [r for r in Sampler.failed_checks(sampler, torch.zeros(3, *SHAPE)) if r.startswith("A")]
     place = torch.stack(torch.meshgrid(*[torch.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
-    assert any(r.startswith("A at +") for r in failed(-0.1 * place))  # the pull-back contracts where the region grows
+    grown = Sampler.failed_checks(sampler, -0.1 * place)  # the pull-back contracts where the region grows
+    assert any(r.startswith("A at +") for r in grown)
+
+
+def test_draws_that_fold_a_little_are_smoothed_and_others_drawn_again():
+    """On a grid as fine as the velocity's and a finer one; what is written never folds."""
+    grid = GRID.at_spacing(4.0)
+    image = torch.rand(1, *grid.shape)
+    template = Template("T", image, None, ("a",), grid, "h")
     torch.manual_seed(0)
-    assert any("folded" in r for r in failed(torch.randn(3, *SHAPE) * 3))
+    smooth, wild = antialias(torch.randn(1, 3, *SHAPE), (3, 3, 3))[0], torch.randn(3, *SHAPE) * 6
+    dented = smooth.clone()
+    dented[:, 3:6, 4:7, 4:7] += torch.randn(3, 3, 3, 3)
+    draws = [wild, dented]
+    module = module_of()
+    module.contract |= {"template_source": None, "template": {"hash": "h"}, "image_grid": grid.to_dict()}
+    module.template, module.sample = template, lambda index, attempt, conditions: draws[attempt]
+    assert folded(integrate(dented[None]))[0] > 0
+    drawn = Sampler(module).draw(0)
+    (reason,) = drawn.rejected
+    assert re.fullmatch(r"\d+ folded voxels", reason) and drawn.unfolding > 0
+    assert not folded(integrate(torch.stack([drawn.velocity, -drawn.velocity]))).any()
+    assert not folded(drawn.displacement[None]).any()
+    far = (drawn.velocity - dented).abs().amax(dim=0)
+    assert float(far[:, :, 0].max()) < 0.05 * float(far.max())
 
 
 def test_contract_names_both_sides():
