@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cortexgen.errors import UserError
-from cortexgen.io.bids import Row, read_tsv
+from cortexgen.io.bids import Row, read_tsv, write_tsv
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Scan:
         subject: "sub-01".
         image: its file, a T1w or a field.
         labels: its dseg, if there is one.
-        covariates: its row of participants.tsv without the name.
+        covariates: its row of participants.tsv, and of its subject's sessions.tsv, without the names.
     """
 
     name: str
@@ -38,6 +38,44 @@ def read_participants(root: Path) -> dict[str, Row]:
     if "participant_id" not in rows[0]:
         raise UserError(f"{path}: expected a column participant_id, found {', '.join(rows[0])}")
     return {str(row.pop("participant_id")): row for row in rows}
+
+
+def read_sessions(root: Path, subject: str) -> dict[str, Row]:
+    """Rows of a subject's sessions.tsv by session; empty where there is no such file."""
+    path = Path(root, subject, f"{subject}_sessions.tsv")
+    rows = read_tsv(path) if path.is_file() else []
+    if rows and "session_id" not in rows[0]:
+        raise UserError(f"{path}: expected a column session_id, found {', '.join(rows[0])}")
+    return {str(row.pop("session_id")): row for row in rows}
+
+
+def write_participants(root: Path, scans: Sequence[Scan]) -> None:
+    """Write participants.tsv, and a sessions.tsv for each subject that has sessions.
+
+    What differs between the sessions of any subject (an age) is in sessions.tsv alone where there are several.
+    """
+    subjects: dict[str, list[Scan]] = {}
+    for scan in scans:
+        subjects.setdefault(scan.subject, []).append(scan)
+    varying = {
+        key
+        for members in subjects.values()
+        for scan in members
+        for key in scan.covariates
+        if scan.covariates[key] != members[0].covariates.get(key)
+    }
+    rows = []
+    for subject, members in subjects.items():
+        shared = {k: v for k, v in members[0].covariates.items() if k not in varying or len(members) == 1}
+        rows.append({"participant_id": subject, **shared})
+        sessions = [
+            {"session_id": scan.name.removeprefix(f"{subject}_"), **scan.covariates}
+            for scan in members
+            if scan.name != subject
+        ]
+        if sessions:
+            write_tsv(Path(root, subject, f"{subject}_sessions.tsv"), sessions)
+    write_tsv(Path(root, "participants.tsv"), rows)
 
 
 def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii*") -> list[Scan]:
@@ -64,6 +102,8 @@ def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii
                 raise UserError(f"{folder}: {len(found)} files fit {pattern!r} ({names}); give a pattern that fits one")
         if images:
             row = participants.get(parts[0], {})
+            if len(parts) > 1:
+                row = row | {k: v for k, v in read_sessions(root, parts[0]).get(parts[1], {}).items() if v is not None}
             scans.append(Scan("_".join(parts), parts[0], images[0], dsegs[0] if dsegs else None, row))
     if not scans:
         raise UserError(f"{root}: no image sub-*/[ses-*/]anat/{image} in it")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cortexgen.data.cohort import find_scans, read_cohort, split_subjects
+from cortexgen.data.cohort import Scan, find_scans, read_cohort, split_subjects, write_participants
 from cortexgen.errors import UserError
 
 NAMES = [f"sub-{k:02d}" for k in range(1, 41)]
@@ -128,3 +128,17 @@ def test_one_file_a_folder_or_a_data_set(tmp_path, cohort):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no NIfTI file"):
         find_scans(tmp_path / "empty")
+
+
+def test_participants_and_their_sessions_come_back_as_they_were_written(tmp_path):
+    scans = [
+        Scan("sub-01_ses-a", "sub-01", Path("a"), covariates={"sex": "F", "age": 30.0, "group": "CN"}),
+        Scan("sub-01_ses-b", "sub-01", Path("b"), covariates={"sex": "F", "age": 31.5, "group": "CN"}),
+        Scan("sub-02", "sub-02", Path("c"), covariates={"sex": "M", "age": 50.0, "group": None}),
+    ]
+    for scan in scans:
+        touch(tmp_path, f"{scan.name.replace('_', '/')}/anat/{scan.name}_T1w.nii.gz")
+    write_participants(tmp_path, scans)
+    assert [s.covariates for s in read_cohort(tmp_path)] == [s.covariates for s in scans]
+    table = (tmp_path / "participants.tsv").read_text().splitlines()
+    assert table == ["participant_id\tsex\tgroup\tage", "sub-01\tF\tCN\tn/a", "sub-02\tM\tn/a\t50"]

@@ -1,0 +1,202 @@
+"""Studies as stage 1 trains on them: preprocessed once, then read like any cohort."""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cortexgen.data.registration import RegistrationDataModule
+from cortexgen.data.template import load_template
+from cortexgen.errors import UserError
+from cortexgen.io import Grid
+from cortexgen.io.bids import anat, read_tsv
+from cortexgen.preprocess import Pipeline, Step, cohort, default_steps
+from cortexgen.studies.dicom import convert_dicom
+from cortexgen.studies.found import Found, Several, Study, find_study
+
+
+class StudyDataModule(RegistrationDataModule):
+    """Pairs (template, subject) of a study of raw T1w scans, preprocessed before the first run.
+
+    What is preprocessed already is kept, so that a run goes on where it stopped, and several selections of a study can
+    share one folder. A large cohort is best prepared by `cortexgen preprocess` into the same folder: with several
+    devices, the others wait meanwhile.
+
+    Arguments:
+        root: the study: a folder in the layout of BIDS, ADNI or NCANDA, a folder of NIfTI files, or a table of paths.
+        derivatives: folder for the preprocessed scans; the study's name with -cortexgen, beside it, unless given.
+        table: of covariates, where it doesn't lie in its usual place.
+        visits: names of visits; "baseline": the first scan of what the study calls so; "first": the earliest there is.
+        groups: of the column group, such as [CN].
+        where: by column: a value, a range "50-70", a bound ">=50", or a list of such, one of which must fit.
+        image: pattern of the image's path in the study, such as "*run-1*", or several in order of preference.
+        several: what to do with several images of a visit: "refuse" them as a problem, or take the "first" or "last".
+        steps: of preprocessing, in order; the default pipeline unless given.
+        skip: names of steps to leave out.
+        jobs: scans preprocessed at the same time.
+        options: of RegistrationDataModule.
+    """
+
+    study: ClassVar[Study] = "auto"
+
+    def __init__(
+        self,
+        root: Path,
+        derivatives: Path | None = None,
+        table: Path | None = None,
+        visits: list[str] | str | None = None,
+        groups: list[str] | None = None,
+        where: dict[str, Any] | None = None,
+        image: list[str] | str | None = None,
+        several: Several | None = None,
+        steps: list[Step] | None = None,
+        skip: list[str] | None = None,
+        jobs: int = 1,
+        **options: Any,
+    ) -> None:
+        self.source = Path(root)
+        beside = self.source.absolute()
+        name = beside.name.split(".")[0] if beside.is_file() else beside.name
+        out = Path(derivatives) if derivatives else beside.with_name(f"{name}-cortexgen")
+        super().__init__(root=out, image="*_desc-preproc_T1w.nii*", labels="*_desc-preproc_dseg.nii*", **options)
+        if jobs < 1:
+            raise UserError(f"jobs: expected 1 or more, got {jobs}")
+        if out.absolute() == beside:
+            raise UserError(f"derivatives: {out} is the study itself; give another folder")
+        self.selection: dict[str, Any] = {
+            "table": table,
+            "where": where,
+            "visits": visits,
+            "groups": groups,
+            "image": image,
+            "several": several,
+        }
+        self.steps, self.skip, self.jobs = steps, skip or [], jobs
+        self.prepare_data_per_node = False
+        self._found: Found | None = None
+
+    @property
+    def found(self) -> Found:
+        """The chosen scans of the study, and what is wrong with others."""
+        if self._found is None:
+            self._found = find_study(self.source, self.study, **self.selection)
+        return self._found
+
+    def prepare_data(self) -> None:
+        """Preprocess the chosen scans that aren't yet.
+
+        Raises:
+            UserError: if the folder holds scans preprocessed otherwise, or nobody is left.
+        """
+        steps = default_steps() if self.steps is None else self.steps
+        pipeline = Pipeline(steps, load_template(*self.template_source), self.skip)
+        cohort.check_same_steps(self.root, pipeline)
+        found = convert_dicom(self.found, self.root / "sourcedata", self.jobs)
+        cohort.preprocess_cohort(found.scans, self.root, pipeline, jobs=self.jobs, problems=found.problems)
+
+    def setup(self, stage: str) -> None:
+        """Read what was preprocessed of the chosen scans, as RegistrationDataModule does."""
+        if not self.scans:
+            self._check_prepared()
+        super().setup(stage)
+
+    def _check_prepared(self) -> None:
+        """Chosen scans without an output become problems, with the reason that preprocessing gave.
+
+        Raises:
+            UserError: if that is all of them.
+        """
+        table = self.root / cohort.TABLE
+        reasons = {row["participant_id"]: row.get("reason") for row in (read_tsv(table) if table.is_file() else [])}
+        self.problems |= self.found.problems
+        names = [scan.name for scan in self.found.scans]
+        missing = [name for name in names if not any(anat(self.root, name).glob(self.patterns[0]))]
+        for name in missing:
+            self.problems[name] = str(reasons.get(name) or f"{self.root}: it was not preprocessed")
+        if not self.problems:
+            return
+        name = missing[0] if missing else next(iter(self.problems))
+        reason = self.problems[name]
+        if len(missing) == len(names):
+            raise UserError(f"{self.root}: none of {len(names)} chosen scans was preprocessed; {name}: {reason}")
+        warnings.warn(f"{len(self.problems)} scans of {self.source} are left out; {name}: {reason}", stacklevel=2)
+
+    def _common_grid(self) -> Grid:
+        """That of the chosen scans, whose covariates are the study's and what preprocessing measured."""
+        chosen = {scan.name: scan.covariates for scan in self.found.scans}
+        self.scans = [replace(s, covariates=s.covariates | chosen[s.name]) for s in self.scans if s.name in chosen]
+        return super()._common_grid()
+
+
+class BIDSDataModule(StudyDataModule):
+    """Pairs (template, subject) of a raw BIDS data set, `sub-*/[ses-*/]anat/*_T1w.nii[.gz]` with participants.tsv.
+
+    Arguments:
+        root: the data set.
+        visits: sessions, such as [pre, post] or ["1", "2"]; "first": each subject's earliest.
+        image: pattern of the image's path, such as "*run-1*" or "*acq-mprage*", or several in order of preference.
+        options: of StudyDataModule.
+    """
+
+    study: ClassVar[Study] = "bids"
+
+    def __init__(
+        self,
+        root: Path,
+        visits: list[str] | str | None = None,
+        image: list[str] | str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(root=root, visits=visits, image=image, **options)
+
+
+class ADNIDataModule(StudyDataModule):
+    """Pairs (template, subject) of ADNI as downloaded from LONI's archive, with the CSV of the download beside it.
+
+    Arguments:
+        root: the folder ADNI of the download, or one above it.
+        table: the download's CSV, unless it lies in or beside that folder.
+        groups: diagnoses, such as [CN] for controls or [MCI, AD].
+        visits: of the CSV, such as [sc, m06]; "baseline": the first scan of screening and baseline; "first": each
+            subject's earliest.
+        image: pattern of the image's path, such as "*N3__Scaled*", or several in order of preference; any T1w unless
+            given.
+        options: of StudyDataModule.
+    """
+
+    study: ClassVar[Study] = "adni"
+
+    def __init__(
+        self,
+        root: Path,
+        table: Path | None = None,
+        groups: list[str] | None = None,
+        visits: list[str] | str | None = None,
+        image: list[str] | str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(root=root, table=table, groups=groups, visits=visits, image=image, **options)
+
+
+class NCANDADataModule(StudyDataModule):
+    """Pairs (template, subject) of a release of NCANDA, `cases/*/standard/<visit>/structural/native/t1.nii.gz`.
+
+    Arguments:
+        root: the release, or a folder with several parts of one.
+        table: demographics.csv, unless it lies under `summaries`.
+        groups: values of exceeds_bl_drinking: [N] for participants below the limits of drinking at baseline.
+        visits: such as [baseline, followup_1y]; "first": each subject's earliest.
+        options: of StudyDataModule.
+    """
+
+    study: ClassVar[Study] = "ncanda"
+
+    def __init__(
+        self,
+        root: Path,
+        table: Path | None = None,
+        groups: list[str] | None = None,
+        visits: list[str] | str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(root=root, table=table, groups=groups, visits=visits, **options)

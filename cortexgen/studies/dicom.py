@@ -1,0 +1,91 @@
+"""DICOM series, converted by dcm2niix."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cortexgen.data.cohort import Scan
+from cortexgen.errors import UserError
+from cortexgen.io.bids import anat
+from cortexgen.studies.candidates import is_nifti, label
+from cortexgen.studies.found import Found
+
+
+def convert_dicom(found: Found, folder: Path, jobs: int = 1) -> Found:
+    """Convert the scans that are DICOM series into `folder/sub-*/[ses-*/]anat`; those that are there are kept.
+
+    Arguments:
+        found: what `find_study` found.
+        folder: for the NIfTI files; not touched where there are no series.
+        jobs: series converted at the same time.
+
+    Returns:
+        The same with NIfTI files only; a series that can't be converted is a problem.
+    """
+    series = [scan for scan in found.scans if scan.image.is_dir()]
+    if not series:
+        return found
+
+    def convert(scan: Scan) -> Path | str:
+        try:
+            return _convert(scan, folder)
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        bar = tqdm(pool.map(convert, series), "converting DICOM", len(series), unit="series", disable=None)
+        results = dict(zip((s.name for s in series), bar, strict=True))
+    scans, problems = [], dict(found.problems)
+    for scan in found.scans:
+        result = results.get(scan.name, scan.image)
+        if isinstance(result, str):
+            problems[scan.name] = result
+        else:
+            scans.append(replace(scan, image=result))
+    return Found(scans, problems)
+
+
+def _program() -> str | None:
+    """dcm2niix of the package dcm2niix, or on the search path."""
+    try:
+        from dcm2niix import bin as program
+    except ImportError:
+        return shutil.which("dcm2niix")
+    return str(program)
+
+
+def _convert(scan: Scan, folder: Path) -> Path:
+    """One series.
+
+    Raises:
+        UserError: without a converter, and if it fails or doesn't make one image.
+    """
+    out = anat(folder, scan.name) / f"{scan.name}_desc-{label(scan.image.name)}_T1w.nii.gz"
+    if out.is_file():
+        return out
+    program = _program()
+    if program is None:
+        raise UserError(f"{scan.image}: a DICOM series; install dcm2niix (pip install dcm2niix), or give NIfTI files")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.parent) as place:
+        made = _run([program, "-b", "n", "-z", "y", "-f", "image", "-o", place, str(scan.image)], Path(place), scan)
+        os.replace(made, out)
+    return out
+
+
+def _run(command: Sequence[str], place: Path, scan: Scan) -> Path:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    images = sorted(p for p in place.iterdir() if is_nifti(p))
+    if len(images) != 1:
+        said = next((line.strip() for line in reversed(done.stdout.splitlines()) if line.strip()), "nothing")
+        raise UserError(
+            f"{scan.image}: dcm2niix made {len(images)} images of this series, expected one; it said: {said}"
+        )
+    return images[0]

@@ -1,0 +1,64 @@
+"""Plain folders of NIfTI files, and tables of paths."""
+
+import re
+from pathlib import Path
+
+from cortexgen.errors import UserError
+from cortexgen.studies.bids import by_scan, row_of, rows_without_image, scan_of
+from cortexgen.studies.candidates import Candidate, is_nifti, label, natural, unreadable
+from cortexgen.studies.tables import PATH, SESSION, SUBJECT, covariates, field, read_table
+
+TABLES = (".csv", ".tsv", ".txt")
+
+
+def read_folder(root: Path, table: Path | None = None) -> list[Candidate]:
+    """The NIfTI files of a folder, or of a table with a column `path`.
+
+    A file is named after its own name: "sub-01_ses-2_T1w.nii.gz" is "sub-01_ses-2", "old brain.nii" is "sub-oldbrain".
+
+    Arguments:
+        root: a folder, one NIfTI file, or a table.
+        table: of covariates by subject (and session), or of paths; participants.tsv of the folder unless given.
+    """
+    if root.suffix.lower() in TABLES and root.is_file():
+        return _listed(root)
+    if table and set(PATH) & set(read_table(table)[0]):
+        return _listed(table)
+    files = [root] if root.is_file() else sorted(p for p in root.iterdir() if is_nifti(p))
+    usual = root / "participants.tsv"
+    table = table or (usual if usual.is_file() else None)
+    rows = by_scan(table) if table else {}
+    candidates = []
+    for path in files:
+        subject, session = named_after(path)
+        row, problem = row_of(rows, subject, session, table)
+        problem = unreadable(path) or problem
+        candidates.append(Candidate(subject, session, path, path.name, row, (0.0, natural(session)), problem=problem))
+    return candidates + rows_without_image(rows, candidates, table)
+
+
+def named_after(path: Path) -> tuple[str, str]:
+    """Labels of subject and session that a file name gives."""
+    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    found = re.match(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?(_|$)", stem)
+    return (found[1], found[2] or "") if found else (label(stem), "")
+
+
+def _listed(table: Path) -> list[Candidate]:
+    """The rows of a table of paths, which are relative to the table."""
+    lines = read_table(table)
+    if not set(PATH) & set(lines[0]):
+        raise UserError(f"{table}: expected a column path, found {', '.join(lines[0])}")
+    candidates = []
+    for number, line in enumerate(lines, start=2):
+        text = field(line, PATH)
+        path = table.parent / text
+        subject, session = scan_of(line)
+        if not subject:
+            subject, found = named_after(path)
+            session = session or found
+        problem = unreadable(path) if text else f"{table}: line {number} has no path"
+        row = covariates(line, [*SUBJECT, *SESSION, *PATH])
+        where = text or f"{table.name} line {number}"
+        candidates.append(Candidate(subject, session, path, where, row, natural(session), problem=problem))
+    return candidates

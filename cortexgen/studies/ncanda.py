@@ -1,0 +1,99 @@
+"""NCANDA as its releases are laid out."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from cortexgen.errors import UserError
+from cortexgen.io.bids import Row
+from cortexgen.studies.candidates import Candidate, folders, is_nifti, label, natural, unreadable
+from cortexgen.studies.tables import covariates, field, read_table
+
+CASE = re.compile(r"NCANDA_S\d{5}")
+MONTHS = 100  # an age above is in months: participants are 12 and older, and none is a hundred years old
+
+
+def read_ncanda(root: Path, table: Path | None = None) -> list[Candidate]:
+    """`cases/NCANDA_S00033/standard/<visit>/structural/native/t1.nii.gz`, with its row of demographics.csv.
+
+    Other files of the name t1*.nii[.gz] under `structural` can be chosen by a pattern. Subjects are named
+    sub-NCANDAS00033, visits ses-baseline, ses-followup1y. Where there is a table, an image without a row is a problem,
+    and a row without an image, too, if its `mri_structural_age` says that there is one.
+
+    Arguments:
+        root: a release (NCANDA_SNAPS_...), its folder `cases`, or a folder with several parts of a release.
+        table: demographics.csv, unless it lies under `summaries`.
+    """
+    rows = _rows([table] if table else _tables(root))
+    candidates, seen = [], set()
+    for case in case_folders(root):
+        for structural in sorted(case.glob("*/*/structural")):
+            arm, visit = structural.parts[-3:-1]
+            row = rows.get((case.name, arm, visit), {})
+            images = [p for _, files in folders(structural) for p in files if is_nifti(p) and p.name.startswith("t1")]
+            if not images:
+                continue
+            seen.add((case.name, arm, visit))
+            usual = _usual(images)
+            for path in images:
+                problem = unreadable(path)
+                if not problem and rows and not row:
+                    problem = f"{path}: no row for {case.name}, {arm}, {visit} in demographics.csv"
+                candidates.append(_candidate(case.name, arm, visit, path, root, row, path == usual, problem))
+    for (case_name, arm, visit), row in rows.items():
+        if (case_name, arm, visit) not in seen and row.get("mri_structural_age", "") is not None:
+            path = root / case_name / arm / visit / "structural" / "native" / "t1.nii.gz"
+            problem = f"demographics.csv has {case_name}, {arm}, {visit}, but there is no t1.nii.gz"
+            absent = _candidate(case_name, arm, visit, path, root, row, True, problem)
+            candidates.append(replace(absent, absent=True))
+    return candidates
+
+
+def case_folders(root: Path) -> list[Path]:
+    """Folders named like NCANDA_S00033 in `root`, or up to two levels below."""
+    for pattern in ("*", "*/*", "*/*/*"):
+        found = sorted(p for p in root.glob(pattern) if CASE.fullmatch(p.name) and p.is_dir())
+        if found:
+            return found
+    return []
+
+
+def _candidate(
+    case: str, arm: str, visit: str, path: Path, root: Path, row: Row, usual: bool, problem: str
+) -> Candidate:
+    session = label(visit) if arm == "standard" else label(f"{arm}_{visit}")
+    where = path.relative_to(root).as_posix()
+    order = (visit != "baseline", natural(visit))
+    return Candidate(label(case), session, path, where, row, order, visit == "baseline", usual, problem=problem)
+
+
+def _usual(images: list[Path]) -> Path:
+    """The native T1w, else the one nearest to the top."""
+    exact = re.compile(r"t1\.nii(\.gz)?")
+    return min(images, key=lambda p: (p.parent.name != "native", not exact.fullmatch(p.name), len(p.parts)))
+
+
+def _tables(root: Path) -> list[Path]:
+    places = [root, root.parent] if root.name == "cases" else [root]
+    patterns = ("demographics.csv", "summaries/demographics.csv", "summaries/*/demographics.csv")
+    found = [p for place in places for up in ("", "*/") for pattern in patterns for p in place.glob(up + pattern)]
+    return sorted(set(found))
+
+
+def _rows(tables: list[Path]) -> dict[tuple[str, str, str], Row]:
+    """Covariates by subject, arm and visit; age in years.
+
+    Raises:
+        UserError: if a table has no column subject or visit.
+    """
+    rows = {}
+    for table in tables:
+        lines = read_table(table)
+        if not {"subject", "visit"} <= set(lines[0]):
+            raise UserError(f"{table}: expected columns subject, arm, visit, found {', '.join(lines[0])}")
+        for line in lines:
+            row = covariates(line, ["subject", "participant_id"])
+            if isinstance(row.get("age"), float) and row["age"] > MONTHS:
+                row["age"] /= 12
+            rows[line["subject"], field(line, ["arm"]) or "standard", line["visit"]] = row
+    return rows
