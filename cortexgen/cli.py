@@ -17,8 +17,8 @@ VERBS = {
     "predict": "write fields (stage 1) or a synthetic cohort (stage 2)",
 }
 PRESETS = (
-    "register.yaml, generate.yaml, paper/register.yaml, paper/generate.yaml, demo/register.yaml, demo/generate.yaml, "
-    "baselines/voxelmorph.yaml"
+    "preprocess.yaml, register.yaml, generate.yaml, paper/preprocess.yaml, paper/register.yaml, paper/generate.yaml, "
+    "demo/register.yaml, demo/generate.yaml, baselines/voxelmorph.yaml"
 )
 
 
@@ -40,6 +40,7 @@ training and inference of the two stages, from YAML (LightningCLI):
 {rows(VERBS)}
 
   cortexgen demo out
+  cortexgen preprocess STUDY COHORT --jobs 4
   cortexgen register sub-01_T1w.nii.gz out
   cortexgen generate out --num-samples 20 --age 50
   cortexgen fit --config register.yaml --data.root COHORT
@@ -96,7 +97,7 @@ def run(args: Sequence[str]) -> Any:
     if name in COMMANDS:
         from jsonargparse import auto_cli
 
-        return auto_cli(load(name), args=arguments(name, rest), prog=f"cortexgen {name}")
+        return auto_cli(load(name), args=_with_presets(arguments(name, rest)), prog=f"cortexgen {name}")
     if name not in VERBS:
         raise UserError(f"unknown command {name!r}; there are {', '.join([*COMMANDS, *VERBS])}")
     from cortexgen.training import run_verb

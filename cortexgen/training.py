@@ -20,9 +20,20 @@ from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule
 from cortexgen.modules.pictures import Pictures
 from cortexgen.modules.precision import native_bfloat16
+from cortexgen.studies.datamodules import ADNIDataModule, BIDSDataModule, NCANDADataModule, StudyDataModule
 from cortexgen.weights import read_checkpoint
 
-__all__ = ["DiffuseMorphModule", "FieldDataModule", "FieldDiffusionModule", "RegistrationDataModule", "run_verb"]
+__all__ = [
+    "ADNIDataModule",
+    "BIDSDataModule",
+    "DiffuseMorphModule",
+    "FieldDataModule",
+    "FieldDiffusionModule",
+    "NCANDADataModule",
+    "RegistrationDataModule",
+    "StudyDataModule",
+    "run_verb",
+]
 
 
 class _Parser(LightningArgumentParser):

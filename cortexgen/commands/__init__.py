@@ -6,6 +6,7 @@ from importlib import import_module
 
 # Shown by `cortexgen --help`; the functions are imported when they are called.
 COMMANDS = {
+    "preprocess": "raw T1w scans (BIDS, ADNI, NCANDA, folders) to a cohort in template space, with quality control",
     "register": "the template, or any image, to T1w images: fields, labels, volumes; weights included",
     "generate": "new labelled brains, as many as wanted, of any age and sex; weights included",
     "demo": "everything at toy size, from nothing but the installed packages, with a report",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to, and rename it to `path` at the end; removed on any error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".tmp-{platform.node()}-{os.getpid()}-{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -24,8 +25,11 @@ IGNORED = [
     "*.html",
     "metrics.json",
     "manifest.json",
+    "preprocess.tsv",
     "registration.tsv",
     "registration.json",
+    "sub-*/figures/",
+    "sub-*/ses-*/figures/",
     "tpl-*/",
     "truth/",
 ]
@@ -69,6 +73,22 @@ def describe_dataset(root: Path, name: str, generated_by: Mapping[str, Any]) -> 
         },
     )
     write_text(Path(root, ".bidsignore"), "\n".join(IGNORED) + "\n")
+
+
+def generated_by(root: Path) -> dict[str, Any] | None:
+    """The first entry of GeneratedBy in a folder's dataset_description.json; None where there is no such file.
+
+    Raises:
+        UserError: if the file can't be read.
+    """
+    path = Path(root, "dataset_description.json")
+    if not path.is_file():
+        return None
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8")).get("GeneratedBy") or [{}]
+        return dict(entries[0])
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not a BIDS description that can be read ({error})") from None
 
 
 def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -60,10 +60,16 @@ class Grid:
         d, h, w = (-(-n // factor) for n in self.shape)
         return Grid((d, h, w), self.affine @ np.diag([factor] * 3 + [1.0]), self.codes)
 
-    def at_spacing(self, spacing: float) -> "Grid":
-        """An isotropic grid over the same box: same centre, axes and orientation, an odd number of voxels a side."""
+    def at_spacing(self, spacing: float, shape: Sequence[int] | None = None) -> "Grid":
+        """An isotropic grid of the same centre, axes and orientation.
+
+        Arguments:
+            shape: D, H, W; an odd number of voxels a side that covers the same box unless given.
+        """
         steps = np.array(self.spacing) / spacing
-        shape = [2 * int(np.ceil(np.round((n - 1) / 2 * s, 3))) + 1 for n, s in zip(self.shape, steps, strict=True)]
+        if shape is None:
+            halves = [(n - 1) / 2 * s for n, s in zip(self.shape, steps, strict=True)]
+            shape = [2 * int(np.ceil(np.round(half, 3))) + 1 for half in halves]
         affine = self.affine @ np.diag([*(1 / steps), 1.0])
         centre = self.affine @ np.array([*((np.array(self.shape) - 1) / 2), 1.0])
         affine[:3, 3] = (centre - affine @ np.array([*((np.array(shape) - 1) / 2), 0.0]))[:3]

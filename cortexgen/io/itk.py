@@ -1,5 +1,6 @@
-"""Fields as ITK reads them: float32 `(X, Y, Z, 1, 3)`, intent "vector", LPS millimetres.
+"""Fields and affines as ITK reads them.
 
+A field is float32 `(X, Y, Z, 1, 3)`, intent "vector", LPS millimetres.
 A displacement written on the fixed image's grid is what `antsApplyTransforms -t` and SimpleITK's
 DisplacementFieldTransform take: a fixed point in, the moving point out, like the pull-back in memory. A velocity has
 the same layout.
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
-from cortexgen.io.atomic import atomic
+from cortexgen.io.atomic import atomic, write_text
 from cortexgen.io.grid import Grid
 from cortexgen.io.nifti import open_image, to_file, to_memory, voxels
 
@@ -50,3 +51,20 @@ def read_field(path: Path) -> tuple[Tensor, Grid]:
         raise UserError(f"{path}: the field holds NaN or infinite values")
     turn = np.linalg.inv(grid.affine[:3, :3]) @ LPS
     return torch.from_numpy(np.einsum("ij,dhwj->idhw", turn, array).astype(np.float32)), grid
+
+
+def write_affine(path: Path, affine: np.ndarray) -> None:
+    """Write an affine between worlds (RAS mm, 4x4) as ITK's text file, atomically.
+
+    With an affine from template to image points, `antsApplyTransforms -i image -r template -t path` brings the image
+    to the template.
+    """
+    parameters = [*(LPS @ affine[:3, :3] @ LPS).ravel(), *(LPS @ affine[:3, 3])]
+    lines = [
+        "#Insight Transform File V1.0",
+        "#Transform 0",
+        "Transform: AffineTransform_double_3_3",
+        "Parameters: " + " ".join(repr(float(p)) for p in parameters),
+        "FixedParameters: 0 0 0",
+    ]
+    write_text(path, "\n".join(lines) + "\n")

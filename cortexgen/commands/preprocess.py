@@ -1,0 +1,79 @@
+"""`cortexgen preprocess`: raw T1w scans to an analysis-ready cohort."""
+
+from collections import Counter
+from pathlib import Path
+
+from cortexgen.data.template import MNI152, load_template
+from cortexgen.errors import UserError
+from cortexgen.preprocess import Pipeline, Resample, Step, default_steps
+from cortexgen.preprocess.cohort import OVERVIEW, TABLE, check_same_steps, preprocess_cohort
+from cortexgen.studies import Several, Study, convert_dicom, find_study
+
+
+def preprocess(
+    images: Path,
+    out: Path,
+    study: Study = "auto",
+    table: Path | None = None,
+    where: dict[str, str | float | list[str | float]] | None = None,
+    visits: str | None = None,
+    groups: str | None = None,
+    image: str | None = None,
+    several: Several | None = None,
+    steps: list[Step] | None = None,
+    skip: str | None = None,
+    spacing: float | None = None,
+    template: str = MNI152,
+    template_labels: Path | None = None,
+    jobs: int = 1,
+    threads: int = 1,
+    scheduler: str | None = None,
+) -> None:
+    """Bring raw T1w scans to template space: denoised, without bias and skull, in [0, 1], with a picture of each.
+
+    Takes a BIDS data set, ADNI's or NCANDA's folder as the study distributes it, a folder of NIfTI files, one file,
+    or a table of paths. Writes BIDS derivatives that `fit` and `register` take: the T1w and its brain mask, the affine
+    as ITK transform, sidecars that say what was done, participants.tsv, preprocess.tsv, and preprocess.html with what
+    to look at first. A scan that can't be used is listed with its reason, the others are done, and the exit status is
+    1. A run that was stopped goes on when called again.
+
+    Args:
+        images: The study's folder, a folder of NIfTI files, one file, or a table (.csv, .tsv) with a column path.
+        out: Folder to write to, as BIDS derivatives.
+        study: Layout of the folder; auto looks.
+        table: Table of covariates, where it doesn't lie in the study's usual place.
+        where: Selection by covariate, such as '{group: [CN, MCI], age: "50-70"}'.
+        visits: Visits to take, comma-separated; baseline is what the study calls so, first the earliest there is.
+        groups: Groups to take, comma-separated, such as CN.
+        image: Pattern of the image's path where a visit has several.
+        several: What to do with several images of a visit.
+        steps: The steps in their order; those of preprocess.yaml unless given.
+        skip: Steps to leave out, comma-separated, such as strip (an input without skull is noticed without it).
+        spacing: Voxel size in millimetres, instead of the steps' own (1).
+        template: MNI152NLin2009aSym, or a NIfTI file.
+        template_labels: The dseg of a template file.
+        jobs: Scans at a time on this machine, each in a process of its own.
+        threads: Of each process.
+        scheduler: Address of a Dask scheduler whose workers take the scans; needs `cortexgen[cluster]` and a folder
+            that all of them see.
+    """
+    chosen = default_steps() if steps is None else list(steps)
+    if spacing is not None:
+        for step in chosen:
+            if isinstance(step, Resample):
+                step.spacing = spacing
+    pipeline = Pipeline(chosen, load_template(template, template_labels), _listed(skip))
+    check_same_steps(out, pipeline)
+    found = find_study(images, study, table, where, _listed(visits), _listed(groups), image, several)
+    found = convert_dicom(found, out / "sourcedata", jobs)
+    rows = preprocess_cohort(found.scans, out, pipeline, jobs, scheduler, found.problems, threads)
+    count = Counter(row["status"] for row in rows)
+    print(f"{count['ok']} scan(s) ok, {count['flagged']} to look at, {count['failed']} failed: {out / OVERVIEW}")
+    failed = [row for row in rows if row["status"] == "failed"]
+    if failed:
+        first = f"{failed[0]['participant_id']}: {failed[0]['reason']}"
+        raise UserError(f"{len(failed)} scan(s) failed, see {out / TABLE}; {first}")
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]

@@ -1,0 +1,22 @@
+"""From a scanner's T1w to an analysis-ready one."""
+
+from cortexgen.preprocess.pipeline import Pipeline, default_steps, preprocess_scan
+from cortexgen.preprocess.state import Subject
+from cortexgen.preprocess.steps import Align, CorrectBias, Crop, Denoise, Normalize, Resample, Step, StripSkull
+from cortexgen.preprocess.threads import limited_threads
+
+__all__ = [
+    "Align",
+    "CorrectBias",
+    "Crop",
+    "Denoise",
+    "Normalize",
+    "Pipeline",
+    "Resample",
+    "Step",
+    "StripSkull",
+    "Subject",
+    "default_steps",
+    "limited_threads",
+    "preprocess_scan",
+]

@@ -1,0 +1,200 @@
+"""A cohort through the pipeline: on the processes of one machine, or on many machines through Dask."""
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cortexgen.data.cohort import Scan, write_participants
+from cortexgen.errors import UserError
+from cortexgen.io.bids import Row, check_output, describe_dataset, generated_by, read_tsv, write_tsv
+from cortexgen.preprocess.pipeline import Pipeline, finished, preprocess_scan
+
+TABLE, OVERVIEW = "preprocess.tsv", "preprocess.html"
+PATIENCE = 10.0  # seconds until a scheduler must have answered
+ATTEMPTS = 3  # at a scan whose process is killed
+KILLED = f"its process was killed {ATTEMPTS} times; is there too little memory?"
+Work = Callable[[Scan], Row]
+
+
+class _Processes(ThreadPoolExecutor):
+    """`jobs` threads with a process each: if that is killed, the scan is begun again and no other one is lost."""
+
+    def __init__(self, jobs: int) -> None:
+        super().__init__(jobs)
+        self.own = threading.local()
+        self.started: list[ProcessPoolExecutor] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        return super().submit(self._isolated, fn, *args, **kwargs)
+
+    def _isolated(self, fn: Callable[..., Any], *args: Any) -> Any:
+        for attempt in range(ATTEMPTS):
+            if getattr(self.own, "process", None) is None:
+                self.own.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+                self.started.append(self.own.process)
+            try:
+                return self.own.process.submit(fn, *args).result()
+            except BrokenProcessPool:
+                self.own.process = None
+                if attempt + 1 == ATTEMPTS:
+                    raise
+        raise AssertionError
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        for process in self.started:
+            process.shutdown(wait, cancel_futures=cancel_futures)
+
+
+@contextmanager
+def _workers(jobs: int, scheduler: str | None) -> Iterator[Executor]:
+    """An executor of either kind.
+
+    Raises:
+        UserError: if Dask is not installed, or no scheduler answers at the address.
+    """
+    if scheduler is None:
+        with _Processes(jobs) as pool:
+            yield pool
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError("--scheduler needs Dask: pip install 'cortexgen[cluster]'") from None
+    try:
+        client = Client(scheduler, timeout=PATIENCE)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UserError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
+    with client, client.get_executor(pure=False) as pool:
+        yield pool
+
+
+def _collect(scans: Sequence[Scan], work: Work, pool: Executor) -> dict[str, Row]:
+    """Every scan's row; what no worker could do becomes a failed one."""
+    futures = {pool.submit(work, scan): scan for scan in scans}
+    rows: dict[str, Row] = {}
+    bar = tqdm(total=len(scans), desc="preprocessing", unit="scan", disable=None)
+    try:
+        for future in as_completed(futures):
+            name = futures[future].name
+            try:
+                rows[name] = future.result()
+            except Exception as error:
+                killed = type(error).__name__ in ("BrokenProcessPool", "KilledWorker")
+                reason = KILLED if killed else f"{type(error).__name__}: {error}"
+                rows[name] = {"participant_id": name, "status": "failed", "reason": " ".join(reason.split())}
+            bar.set_postfix_str(f"{sum(r['status'] == 'failed' for r in rows.values())} failed", refresh=False)
+            bar.update()
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        bar.close()
+    return rows
+
+
+def check_same_steps(out: Path, pipeline: Pipeline) -> None:
+    """See that a folder is new or holds what this pipeline made.
+
+    Raises:
+        UserError: if not, naming the first difference.
+    """
+    found = generated_by(out)
+    if found is None:
+        return
+    before, now = found.get("Steps"), pipeline.describe()
+    if before == now:
+        return
+    if before is None:
+        raise UserError(f"{out}: holds something else than a preprocessed cohort ({found.get('Command', 'unknown')})")
+    pairs = [(a, b) for a, b in zip(before, now, strict=False) if a != b]
+    a, b = pairs[0] if pairs else (f"{len(before)} steps", f"{len(now)} steps")
+    raise UserError(f"{out}: holds a cohort that was preprocessed otherwise: {a} there, {b} now; give another folder")
+
+
+def preprocess_cohort(
+    scans: Sequence[Scan],
+    out: Path,
+    pipeline: Pipeline,
+    jobs: int = 1,
+    scheduler: str | None = None,
+    problems: Mapping[str, str] | None = None,
+    threads: int = 1,
+) -> list[Row]:
+    """Preprocess scans into BIDS derivatives; those that are done already are left as they are.
+
+    Arguments:
+        out: the derivatives' folder; on a cluster one that every worker sees under this path.
+        jobs: processes on this machine.
+        scheduler: address of a Dask scheduler ("tcp://host:8786") whose workers take the scans instead.
+        problems: scans that can't be used, by name, to be listed with their reason.
+        threads: of each process.
+
+    Returns:
+        A row a scan, in the order of `scans` with the problems after them, as in preprocess.tsv; "status" is "ok",
+        "flagged" or "failed".
+
+    Raises:
+        UserError: if the folder can't be written to or holds another pipeline's results, or no scheduler answers.
+    """
+    from cortexgen.report.qc import cohort_overview  # matplotlib takes a second
+
+    if jobs < 1 or threads < 1:
+        raise UserError(f"expected 1 or more jobs and threads, got {jobs} and {threads}")
+    out = Path(out).resolve()
+    check_same_steps(out, pipeline)
+    check_output(out)
+    about = {"Template": pipeline.template.name, "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
+    describe_dataset(out, "preprocessed T1w", {"Command": "cortexgen preprocess", **about})
+    done = {scan.name: row for scan in scans if (row := finished(scan, out, pipeline))}
+    waiting = [scan for scan in scans if scan.name not in done]
+    if waiting:
+        work = partial(preprocess_scan, out=out, pipeline=pipeline, threads=threads)
+        with _workers(min(jobs, len(waiting)), scheduler) as pool:
+            done |= _collect(waiting, work, pool)
+    rows = [done[scan.name] for scan in scans]
+    rows += [{"participant_id": n, "status": "failed", "reason": r} for n, r in (problems or {}).items()]
+    table, now = out / TABLE, {row["participant_id"] for row in rows}
+    before = [row for row in (read_tsv(table) if table.is_file() else []) if row["participant_id"] not in now]
+    everyone = [*before, *rows]
+    judge(everyone)
+    write_tsv(table, everyone)
+    _write_participants(out, scans, everyone)
+    cohort_overview(out, everyone, pipeline.describe())
+    return rows
+
+
+def judge(rows: Sequence[Row]) -> None:
+    """Flag what stands out among the other scans of the cohort, in place: "status", and "outlier" with the numbers."""
+    from cortexgen.report.qc import flag_outliers
+
+    outliers = flag_outliers([row for row in rows if row["status"] != "failed"])
+    for row in rows:
+        row["outlier"] = "; ".join(outliers.get(str(row["participant_id"]), [])) or None
+        if row["status"] != "failed":
+            row["status"] = "flagged" if row.get("flags") or row["outlier"] else "ok"
+
+
+def _write_participants(out: Path, scans: Sequence[Scan], rows: Sequence[Row]) -> None:
+    """Those of this run and of the runs before it, with the brain volume that was measured."""
+    from cortexgen.data.cohort import read_cohort
+
+    volumes = {row["participant_id"]: row.get("brain_volume_ml") for row in rows}
+    known = {scan.name: scan.covariates for scan in scans}
+    written = read_cohort(out) if any(row["status"] != "failed" for row in rows) else []
+    complete = []
+    for scan in written:
+        row = {**scan.covariates, **known.get(scan.name, {})}
+        if row.get("brain_volume_ml") is None and volumes.get(scan.name) is not None:
+            row["brain_volume_ml"] = volumes[scan.name]
+        complete.append(Scan(scan.name, scan.subject, scan.image, None, row))
+    if complete:
+        write_participants(out, complete)

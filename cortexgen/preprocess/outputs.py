@@ -1,0 +1,94 @@
+"""What a preprocessed scan leaves on disk."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cortexgen.data.cohort import Scan
+from cortexgen.io import Grid, atomic, write_json, write_volume
+from cortexgen.io.bids import Row, anat, derivative, sidecar
+from cortexgen.io.itk import write_affine
+from cortexgen.preprocess.state import Subject
+
+
+class Outputs:
+    """The files of one scan under `out`."""
+
+    def __init__(self, out: Path, scan: Scan) -> None:
+        self.out, self.scan = Path(out), scan
+        self.metrics = anat(self.out, scan.name) / f"{scan.name}_desc-preproc_metrics.json"
+
+    def done(self, made: Mapping[str, Any]) -> Row | None:
+        """The row of a scan that is there, made of the same source by the same steps."""
+        try:
+            found = json.loads(self.metrics.read_text(encoding="utf-8"))
+            return found["Row"] if all(found[key] == value for key, value in made.items()) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def remove(self) -> None:
+        """Take away what was written, the row that says it is complete first."""
+        folder, name = self.metrics.parent, self.scan.name
+        patterns = ("*_desc-preproc_T1w.*", "*_desc-brain_mask.*", "*_from-T1w_to-*_mode-image_xfm.*")
+        files = [path for pattern in patterns for path in folder.glob(name + pattern)]
+        for path in [self.metrics, self.sheet, *files]:
+            path.unlink(missing_ok=True)
+        for empty in (folder, folder.parent, self.sheet.parent, self.out / self.scan.subject):
+            if empty.is_dir() and not any(empty.iterdir()):
+                empty.rmdir()
+
+    @property
+    def sheet(self) -> Path:
+        """The picture of the result."""
+        from cortexgen.report.qc import sheet_path  # matplotlib takes a second
+
+        return sheet_path(self.out, self.scan.name)
+
+    def write(self, subject: Subject, steps: Sequence[Mapping[str, Any]], native: tuple[Tensor, Grid]) -> None:
+        """Write image, masks, affine, sidecars and the picture.
+
+        Arguments:
+            steps: `Pipeline.describe()`.
+            native: image and grid as they were read.
+        """
+        name, template = self.scan.name, subject.template.name
+        assert subject.mask is not None
+        about = {"Sources": [self.scan.image.name], "SkullStripped": True, "Preprocessing": list(steps)}
+        space = {"space": template} if subject.resampled else {}
+        here: dict[str, Any] = {"SpatialReference": template} if subject.resampled else {}
+        path = derivative(self.out, name, "T1w", **space, desc="preproc")
+        write_volume(path, subject.image, subject.grid, np.uint8 if self._normalized(steps) else np.float32)
+        write_json(sidecar(path), {**here, **about})
+        native_mask = subject.mask if subject.native_mask is None else subject.native_mask
+        masks: dict[Path, tuple[Tensor, Grid, dict[str, Any]]]
+        masks = {derivative(self.out, name, "mask", desc="brain"): (native_mask, native[1], {})}
+        if subject.resampled:
+            masks[derivative(self.out, name, "mask", **space, desc="brain")] = (subject.mask, subject.grid, here)
+        for path, (mask, grid, reference) in masks.items():
+            write_volume(path, mask, grid, np.uint8)
+            write_json(sidecar(path), {**reference, "Type": "Brain", "Sources": [self.scan.image.name]})
+        if subject.affine is not None:
+            path = anat(self.out, name) / f"{name}_from-T1w_to-{template}_mode-image_xfm.txt"
+            write_affine(path, subject.affine)
+            write_json(path.with_suffix(".json"), {**here, **about})
+        if subject.resampled:
+            self._draw(subject, (native[0], native_mask, native[1]))
+
+    @staticmethod
+    def _normalized(steps: Sequence[Mapping[str, Any]]) -> bool:
+        return any(step["name"] == "normalize" for step in steps)
+
+    def _draw(self, subject: Subject, native: tuple[Tensor, Tensor, Grid]) -> None:
+        from cortexgen.report.figures import to_png
+        from cortexgen.report.qc import subject_sheet
+
+        assert subject.mask is not None
+        title, notes = self.scan.name, subject.flags
+        figure = subject_sheet(subject.image, subject.mask, subject.grid, subject.template, title, notes, native)
+        content = to_png(figure)
+        with atomic(self.sheet) as temporary:
+            temporary.write_bytes(content)

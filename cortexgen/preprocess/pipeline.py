@@ -1,0 +1,159 @@
+"""The steps in their order, on one scan."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cortexgen.data.cohort import Scan
+from cortexgen.data.template import Template, load_template
+from cortexgen.errors import UserError
+from cortexgen.io import Grid, write_json
+from cortexgen.io.bids import Row, sha256
+from cortexgen.preprocess.outputs import Outputs
+from cortexgen.preprocess.reading import read_scan
+from cortexgen.preprocess.state import Subject
+from cortexgen.preprocess.steps import Align, CorrectBias, Denoise, Normalize, Resample, Step, StripSkull
+from cortexgen.preprocess.threads import limited_threads
+
+
+def default_steps() -> list[Step]:
+    """From a raw scan to template space at 1 mm: the skull goes first, so that noise and bias are the brain's own."""
+    return [StripSkull(), Denoise(), CorrectBias(), Align(), Resample(), Normalize()]
+
+
+class Pipeline:
+    """Steps in an order that works.
+
+    Arguments:
+        steps: in their order.
+        template: where they lead.
+        skip: names of steps to leave out.
+
+    Raises:
+        UserError: if there is no step, no step has a name to skip, one comes twice, too early, or without its tool.
+    """
+
+    def __init__(self, steps: Sequence[Step], template: Template, skip: Sequence[str] = ()) -> None:
+        names = [step.name for step in steps]
+        unknown = sorted(set(skip) - set(names))
+        if unknown:
+            raise UserError(f"skip: no step is called {', '.join(unknown)}; there are {', '.join(names)}")
+        self.steps = [step for step in steps if step.name not in skip]
+        self.template = template
+        if not self.steps:
+            raise UserError("steps: none is left to run")
+        names = [step.name for step in self.steps]
+        for k, step in enumerate(self.steps):
+            if step.name in names[:k]:
+                raise UserError(f"steps: {step.name} comes twice")
+            late = [name for name in names[k + 1 :] if name in step.after]
+            if late:
+                raise UserError(f"steps: {step.name} comes before {' and '.join(late)}, expected it later")
+        if "crop" in names and "resample" not in names:
+            raise UserError("steps: crop needs resample before it, to cut all scans alike")
+        if "align" in names and "resample" not in names:
+            raise UserError("steps: align needs resample after it, or leave both out")
+        self.describe()
+
+    def __getstate__(self) -> dict[str, Any]:  # the default template isn't sent along: every process has it
+        return self.__dict__ | {"template": None if self.template is load_template() else self.template}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"template": state["template"] or load_template()})
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Name, version, options and tools of each step, in plain types."""
+        return json.loads(json.dumps([step.describe() for step in self.steps]))
+
+    def run(self, image: Tensor, grid: Grid, source: str) -> Subject:
+        """Preprocess one scan in memory.
+
+        Arguments:
+            image: `[1, D, H, W]` float32.
+            source: what to name in errors.
+
+        Raises:
+            UserError: if the scan doesn't allow a step, or a step's tool fails.
+        """
+        subject = Subject(image, grid, self.template, source)
+        for step in self.steps:
+            if step.name == "align" and subject.mask is None:
+                subject.keep(subject.inside)
+            try:
+                step(subject)
+            except RuntimeError as error:  # what ITK raises, and torch without memory
+                reason = str(error).strip().splitlines()[-1]
+                raise UserError(f"{source}: the step {step.name} failed: {reason}") from error
+        if subject.mask is None:
+            subject.keep(subject.inside)
+        mask, where = (subject.native_mask, subject.native_grid) if subject.resampled else (subject.mask, subject.grid)
+        assert mask is not None and where is not None
+        subject.measures["brain_volume_ml"] = float(mask.sum()) * where.voxel_volume / 1000
+        return subject
+
+
+def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1) -> Row:
+    """Preprocess one scan and write what comes of it, as BIDS derivatives under `out`.
+
+    A scan that was done before by the same steps is not done again. One that fails leaves nothing but its row.
+
+    Arguments:
+        threads: of each library; the result of one thread is the same on every run.
+
+    Returns:
+        The scan's row: participant_id, status ("ok", "flagged" or "failed"), reason or flags, measures, seconds.
+    """
+    start = time.perf_counter()
+    outputs = Outputs(out, scan)
+    try:
+        made = _made(scan, pipeline)
+        done = outputs.done(made)
+        if done is not None:
+            return done
+        outputs.remove()
+        with limited_threads(threads):
+            image, grid = read_scan(scan.image)
+            subject = pipeline.run(image, grid, str(scan.image))
+            outputs.write(subject, pipeline.describe(), (image, grid))
+        row: Row = {"participant_id": scan.name, "status": "flagged" if subject.flags else "ok"}
+        row |= {"flags": "; ".join(subject.flags)} if subject.flags else {}
+        row |= subject.measures | {"seconds": round(time.perf_counter() - start, 1)}
+        write_json(outputs.metrics, {"Row": row, **made})
+    except (UserError, OSError) as error:
+        outputs.remove()
+        reason = (
+            str(error) if isinstance(error, UserError) else f"{out}: cannot write there ({error.strerror or error})"
+        )
+        return {"participant_id": scan.name, "status": "failed", "reason": " ".join(reason.split())}
+    except BaseException:
+        outputs.remove()
+        raise
+    return row
+
+
+def finished(scan: Scan, out: Path, pipeline: Pipeline) -> Row | None:
+    """The row of a scan that was done before by the same steps, or None."""
+    try:
+        return Outputs(out, scan).done(_made(scan, pipeline))
+    except UserError:
+        return None
+
+
+def _made(scan: Scan, pipeline: Pipeline) -> dict[str, Any]:
+    """What results depend on.
+
+    Raises:
+        UserError: if the scan can't be read.
+    """
+    return {"SourceHash": _hash(scan.image), "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None

@@ -1,0 +1,48 @@
+"""The affine to the template."""
+
+from typing import Literal
+
+import numpy as np
+
+from cortexgen.data.alignment import align, check_alignment, in_template_space
+from cortexgen.data.intensity import normalize
+from cortexgen.data.plausibility import check_brain
+from cortexgen.errors import UserError
+from cortexgen.preprocess.state import Subject
+from cortexgen.preprocess.steps.step import Step
+
+USUAL = (0.92, 0.42)  # overlap and correlation: what real brains reach, see cortexgen.data.alignment
+
+
+class Align(Step):
+    """The affine to the template (`cortexgen.data.alignment`).
+
+    Arguments:
+        affine: look for it "always", "never", or "auto": unless a stripped input lies in template space already.
+    """
+
+    name, after, tools = "align", ("strip",), ("SimpleITK",)
+
+    def __init__(self, affine: Literal["auto", "always", "never"] = "auto") -> None:
+        if affine not in ("auto", "always", "never"):
+            raise UserError(f"Align: expected affine auto, always or never, got {affine}")
+        self.affine = affine
+
+    def __call__(self, subject: Subject) -> None:
+        grid, template, source = subject.grid, subject.template, subject.source
+        image = normalize(subject.image * subject.inside, source)
+        check_brain(image, grid, source)
+        raw = subject.measures.get("stripped") == "deepbet"
+        there = self.affine == "never" or (
+            self.affine == "auto" and not raw and in_template_space(image, grid, template)
+        )
+        subject.affine = np.eye(4) if there else align(image, grid, template, source)
+        found = check_alignment(image, grid, template, subject.affine, source)
+        if not found.reaches(USUAL):
+            usual = f"usual are {USUAL[0]:g} and {USUAL[1]:g} or more"
+            numbers = f"overlap {found.overlap:.2f} and correlation {found.correlation:.2f}"
+            subject.flags.append(f"the affine's {numbers} with {template.name} are low, {usual}")
+        scales = np.linalg.svd(subject.affine[:3, :3], compute_uv=False)
+        subject.measures |= {"affine": "identity" if there else "found"}
+        subject.measures |= {"overlap": found.overlap, "correlation": found.correlation}
+        subject.measures |= {f"scale_{k}": float(s) for k, s in enumerate(scales, 1)}
