@@ -89,6 +89,10 @@ class FieldDataModule(LightningDataModule):
         self.scans: list[Scan] = []
         self._velocities: dict[str, Tensor] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the trainer, which loading processes that are not forked need not be sent."""
+        return self.__dict__ | {"trainer": None}
+
     def setup(self, stage: str) -> None:
         """Read the fields and check that they belong together and to the template."""
         if self.scans or (stage == "predict" and not self.root.is_dir()):

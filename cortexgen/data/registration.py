@@ -4,21 +4,21 @@ import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from cortexgen.data.augmentation import Augmentation, augment
+from cortexgen.data.augmentation import Augmentation
+from cortexgen.data.cache import Cache, Caching, NoCache, cache_folder, open_cache
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
-from cortexgen.data.intensity import normalize
-from cortexgen.data.template import MNI152, Template, load_template, resample_labels
+from cortexgen.data.loading import DECODING, Predictions, Scans, first, load_labels, load_scan
+from cortexgen.data.template import MNI152, Template, load_template
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, read_grid, read_volume
-from cortexgen.spatial import resample
+from cortexgen.io import Grid, read_grid
 
 
 def brain_box(template: Template, margin: float = 8.0) -> Grid:
@@ -40,92 +40,6 @@ def brain_box(template: Template, margin: float = 8.0) -> Grid:
     return template.grid.box(low, high)
 
 
-def load_scan(scan: Scan, native: Grid, grid: Grid) -> Tensor:
-    """A scan's image on the working grid, `[1, D, H, W]` in [0, 1].
-
-    Arguments:
-        native: the cohort's grid; the image must lie on it.
-        grid: the working grid, another spacing or window of `native`.
-
-    Raises:
-        UserError: if the file can't be read or lies on another grid.
-    """
-    image, found = read_volume(scan.image)
-    if not found.matches(native):
-        raise UserError(f"{scan.image}: its grid is {found}; the cohort's is {native}")
-    image = normalize(image, scan.image)
-    if grid.matches(native):
-        return image
-    return resample(image[None], native.torch_affine, grid.shape, grid.torch_affine)[0]
-
-
-def load_labels(scan: Scan, grid: Grid, classes: int) -> Tensor | None:
-    """A scan's dseg on a grid, `[1, D, H, W]` int64, or None if it has none.
-
-    Raises:
-        UserError: if the file can't be read or holds labels that the template doesn't have.
-    """
-    if scan.labels is None or classes == 0:
-        return None
-    labels, found = read_volume(scan.labels, labels=True)
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise UserError(f"{scan.labels}: label {int(labels.max())} is not among the template's {classes} classes")
-    return labels if found.matches(grid) else resample_labels(labels, found, grid, classes)
-
-
-class _Scans(Dataset):
-    """Samples of stage 1; images are kept as float16 after their first reading if `cache`."""
-
-    def __init__(
-        self,
-        data: "RegistrationDataModule",
-        scans: Sequence[Scan],
-        labelled: bool,
-        augmentation: Augmentation = "none",
-        pairs: float = 0.0,
-    ) -> None:
-        self.data, self.scans, self.labelled = data, list(scans), labelled
-        self.augmentation, self.pairs = augmentation, pairs
-
-    def __len__(self) -> int:
-        return len(self.scans)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        scan = self.scans[index]
-        sample: dict[str, Any] = {"moving": self.data.template.image, "fixed": self.data.image_of(scan)}
-        if self.labelled:
-            labels = self.data.labels_of(scan)
-            if labels is not None and self.data.template.labels is not None:
-                sample |= {"moving_labels": self.data.template.labels, "fixed_labels": labels}
-        if self.pairs and float(torch.rand(())) < self.pairs:
-            sample["moving"] = self.data.image_of(self.scans[int(torch.randint(len(self.scans), ()))])
-        return augment(sample, self.augmentation) | {"name": scan.name}
-
-
-class _Predictions(Dataset):
-    """Indices and images to register; an unreadable one comes as its error, so that the others go on."""
-
-    def __init__(self, data: "RegistrationDataModule", indices: Sequence[int]) -> None:
-        self.data, self.indices = data, list(indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        index = self.indices[place]
-        scan = self.data.scans[index]
-        if scan.name in self.data.problems:
-            return {"index": index, "error": self.data.problems[scan.name]}
-        try:
-            return {"index": index, "fixed": self.data.image_of(scan).unsqueeze(0)}
-        except UserError as error:
-            return {"index": index, "error": str(error)}
-
-
-def _first(batch: list[Any]) -> Any:
-    return batch[0]
-
-
 class RegistrationDataModule(LightningDataModule):
     """Pairs (template, subject) of a cohort of skull-stripped T1w in template space.
 
@@ -144,12 +58,18 @@ class RegistrationDataModule(LightningDataModule):
         val_subjects: explicit validation subjects.
         test_subjects: explicit test subjects.
         split_seed: of the random split.
-        augmentation: "none", "mirror" (left-right) or "paper" (flips and quarter turns).
+        augmentation: "none", "mirror" (left-right), "paper" (flips and quarter turns) or "scanner" (mirror, and another
+            bias field, contrast and noise of the fixed image).
         pairs: share of training pairs that take another training subject as moving image instead of the template.
         batch_size: of training.
         only: predict the scans of one side of the split instead of all.
+        whole: where `crop` is a size, predict also writes the field and the warped template on the whole image, with a
+            picture; the field fades out beyond the part that was worked on.
         num_workers: loading processes.
-        cache: keep decoded images in memory (float16).
+        cache: keep decoded images (float16) in "memory", which is also `true`, on "disk", for cohorts that don't fit in
+            memory, or not at all ("none", `false`).
+        cache_dir: folder of a disk cache, which runs and processes may share; one for the cohort in
+            $XDG_CACHE_HOME/cortexgen or ~/.cache/cortexgen unless given. It can be deleted at any time.
     """
 
     def __init__(
@@ -171,11 +91,13 @@ class RegistrationDataModule(LightningDataModule):
         pairs: float = 0.0,
         batch_size: int = 1,
         only: Literal["train", "val", "test"] | None = None,
+        whole: bool = False,
         num_workers: int = 0,
-        cache: bool = True,
+        cache: Caching | bool = "memory",
+        cache_dir: Path | None = None,
     ) -> None:
         super().__init__()
-        self.root, self.only = Path(root), only
+        self.root, self.only, self.whole = Path(root), only, whole
         self.template_source = (template, template_labels, label_table)
         self.patterns = (image, labels)
         self.spacing, self.crop = spacing, crop
@@ -188,9 +110,13 @@ class RegistrationDataModule(LightningDataModule):
         }
         self.augmentation, self.pairs = augmentation, pairs
         self.batch_size, self.num_workers = batch_size, num_workers
-        self._cache: dict[str, Tensor] | None = {} if cache else None
+        self.caching, self.cache_dir = cache, cache_dir
         self.problems: dict[str, str] = {}
         self.scans: list[Scan] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the trainer, which loading processes that are not forked need not be sent."""
+        return self.__dict__ | {"trainer": None}
 
     def setup(self, stage: str) -> None:
         """Read the cohort's headers, choose the working grid and the split, load what fits the cache."""
@@ -212,9 +138,16 @@ class RegistrationDataModule(LightningDataModule):
             self.grid = grid
             self.template = self.original.to(grid)
             self.split = split_subjects([s.subject for s in self.scans], **self.splitting)
-        if self.augmentation == "mirror" and not self.grid.is_symmetric():
+            recipe = [DECODING, grid.to_dict(), len(self.template.classes)]
+            self._cache: Cache = open_cache(self.caching, self.cache_dir or cache_folder(self.root), recipe)
+        if self.augmentation in ("mirror", "scanner") and not self.grid.is_symmetric():
             raise UserError(f"mirroring needs a grid symmetric about x = 0; the working grid is {self.grid}")
-        if stage != "predict" and self._cache is not None:
+        if self.augmentation == "paper" and self.grid.shape[1] != self.grid.shape[2]:
+            raise UserError(
+                f"augmentation: paper turns axial slices, which must be square; the working grid is {self.grid}: "
+                "set a crop such as [32, 128, 128]"
+            )
+        if stage != "predict" and not isinstance(self._cache, NoCache):
             self._fill({"fit": ("train", "val"), "validate": ("val",), "test": ("test", "val")}[stage])
         if stage == "fit" and not self.side("train"):
             raise UserError(f"{self.root}: no readable subject is left to train on")
@@ -250,34 +183,37 @@ class RegistrationDataModule(LightningDataModule):
         warnings.warn(f"{scan.name} is left out: {reason}", stacklevel=2)
 
     def _fill(self, sides: Sequence[str]) -> None:
-        """Read the scans of some sides once, so that those that can't be read are known before training."""
-        scans = [s for side in sides for s in self.side(side) if s.name not in (self._cache or {})]
+        """Read the scans of some sides once, so that those that can't be read are known before training.
+
+        Processes of one training begin at different scans, so that they share the work of filling a disk cache.
+        """
+        scans = [s for side in sides for s in self.side(side)]
+        if self.trainer is not None:
+            begin = len(scans) * self.trainer.global_rank // self.trainer.world_size
+            scans = scans[begin:] + scans[:begin]
         for scan in tqdm(scans, desc="reading images", unit="scan", disable=None, leave=False):
+            labels = scan.labels if self.split[scan.subject] != "train" else None
+            if scan.image in self._cache and (labels is None or labels in self._cache):
+                continue
             try:
                 self.image_of(scan)
-                if self.split[scan.subject] != "train":
+                if labels is not None:
                     self.labels_of(scan)
             except UserError as error:
                 self._leave_out(scan, str(error))
 
     def image_of(self, scan: Scan) -> Tensor:
         """A scan's image on the working grid, `[1, D, H, W]` float32."""
-        if self._cache is not None and scan.name in self._cache:
-            return self._cache[scan.name].float()
-        image = load_scan(scan, self.native, self.grid).half()  # rounded alike, cached or not
-        if self._cache is not None:
-            self._cache[scan.name] = image
-        return image.float()
+        return self._cache.get(scan.image, lambda: load_scan(scan, self.native, self.grid).half()).float()
 
     def labels_of(self, scan: Scan) -> Tensor | None:
         """A scan's labels on the working grid, `[1, D, H, W]` int64, if it has some."""
-        key = f"{scan.name} labels"
-        if self._cache is not None and key in self._cache:
-            return self._cache[key].long()
-        labels = load_labels(scan, self.grid, len(self.template.classes))
-        if labels is not None and self._cache is not None:
-            self._cache[key] = labels.to(torch.int16)
-        return labels
+        classes = len(self.template.classes)
+        if scan.labels is None or classes == 0:
+            return None
+        return self._cache.get(
+            scan.labels, lambda: cast(Tensor, load_labels(scan, self.grid, classes)).to(torch.int16)
+        ).long()
 
     def side(self, side: str) -> list[Scan]:
         """The usable scans of "train", "val" or "test"."""
@@ -291,7 +227,7 @@ class RegistrationDataModule(LightningDataModule):
         return {"template": template, "grid": self.grid.to_dict(), "preprocessing": generated}
 
     def _loader(self, scans: Sequence[Scan], labelled: bool, train: bool = False) -> DataLoader:
-        dataset = _Scans(self, scans, labelled, *((self.augmentation, self.pairs) if train else ()))
+        dataset = Scans(self, scans, labelled, *((self.augmentation, self.pairs) if train else ()))
         size = self.batch_size if train else 1
         return DataLoader(
             dataset, size, shuffle=train, num_workers=self.num_workers, persistent_workers=self.num_workers > 0
@@ -312,5 +248,5 @@ class RegistrationDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Every scan of the cohort, or of one side, one by one."""
         chosen = [i for i, s in enumerate(self.scans) if self.only in (None, self.split[s.subject])]
-        dataset = _Predictions(self, chosen)
-        return DataLoader(dataset, batch_size=1, collate_fn=_first, num_workers=self.num_workers)
+        dataset = Predictions(self, chosen)
+        return DataLoader(dataset, batch_size=1, collate_fn=first, num_workers=self.num_workers)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import log
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cortexgen.modules.generator import GeneratorModule
 
 VOLUME_LIMIT = 4.0  # standard deviations of the training cohort's log-volumes
+LEAST_VOLUME = 100.0  # mm³, of a region that is judged; a slab holds slivers of others
 FEW, ROUNDS = 50, 8  # folded voxels that are smoothed away, as in registrations; rounds of it
 
 
@@ -108,7 +110,8 @@ class Sampler:
         volumes = regional_volumes(velocity[None], self.weights, self.velocity_grid.voxel_volume, self.steps)[0]
         z = (volumes.log() - self.contract["log_volume_mean"]) / self.contract["log_volume_std"].clamp(min=1e-6)
         names = self.contract["template"]["classes"]
-        beyond = torch.nonzero(~(z.abs() <= VOLUME_LIMIT)).flatten().tolist()
+        judged = self.contract["log_volume_mean"] > log(LEAST_VOLUME)
+        beyond = torch.nonzero(judged & ~(z.abs() <= VOLUME_LIMIT)).flatten().tolist()
         return [f"{names[k]} at {float(z[k]):+.1f} SD" for k in beyond]
 
     def growth(self, velocity: Tensor, conditions: Mapping[str, Any]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cortexgen.data.cohort import Scan
+from cortexgen.data.cohort import Scan, write_participants
 from cortexgen.data.intensity import normalize
 from cortexgen.data.registration import load_labels
 from cortexgen.data.template import BRAIN_FOREGROUND
@@ -19,6 +19,7 @@ from cortexgen.io import Grid, read_volume, write_field, write_json, write_serie
 from cortexgen.io.bids import Row, anat, derivative, sidecar, transform, write_tsv
 from cortexgen.metrics import dice, psnr, ssim
 from cortexgen.modules.propagation import Propagated, Propagation, Space
+from cortexgen.modules.whole import continued, write_whole
 from cortexgen.spatial import resample, warp_labels
 from cortexgen.spatial.precision import full_precision
 
@@ -92,7 +93,13 @@ def measure(result: Propagated, maps: Propagation) -> Row:
 
 
 def write_registration(
-    root: Path, scan: Scan, module: "DiffuseMorphModule", pair: tuple[Tensor, Tensor], maps: Propagation, info: Row
+    root: Path,
+    scan: Scan,
+    module: "DiffuseMorphModule",
+    pair: tuple[Tensor, Tensor],
+    maps: Propagation,
+    info: Row,
+    whole: Propagation | None = None,
 ) -> Row:
     """Register one pair and write what it gives; returns the scan's row.
 
@@ -100,6 +107,7 @@ def write_registration(
         pair: moving and fixed image on the module's grid, `[1, 1, D, H, W]`.
         maps: between the images' own spaces.
         info: what else goes into the velocity's sidecar.
+        whole: where these are parts of larger images, the maps between those, to write the field there too.
     """
     start = time.perf_counter()
     velocity, kept = module.solve(*pair)
@@ -108,6 +116,8 @@ def write_registration(
         row["refinement_steps"] = kept
     result = maps.run(velocity.float().cpu(), module.nearest_labels)
     _Files(root, scan, maps.moving, maps.fixed).write(result, maps.velocity_grid, maps.steps, info)
+    if whole is not None:
+        write_whole(root, scan, result.velocity, maps.velocity_grid, whole)
     if module.frames:
         _write_frames(root, scan, result, maps, module.frames)
     if module.synthesis:
@@ -149,8 +159,7 @@ def write_table(root: Path, scans: list[Scan], failures: Mapping[str, str]) -> N
     rows: list[Row] = [json.loads(path.read_text()) for path in paths if path.is_file()]
     rows += [{"participant_id": name, "status": f"failed: {reason}"} for name, reason in failures.items()]
     write_tsv(root / "registration.tsv", rows)
-    subjects = {scan.subject: {"participant_id": scan.subject, **scan.covariates} for scan in scans}
-    write_tsv(root / "participants.tsv", subjects.values())
+    write_participants(root, scans)
 
 
 class RegistrationWriter:
@@ -168,8 +177,11 @@ class RegistrationWriter:
         self.failures: dict[str, str] = {}
         # Results lie on the images' own grid, except where only a slab was worked on.
         self.slab = isinstance(self.data.crop, list)
-        template = self.data.template if self.slab else self.data.original.to(self.data.native)
+        original = self.data.original.to(self.data.native)
+        template = self.data.template if self.slab else original
         self.space = self._space(template.name, template.image, template.labels, template.grid)
+        self.velocity_grid = self.data.grid.coarse(module.h.field_downsample)
+        self.whole = self._whole(original.name, original.image) if self.slab and self.data.whole else None
         self.root = module.open_output("template to subject registration", module.run_options())
         self.info = {
             "Template": template.name,
@@ -195,12 +207,17 @@ class RegistrationWriter:
         except UserError as error:
             self.failures[scan.name] = str(error)
             return row | {"status": f"failed: {error}"}
-        h = self.module.h
-        maps = Propagation(self.space, fixed, self.data.grid.coarse(h.field_downsample), h.integration_steps)
+        maps = Propagation(self.space, fixed, self.velocity_grid, self.module.h.integration_steps)
         moving = self.data.template.image[None].to(batch["fixed"].device)
-        row |= write_registration(self.root, scan, self.module, (moving, batch["fixed"]), maps, self.info)
+        row |= write_registration(self.root, scan, self.module, (moving, batch["fixed"]), maps, self.info, self.whole)
         write_json(row_path(self.root, scan.name), row)
         return row
+
+    def _whole(self, name: str, template: Tensor) -> Propagation:
+        """The map from the whole template to images on its grid."""
+        native = self.data.native
+        moving, fixed = (self._space(n, template, None, native) for n in (name, "T1w"))
+        return Propagation(moving, fixed, continued(self.velocity_grid, native), self.module.h.integration_steps)
 
     def _fixed(self, scan: Scan) -> Space:
         grid = self.space.grid

@@ -5,6 +5,7 @@ A displacement or velocity is `[B, 3, D, H, W]`, float32, in voxels of its own g
 """
 
 from cortexgen.spatial.compose import compose, invert
+from cortexgen.spatial.embed import embed
 from cortexgen.spatial.integrate import integrate
 from cortexgen.spatial.jacobian import (
     folded,
@@ -28,6 +29,7 @@ __all__ = [
     "antialias",
     "coarse_shape",
     "compose",
+    "embed",
     "fold_places",
     "folded",
     "folded_cubes",

@@ -1,5 +1,8 @@
 """Turning a registered pair and its field equals registering the turned pair with the turned field."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from cortexgen.data.augmentation import augment, flip, rotate90
 from cortexgen.io import Grid
-from cortexgen.spatial import integrate, warp
+from cortexgen.spatial import integrate, mirrored, warp
 
 
 def smooth(seed, channels, shape, sigma, peak):
@@ -122,3 +125,51 @@ def test_the_papers_kind_keeps_field_and_images_together():
 def test_the_papers_kind_needs_square_slices(sample):
     with pytest.raises(ValueError, match="square axial slices, got 10 x 12"):
         augment(sample, "paper")
+
+
+def test_torchs_generator_decides_whatever_else_was_drawn(sample):
+    def drawn(seed, generator=None):
+        torch.manual_seed(seed)
+        np.random.seed(len(str(generator)))
+        return [augment(sample, "scanner", generator)["fixed"] for _ in range(4)]
+
+    def same(a, b):
+        return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+    assert same(drawn(1), drawn(1)) and not same(drawn(1), drawn(2))  # what seed_everything and loader processes set
+    first, second = (drawn(seed, torch.Generator().manual_seed(3)) for seed in (1, 2))
+    assert same(first, second)
+
+
+def test_a_field_alone_is_mirrored_as_the_spatial_part_mirrors_fields(sample):
+    seen = {augment({"velocity": sample["velocity"]}, "mirror")["velocity"].numpy().tobytes() for _ in range(20)}
+    both = [sample["velocity"], mirrored(sample["velocity"][None])[0]]
+    assert seen == {field.numpy().tobytes() for field in both}
+
+
+def test_another_scanner_changes_the_brain_of_the_fixed_image_alone(sample):
+    brain = smooth(5, 1, (8, 10, 12), 2, 1.0).abs() + 0.2
+    brain[:, :, :, :4] = 0  # a background
+    given = sample | {"fixed": brain}
+    rough = []
+    for _ in range(30):
+        out = augment(given, "scanner")
+        turned = not torch.equal(out["moving"], given["moving"])
+        expected = flip(given, 2) if turned else given
+        assert all(torch.equal(out[key], expected[key]) for key in given if key not in ("name", "fixed"))
+        there = expected["fixed"] > 0
+        assert not out["fixed"][~there].any() and out["fixed"].min() >= 0 and out["fixed"].max() <= 1
+        rough.append(np.corrcoef(out["fixed"][there], expected["fixed"][there])[0, 1])
+    assert min(rough) > 0.7 and max(rough) > 0.999  # the same brain, seen differently
+    assert np.std(rough) > 1e-3
+    assert torch.equal(given["fixed"], brain)
+
+
+def test_an_image_without_a_brain_is_shown_as_it_is(sample):
+    empty = sample | {"fixed": torch.zeros_like(sample["fixed"])}
+    assert not augment(empty, "scanner")["fixed"].any()
+
+
+def test_the_library_of_transforms_is_imported_when_something_is_turned():
+    code = "import sys, cortexgen.data.augmentation; sys.exit('monai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,8 @@
 """The data module of stage 2 on velocities written by hand."""
 
 import json
+import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,3 +196,10 @@ def test_no_fields_are_an_error_that_names_folder_and_pattern(tmp_path):
         module(tmp_path / "nowhere").setup("fit")
     with pytest.raises(UserError, match="desc-velocity_field"):
         module(tmp_path).setup("fit")
+
+
+def test_samples_can_be_sent_to_processes_that_are_not_forked(root):
+    data = ready(root)
+    data.trainer = SimpleNamespace(schedule=lambda step: step)  # can't be pickled
+    sent = pickle.loads(pickle.dumps(data.val_dataloader().dataset))
+    assert torch.equal(sent[0]["velocity"], data.velocity_of(data.side("val")[0])) and data.trainer is not None

@@ -1,7 +1,9 @@
 """The data module of stage 1 on tiny cohorts, with a template in a file."""
 
 import json
+import pickle
 import warnings
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from cortexgen.data.registration import RegistrationDataModule, brain_box, normalize
+from cortexgen.data import registration
+from cortexgen.data.intensity import normalize
+from cortexgen.data.registration import RegistrationDataModule, brain_box
 from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, write_volume
@@ -78,9 +82,9 @@ def test_batches_of_both_sides(root, template):
     torch.testing.assert_close(predictions[4]["fixed"], val[0]["fixed"], atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
 def test_images_are_scaled_by_their_robust_maximum(root, template, cache):
-    data = module(root, template, cache=cache)
+    data = module(root, template, cache=cache, cache_dir=root / "cache")
     data.setup("fit")
     expected = brain(1).numpy()
     expected = np.clip(expected / np.percentile(expected[expected > 0], 99.5), 0, 1)
@@ -88,6 +92,73 @@ def test_images_are_scaled_by_their_robust_maximum(root, template, cache):
         image = data.image_of(data.scans[0])
         assert image.dtype == torch.float32
         np.testing.assert_allclose(image, expected, atol=5e-4)  # float16 in memory
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_caches_give_the_same_samples(root, template, workers):
+    def samples(cache):
+        torch.manual_seed(0)
+        options = {"augmentation": "scanner", "pairs": 0.5, "spacing": 12.0, "num_workers": workers}
+        data = module(root, template, cache=cache, cache_dir=root / "cache", **options)
+        data.setup("fit")
+        return [*data.train_dataloader(), *data.val_dataloader()]
+
+    expected = samples("none")
+    for other in (samples("memory"), samples("disk"), samples("disk")):  # the second time from what the first one left
+        for a, b in zip(other, expected, strict=True):
+            assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a if k != "name")
+
+
+def test_a_cached_cohort_is_not_decoded_again_but_a_changed_image_is(root, template, monkeypatch):
+    def decoded(**options):
+        seen = []
+        monkeypatch.setattr(
+            registration, "load_scan", lambda scan, *grids: seen.append(scan.name) or load(scan, *grids)
+        )
+        data = module(root, template, cache="disk", cache_dir=root / "cache", **options)
+        data.setup("fit")
+        return seen, data
+
+    load = registration.load_scan
+    assert len(decoded()[0]) == 6 and not decoded()[0]
+    assert len(decoded(spacing=12.0)[0]) == 6
+    write_volume(image_of(root, "sub-02"), brain(9), GRID)
+    seen, data = decoded()
+    assert seen == ["sub-02"]
+    torch.testing.assert_close(data.image_of(data.scans[1]), normalize(brain(9)), atol=5e-4, rtol=0)
+
+
+def test_what_is_wrong_with_labels_is_found_again_when_the_image_is_cached(root, template):
+    write_volume(root / "sub-05/anat/sub-05_dseg.nii.gz", 2 * classes_of(brain(5)), GRID, np.uint8)
+    for _ in range(2):
+        data = module(root, template, cache="disk", cache_dir=root / "cache")
+        data.setup("fit")
+        assert list(data.problems) == ["sub-05"] and "3 classes" in data.problems["sub-05"]
+
+
+def test_processes_of_one_training_share_the_work_of_filling_the_cache(root, template, monkeypatch):
+    def order(rank):
+        seen = []
+        monkeypatch.setattr(
+            registration, "load_scan", lambda scan, *grids: seen.append(scan.name) or load(scan, *grids)
+        )
+        data = module(root, template, cache="memory")
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=3)
+        data.setup("fit")
+        return seen
+
+    load = registration.load_scan
+    orders = [order(rank) for rank in range(3)]
+    assert [o[:2] for o in orders] == [SUBJECTS[:2], SUBJECTS[2:4], SUBJECTS[4:]]
+    assert all(sorted(o) == SUBJECTS for o in orders)
+
+
+def test_samples_can_be_sent_to_processes_that_are_not_forked(root, template):
+    data = module(root, template)
+    data.setup("fit")
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, schedule=lambda step: step)  # can't be pickled
+    sent = pickle.loads(pickle.dumps(data.val_dataloader().dataset))
+    assert torch.equal(sent[1]["fixed_labels"], classes_of(brain(6))) and data.trainer.world_size == 1
 
 
 def test_normalize_ignores_units_and_the_size_of_the_background():
@@ -232,6 +303,12 @@ def test_mirroring_needs_a_symmetric_grid(root, template):
     with pytest.raises(UserError, match="symmetric about x = 0"):
         module(root, template, augmentation="mirror", crop=[20, 20, 20]).setup("fit")
     module(root, template, augmentation="mirror").setup("fit")
+
+
+def test_quarter_turns_need_square_slices(root, template):
+    with pytest.raises(UserError, match=r"augmentation: paper .* 23 x 28 x 25 voxels .* set a crop"):
+        module(root, template, augmentation="paper").setup("fit")
+    module(root, template, augmentation="paper", crop=[16, 20, 20]).setup("fit")
 
 
 @pytest.mark.parametrize("options", [{"crop": [20, 20]}, {"spacing": 0.0}, {"spacing": -2.0}])

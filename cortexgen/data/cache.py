@@ -1,0 +1,119 @@
+"""Volumes that are decoded once: kept in memory, or on disk for cohorts that don't fit there."""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cortexgen.errors import UserError
+from cortexgen.io.atomic import atomic
+
+Caching = Literal["memory", "disk", "none"]
+
+
+class Cache(Protocol):
+    """Where decoded volumes are kept; what `get` returns must not be written to."""
+
+    def get(self, source: Path, decode: Callable[[], Tensor]) -> Tensor:
+        """The volume that `decode` makes of the file `source`."""
+
+    def __contains__(self, source: Path) -> bool:
+        """Whether the file needn't be decoded."""
+
+
+class NoCache:
+    """Decodes every time."""
+
+    def get(self, source: Path, decode: Callable[[], Tensor]) -> Tensor:
+        return decode()
+
+    def __contains__(self, source: Path) -> bool:
+        return False
+
+
+class MemoryCache:
+    """Keeps volumes in this process; loader processes that are forked from it share them."""
+
+    def __init__(self) -> None:
+        self._volumes: dict[Path, Tensor] = {}
+
+    def get(self, source: Path, decode: Callable[[], Tensor]) -> Tensor:
+        if source not in self._volumes:
+            self._volumes[source] = decode()
+        return self._volumes[source]
+
+    def __contains__(self, source: Path) -> bool:
+        return source in self._volumes
+
+
+class DiskCache:
+    """Keeps volumes as .npy files that any number of processes read and write.
+
+    An entry's name is a hash of its source's path, size and time of change, and of the recipe: what has changed is
+    decoded anew. Entries come whole or not at all; one that can't be read is made again.
+
+    Arguments:
+        folder: made if it isn't there.
+        recipe: all that a volume depends on besides its source, in plain types.
+
+    Raises:
+        UserError: if the folder can't be written to.
+    """
+
+    def __init__(self, folder: Path, recipe: object) -> None:
+        self.folder, self.recipe = Path(folder), recipe
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cache_dir: cannot make {folder} ({error.strerror})") from None
+        if not os.access(self.folder, os.W_OK):
+            raise UserError(f"cache_dir: {folder} cannot be written to")
+
+    def _entry(self, source: Path) -> Path:
+        path = Path(source).resolve()
+        found = path.stat()
+        key = json.dumps([str(path), found.st_size, found.st_mtime_ns, self.recipe])
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+
+    def get(self, source: Path, decode: Callable[[], Tensor]) -> Tensor:
+        if not Path(source).is_file():
+            return decode()  # which says so
+        entry = self._entry(source)
+        try:
+            return torch.from_numpy(np.load(entry))
+        except (OSError, ValueError, EOFError):  # not there, or damaged
+            volume = decode()
+        try:
+            with atomic(entry) as temporary, temporary.open("wb") as file:
+                np.save(file, volume.numpy())
+        except OSError as error:
+            warnings.warn(f"cache_dir: {self.folder}: {error.strerror}; images are decoded each time", stacklevel=2)
+        return volume
+
+    def __contains__(self, source: Path) -> bool:
+        return Path(source).is_file() and self._entry(source).is_file()
+
+
+def cache_folder(root: Path) -> Path:
+    """Where a cohort's volumes are cached by default: `cortexgen/NAME-HASH` in $XDG_CACHE_HOME or ~/.cache."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = Path(root).resolve()
+    return base / "cortexgen" / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+
+
+def open_cache(kind: Caching | bool, folder: Path, recipe: object) -> Cache:
+    """A cache; True is "memory" and False is "none".
+
+    Raises:
+        UserError: if the folder of a disk cache can't be written to.
+    """
+    if kind == "disk":
+        return DiskCache(folder, recipe)
+    return MemoryCache() if kind in ("memory", True) else NoCache()
