@@ -57,7 +57,7 @@ def _errors(cohort: Path, fields: Path, scan: Scan, template: Template) -> tuple
     found, grid = read_field(transform(fields, scan.name, template.name, "T1w"))
     path = derivative(cohort / "truth", scan.name, "field", space=template.name, desc="velocity")
     velocity, coarse = read_field(path)
-    steps = json.loads(sidecar(path).read_text())["IntegrationSteps"]
+    steps = json.loads(sidecar(path).read_text(encoding="utf-8"))["IntegrationSteps"]
     true = resample_field(integrate(velocity[None], steps), coarse.torch_affine, grid.shape, grid.torch_affine)[0]
     brain = warp(template.to(grid).mask[None].float(), true[None])[0, 0] > 0.5
     scale = float(np.mean(grid.spacing))

@@ -102,7 +102,7 @@ def generate(
     )
     trainer.predict(module, return_predictions=False)
     if trainer.is_global_zero:
-        rejected = json.loads((out / "manifest.json").read_text())["rejected"]
+        rejected = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["rejected"]
         print(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")
 
 

@@ -208,7 +208,7 @@ def _sidecar_of(field: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: the field has no sidecar; was it written by cortexgen?")
     try:
-        info = json.loads(path.read_text())
+        info = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     missing = [key for key in AGREED if key not in info]

@@ -54,7 +54,7 @@ def check_brain(image: Tensor, grid: Grid, source: object = "image") -> None:
     volume = float(tissue.sum()) * grid.voxel_volume / 1000
     expected = f"expected {VOLUME[0]:g}-{VOLUME[1]:g} ml of brain in air"
     if volume > VOLUME[1]:
-        advice = "strip the skull first, e.g. with SynthStrip or deepbet"
+        advice = "strip the skull first, as `cortexgen preprocess` does"
         raise UserError(f"{source}: {volume:.0f} ml are brighter than air, {expected}; {advice}")
     if volume < VOLUME[0]:
         advice = "is it a whole brain, and are its voxels of the size that the header says?"

@@ -222,7 +222,9 @@ class RegistrationDataModule(LightningDataModule):
     def contract(self) -> dict[str, Any]:
         """What weights trained on these data depend on, in plain types."""
         description = self.root / "dataset_description.json"
-        generated = json.loads(description.read_text()).get("GeneratedBy", []) if description.is_file() else []
+        generated = (
+            json.loads(description.read_text(encoding="utf-8")).get("GeneratedBy", []) if description.is_file() else []
+        )
         template = {"name": self.template.name, "hash": self.template.hash, "classes": list(self.template.classes)}
         return {"template": template, "grid": self.grid.to_dict(), "preprocessing": generated}
 

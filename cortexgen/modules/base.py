@@ -146,7 +146,7 @@ def open_run(root: Path, name: str, module: StageModule, parameters: Mapping[str
     }
     description = root / "dataset_description.json"
     if description.is_file():
-        _refuse_other_run(root, json.loads(description.read_text()), made_by)
+        _refuse_other_run(root, json.loads(description.read_text(encoding="utf-8")), made_by)
         return
     if root.is_dir() and any(root.iterdir()):
         raise UserError(f"{root}: holds other files; choose a new or empty folder")

@@ -91,7 +91,7 @@ class CohortWriter:
             return
         names = (f"sub-synth{k + 1:04d}" for k in range(self.module.num_samples))
         paths = [path for path in (record_path(self.root, name) for name in names) if path.is_file()]
-        records = [json.loads(path.read_text()) for path in paths]
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
         rows = [{"participant_id": r["participant_id"]} for r in records]
         write_tsv(self.root / "participants.tsv", [a | r["conditions"] for a, r in zip(rows, records, strict=True)])
         if all("volumes_ml" in r for r in records):

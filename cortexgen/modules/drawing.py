@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cortexgen.modules.generator import GeneratorModule
 
 VOLUME_LIMIT = 4.0  # standard deviations of the training cohort's log-volumes
-LEAST_VOLUME = 100.0  # mm³, of a region that is judged; a slab holds slivers of others
+LEAST_VOLUME = 0.1  # ml, of a region that is judged; a slab holds slivers of others
 FEW, ROUNDS = 50, 8  # folded voxels that are smoothed away, as in registrations; rounds of it
 
 

@@ -156,7 +156,7 @@ def _write_synthesis(root: Path, scan: Scan, module: "DiffuseMorphModule", pair:
 def write_table(root: Path, scans: list[Scan], failures: Mapping[str, str]) -> None:
     """Join the scans' rows to registration.tsv, and write participants.tsv."""
     paths = (row_path(root, scan.name) for scan in scans)
-    rows: list[Row] = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    rows: list[Row] = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
     rows += [{"participant_id": name, "status": f"failed: {reason}"} for name, reason in failures.items()]
     write_tsv(root / "registration.tsv", rows)
     write_participants(root, scans)

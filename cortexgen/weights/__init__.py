@@ -151,4 +151,4 @@ def _halved(value: Tensor) -> Tensor:
 def card(path: Path) -> dict[str, Any]:
     """The card beside a weights file."""
     beside = path.with_suffix(".json")
-    return json.loads(beside.read_text()) if beside.is_file() else {}
+    return json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}

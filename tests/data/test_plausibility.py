@@ -58,7 +58,7 @@ def test_a_brain_passes_at_any_voxel_size(spacing):
 
 def test_a_head_with_its_skull_is_to_be_stripped(template):
     line = refusal(with_skull(template), template.grid)
-    assert "expected 600-2600 ml of brain" in line and "strip the skull" in line and "SynthStrip" in line
+    assert "expected 600-2600 ml of brain" in line and "strip the skull" in line and "cortexgen preprocess" in line
 
 
 @pytest.mark.parametrize(
