@@ -1,10 +1,11 @@
-"""Similarity of images with intensities in [0, 1]."""
+"""Similarity of images with intensities in [0, 1]: over the whole grid, or inside a brain mask."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from cortexgen.errors import UserError
 from cortexgen.metrics.gaussian import along_axes, gaussian_matrix
 from cortexgen.spatial.precision import full_precision
 
@@ -19,14 +20,66 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 @full_precision
-def ssim(a: Tensor, b: Tensor) -> float:
-    """Structural similarity (Wang et al., 2004) of images `[1, D, H, W]`, data range 1, mean over the whole grid.
-
-    Gaussian window of 1.5 voxels and 11 taps, one axis at a time, borders reflected.
-    """
+def _ssim_map(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.float(), b.float()
     windows = [gaussian_matrix(n, SIGMA, REACH) for n in a.shape[-3:]]
     mean_a, mean_b, aa, bb, ab = along_axes(torch.cat([a, b, a * a, b * b, a * b]), windows)
     luminance = (2 * mean_a * mean_b + C1) / (mean_a.square() + mean_b.square() + C1)
     variances = (aa - mean_a.square()).clamp(min=0) + (bb - mean_b.square()).clamp(min=0)
-    return float((luminance * (2 * (ab - mean_a * mean_b) + C2) / (variances + C2)).double().mean())
+    return luminance * (2 * (ab - mean_a * mean_b) + C2) / (variances + C2)
+
+
+def ssim(a: Tensor, b: Tensor) -> float:
+    """Structural similarity (Wang et al., 2004) of images `[1, D, H, W]`, data range 1, mean over the whole grid.
+
+    Gaussian window of 1.5 voxels and 11 taps, one axis at a time, borders reflected.
+    """
+    return float(_ssim_map(a, b).double().mean())
+
+
+def ncc(a: Tensor, b: Tensor) -> float:
+    """Normalized cross-correlation of images over the whole grid: Pearson's r of their voxels, NaN if one is constant.
+
+    The background that both share raises it: `brain_ncc` is without.
+    """
+    x, y = a.double().flatten(), b.double().flatten()
+    x, y = x - x.mean(), y - y.mean()
+    size = float(x.norm() * y.norm())
+    return float(x @ y) / size if size > 0 else math.nan
+
+
+def _inside(mask: Tensor, a: Tensor) -> Tensor:
+    inside = mask.bool().reshape(a.shape)
+    if not inside.any():
+        raise UserError("similarity inside the brain: the mask is empty")
+    return inside
+
+
+def brain_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
+    """`psnr` over the voxels of a mask `[1, D, H, W]` or `[D, H, W]`.
+
+    Raises:
+        UserError: if the mask is empty.
+    """
+    inside = _inside(mask, a)
+    return psnr(a[inside], b[inside])
+
+
+def brain_ssim(a: Tensor, b: Tensor, mask: Tensor) -> float:
+    """Mean over a mask's voxels of the local `ssim`; windows at the brain's border reach beyond it.
+
+    Raises:
+        UserError: if the mask is empty.
+    """
+    inside = _inside(mask, a)
+    return float(_ssim_map(a, b).reshape(a.shape)[inside].double().mean())
+
+
+def brain_ncc(a: Tensor, b: Tensor, mask: Tensor) -> float:
+    """`ncc` over the voxels of a mask `[1, D, H, W]` or `[D, H, W]`.
+
+    Raises:
+        UserError: if the mask is empty.
+    """
+    inside = _inside(mask, a)
+    return ncc(a[inside], b[inside])

@@ -1,3 +1,4 @@
+import locale
 import shutil
 import sys
 
@@ -77,7 +78,15 @@ def test_without_a_converter_the_problem_says_what_to_install(study, tmp_path, m
     assert [scan.name for scan in done.scans] == ["sub-002S0413_ses-20060418"]
 
 
-def test_voxels_come_through_the_real_converter(tmp_path, brains):
+@pytest.fixture
+def same_locale():
+    """ITK's DICOM writer leaves the C locale behind."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
+def test_voxels_come_through_the_real_converter(tmp_path, brains, same_locale):
     if dicom._program() is None:
         pytest.skip("dcm2niix is not installed")
     folder = tmp_path / SERIES
