@@ -1,38 +1,68 @@
 """Measures of registrations and of generated brains."""
 
+from cortexgen.metrics.anatomy import effect_sizes, label_volumes, tissue_volumes, wasabi, wasserstein_index
+from cortexgen.metrics.cortex import Cortex, cortical_measures
 from cortexgen.metrics.coverage import Coverage, expected_coverage, precision_and_coverage
 from cortexgen.metrics.distances import energy_score, pairwise_distances
 from cortexgen.metrics.effects import Estimate, adjusted, cohens_d, sd_ratio, slope
+from cortexgen.metrics.features import extract_features
+from cortexgen.metrics.frechet import frechet_distance
+from cortexgen.metrics.medicalnet import MedicalNet, load_medicalnet
 from cortexgen.metrics.memorization import Memorization, Nearest, memorization, nearest_subjects
+from cortexgen.metrics.mmd import mmd2
 from cortexgen.metrics.morphometry import regional_volumes, volume_weights
 from cortexgen.metrics.ms_ssim import mean_pairwise_ms_ssim, ms_ssim
 from cortexgen.metrics.overlap import dice
-from cortexgen.metrics.similarity import psnr, ssim
+from cortexgen.metrics.random_features import RandomFeatures
+from cortexgen.metrics.resampling import bootstrap_interval, real_against_real, same_size
+from cortexgen.metrics.similarity import brain_ncc, brain_psnr, brain_ssim, ncc, psnr, ssim
+from cortexgen.metrics.surface_distance import hd95
 from cortexgen.metrics.voxelwise import VoxelMap, log_jacobian_shift, log_jacobian_spread
 
 __all__ = [
+    "Cortex",
     "Coverage",
     "Estimate",
+    "MedicalNet",
     "Memorization",
     "Nearest",
+    "RandomFeatures",
     "VoxelMap",
     "adjusted",
+    "bootstrap_interval",
+    "brain_ncc",
+    "brain_psnr",
+    "brain_ssim",
     "cohens_d",
+    "cortical_measures",
     "dice",
+    "effect_sizes",
     "energy_score",
     "expected_coverage",
+    "extract_features",
+    "frechet_distance",
+    "hd95",
+    "label_volumes",
+    "load_medicalnet",
     "log_jacobian_shift",
     "log_jacobian_spread",
     "mean_pairwise_ms_ssim",
     "memorization",
+    "mmd2",
     "ms_ssim",
+    "ncc",
     "nearest_subjects",
     "pairwise_distances",
     "precision_and_coverage",
     "psnr",
+    "real_against_real",
     "regional_volumes",
+    "same_size",
     "sd_ratio",
     "slope",
     "ssim",
+    "tissue_volumes",
     "volume_weights",
+    "wasabi",
+    "wasserstein_index",
 ]

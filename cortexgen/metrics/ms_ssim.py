@@ -6,7 +6,9 @@ brains on the same grid, not with a published number. A higher mean than the rea
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
@@ -97,3 +99,76 @@ def mean_pairwise_ms_ssim(
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))
     scores = [ms_ssim(volumes[i], volumes[j], mask) for i, j in every[order[:pairs]].tolist()]
     return sum(scores) / len(scores)
+
+
+def published_ms_ssim(a: Tensor, b: Tensor, shifted: bool = False) -> float:
+    """MS-SSIM of the published evaluations (3dbraingen's, then the paper's), with what sets it apart from `ms_ssim`.
+
+    The last scale's SSIM enters with four times its weight, once with each other scale; constants are for a data range
+    of 1, images in [-1, 1]; the window is scipy's Gaussian, 13 taps and reflected borders.
+
+    Arguments:
+        a, b: `[1, D, H, W]` in [-1, 1].
+        shifted: raise `(x + 1) / 2` instead of every mean to its power, as the published value of real pairs does.
+
+    Returns:
+        The value; NaN if a mean is negative and not shifted.
+
+    Raises:
+        ValueError: if the shapes differ.
+        UserError: if there are no 16 voxels a side.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"images differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
+    if min(a.shape[1:]) < 16:
+        raise UserError(f"MS-SSIM of 5 scales needs 16 voxels a side, got {tuple(a.shape[1:])}")
+    pair, means = torch.stack([a, b]).float(), []
+    for _ in WEIGHTS:
+        windows = [torch.from_numpy(gaussian_filter1d(np.eye(n), SIGMA, axis=0)).float() for n in pair.shape[2:]]
+        x, y = pair[:, 0]
+        mean_x, mean_y, xx, yy, xy = along_axes(torch.stack([x, y, x * x, y * y, x * y]), windows)
+        structure = (2 * (xy - mean_x * mean_y) + C2) / (xx - mean_x.square() + yy - mean_y.square() + C2)
+        luminance = (2 * mean_x * mean_y + C1) / (mean_x.square() + mean_y.square() + C1)
+        means.append([float(structure.double().mean()), float((luminance * structure).double().mean())])
+        pair = avg_pool3d(pair, 2)
+    structures, full = ((np.array(means) + 1) / 2 if shifted else np.array(means)).T
+    with np.errstate(invalid="ignore"):
+        return float(np.prod(structures[:-1] ** WEIGHTS[:-1] * full[-1] ** WEIGHTS[-1]))
+
+
+def published_mean_ms_ssim(
+    real: Sequence[Tensor], synthetic: Sequence[Tensor], passes: int = 10, seed: int = 0
+) -> float:
+    """The published MS-SSIM of a generator: each of its images against a real one at random; NaN left out.
+
+    So it says how alike samples are to real brains, not to each other: it is no measure of diversity.
+
+    Arguments:
+        real, synthetic: what indexing gives volumes `[1, D, H, W]` in [-1, 1].
+        passes: over the synthetic images.
+        seed: of the draws.
+
+    Raises:
+        UserError: if a set is empty, or every pair gives NaN.
+    """
+    if not len(real) or not len(synthetic):
+        raise UserError(f"MS-SSIM needs brains of each kind, got {len(real)} and {len(synthetic)}")
+    partners = torch.randint(len(real), (passes, len(synthetic)), generator=torch.Generator().manual_seed(seed))
+    every = [published_ms_ssim(synthetic[i], real[j]) for row in partners.tolist() for i, j in enumerate(row)]
+    scores = [score for score in every if score == score]
+    if not scores:
+        raise UserError("the published MS-SSIM is NaN for every pair: structure is negative at some scale")
+    return sum(scores) / len(scores)
+
+
+def published_real_ms_ssim(real: Sequence[Tensor], pairs: int = 1000, seed: int = 0) -> float:
+    """The published MS-SSIM of real pairs at random: its means are shifted, those of a generator's are not.
+
+    Raises:
+        UserError: if there are fewer than two images.
+    """
+    if len(real) < 2:
+        raise UserError(f"MS-SSIM needs 2 or more brains, got {len(real)}")
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randperm(len(real), generator=generator)[:2].tolist() for _ in range(pairs)]
+    return sum(published_ms_ssim(real[i], real[j], shifted=True) for i, j in drawn) / pairs

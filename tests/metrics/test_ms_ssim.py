@@ -6,7 +6,12 @@ from scipy.ndimage import gaussian_filter
 
 from cortexgen.errors import UserError
 from cortexgen.metrics import mean_pairwise_ms_ssim, ms_ssim, ssim
-from cortexgen.metrics.ms_ssim import WEIGHTS
+from cortexgen.metrics.ms_ssim import (
+    WEIGHTS,
+    published_mean_ms_ssim,
+    published_ms_ssim,
+    published_real_ms_ssim,
+)
 
 
 def images(count, shape, noise=0.5):
@@ -90,3 +95,56 @@ def test_errors_name_what_is_wrong():
         ms_ssim(a, a, torch.zeros(1, 32, 32, 32))
     with pytest.raises(UserError, match="2 or more brains and 1 or more pairs, got 1 and 5"):
         mean_pairwise_ms_ssim(a[None], 5)
+
+
+def published_means(a, b):
+    """Means of SSIM and of structure on five scales with scipy's filter, in float64."""
+    means = []
+    for _ in range(5):
+        x, y = (t[0].double().numpy() for t in (a, b))
+        mx, my = gaussian_filter(x, 1.5), gaussian_filter(y, 1.5)
+        vx, vy = gaussian_filter(x * x, 1.5) - mx**2, gaussian_filter(y * y, 1.5) - my**2
+        structure = (2 * (gaussian_filter(x * y, 1.5) - mx * my) + 9e-4) / (vx + vy + 9e-4)
+        full = (2 * mx * my + 1e-4) / (mx**2 + my**2 + 1e-4) * structure
+        means.append((full.mean(), structure.mean()))
+        a, b = (torch.nn.functional.avg_pool3d(t, 2) for t in (a, b))
+    return np.array(means).T
+
+
+def signed(count, noise):
+    """Images in [-1, 1], alike enough that no mean is negative."""
+    return images(count, (48, 52, 36), noise) * 2 - 1
+
+
+def test_quirk_the_published_ms_ssim_takes_the_last_scale_four_times():
+    a, b = signed(2, 0.2)
+    full, structure = published_means(a, b)
+    weights = np.array(WEIGHTS)
+    as_written = np.prod(structure[:4] ** weights[:4]) * full[4] ** (4 * weights[4])
+    assert published_ms_ssim(a, b) == pytest.approx(as_written, abs=1e-4)
+    assert as_written < np.prod(structure[:4] ** weights[:4]) * full[4] ** weights[4] - 0.001
+    assert published_ms_ssim(a, a) == pytest.approx(1, abs=1e-4)
+
+
+def test_quirk_the_published_value_of_real_pairs_is_shifted():
+    a, b = signed(2, 0.2)
+    full, structure = (published_means(a, b) + 1) / 2
+    shifted = np.prod(structure[:4] ** np.array(WEIGHTS)[:4]) * full[4] ** (4 * WEIGHTS[4])
+    assert published_ms_ssim(a, b, shifted=True) == pytest.approx(shifted, abs=1e-4)
+    assert shifted > published_ms_ssim(a, b) + 0.01
+    assert published_real_ms_ssim([a, b], pairs=3) == pytest.approx(shifted, abs=1e-4)
+
+
+def test_quirk_the_published_ms_ssim_is_nan_where_structure_is_negative_and_left_out():
+    a, b = signed(2, 0.2)
+    assert np.isnan(published_ms_ssim(a, -a))
+    score = published_mean_ms_ssim([a], [b, -a], passes=2)
+    assert score == pytest.approx(published_ms_ssim(b, a), abs=1e-9)
+    with pytest.raises(UserError, match="NaN for every pair"):
+        published_mean_ms_ssim([a], [-a])
+
+
+def test_quirk_the_published_ms_ssim_of_a_generator_does_not_see_mode_collapse():
+    volumes = list(signed(6, 0.2))
+    scores = [published_mean_ms_ssim(volumes[:3], samples, passes=4) for samples in (volumes[3:], [volumes[3]] * 3)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.05)

@@ -1,0 +1,177 @@
+"""Volumes from label maps, and how far those of synthetic brains are from real ones."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from cortexgen.errors import UserError
+from cortexgen.metrics.effects import Estimate, cohens_d
+
+DEEP = ("Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala", "Accumbens-area", "VentralDC")
+TISSUES = {
+    "Cortical-GM": ("Cerebral-Cortex",),
+    "Subcortical-GM": DEEP,
+    "GM": ("Cerebral-Cortex", *DEEP, "Cerebellum-Cortex"),
+    "WM": ("Cerebral-White-Matter", "Cerebellum-White-Matter"),
+    "Ventricles": ("Lateral-Ventricle", "Inferior-Lateral-Ventricle", "Inf-Lat-Vent", "3rd-Ventricle", "4th-Ventricle"),
+}
+
+
+def label_volumes(labels: Tensor, classes: int, voxel_volume: float) -> Tensor:
+    """Volume of every class in millilitres, `[classes]`, float64; the background's is among them.
+
+    Arguments:
+        labels: `[1, D, H, W]`, integers.
+        voxel_volume: in cubic millimetres.
+
+    Raises:
+        UserError: if a label is negative, or not below `classes`.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise UserError(f"label map: found label {low if low < 0 else high}, expected 0 to {classes - 1}")
+    return torch.bincount(labels.flatten().long(), minlength=classes).double() * voxel_volume / 1000
+
+
+def tissue_volumes(volumes: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:
+    """Sums of regional volumes `[..., K]` by tissue, `[...]` each; tissues without a class are left out.
+
+    Grey matter is cortex, deep nuclei (with the ventral diencephalon) and the cerebellum's cortex; the brain stem is in
+    none. Where sulcal fluid is part of the background, ventricles are all the fluid there is.
+
+    Arguments:
+        classes: names of the K classes; "Left-" and "Right-" in front of a name don't matter.
+
+    Raises:
+        ValueError: if there are not K names.
+    """
+    if volumes.shape[-1] != len(classes):
+        raise ValueError(f"expected a name for each of {volumes.shape[-1]} volumes, got {len(classes)}")
+    names = [name.removeprefix("Left-").removeprefix("Right-") for name in classes]
+    parts = {tissue: [k for k, name in enumerate(names) if name in members] for tissue, members in TISSUES.items()}
+    return {tissue: volumes[..., columns].sum(dim=-1) for tissue, columns in parts.items() if columns}
+
+
+def _check(real: Tensor, synthetic: Tensor, least: int, what: str) -> tuple[Tensor, Tensor]:
+    if real.ndim != 2 or synthetic.ndim != 2 or real.shape[1] != synthetic.shape[1]:
+        raise ValueError(f"expected volumes [N, K] and [M, K], got {tuple(real.shape)} and {tuple(synthetic.shape)}")
+    if min(len(real), len(synthetic)) < least:
+        raise UserError(f"{what} needs {least} or more brains of each kind, got {len(real)} and {len(synthetic)}")
+    return real.double(), synthetic.double()
+
+
+def _residuals(real: Tensor, synthetic: Tensor, sizes: tuple[Tensor, Tensor], within: bool) -> tuple[Tensor, Tensor]:
+    x, volumes = torch.cat(sizes), torch.cat([real, synthetic])
+    if within:
+        x, volumes = (torch.cat([part - part.mean(dim=0) for part in parts]) for parts in (sizes, (real, synthetic)))
+    x = x - x.mean()
+    slope = x @ volumes / x.square().sum()
+    middle = torch.cat(sizes).mean()
+    rest = [v - (s - middle)[:, None] * slope for v, s in zip((real, synthetic), sizes, strict=True)]
+    return rest[0], rest[1]
+
+
+def _published_d(real: Tensor, synthetic: Tensor) -> Tensor:
+    variance = (real.var(dim=0, correction=0) + synthetic.var(dim=0, correction=0)) / 2
+    return (real.mean(dim=0) - synthetic.mean(dim=0)) / variance.sqrt()
+
+
+def effect_sizes(
+    real: Tensor,
+    synthetic: Tensor,
+    real_icv: Tensor,
+    synthetic_icv: Tensor,
+    protocol: Literal["standard", "paper"] = "standard",
+    draws: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Cohen's d of each region with intracranial volume (ICV) regressed out, and its 95 % bootstrap interval.
+
+    With `e_i = V_i - b (ICV_i - mean ICV)`, the mean over both sets, and one slope b for both:
+
+    - `standard`: b = sum over the sets of `sum (ICV - its mean) (V - its mean)` over that of `(ICV - its mean)²`, the
+      slope within the sets (as in analysis of covariance); `d = (mean e_synthetic - mean e_real) / SD`, the pooled SD.
+    - `paper`: b is the slope over all brains thrown together, which explains a part of a true difference away if the
+      sets differ in ICV too; `d = (mean e_real - mean e_synthetic) / sqrt((var_real + var_synthetic) / 2)`, variances
+      over N, and the sign the other way round.
+
+    The interval is the 2.5th and 97.5th percentile over resamples of each set with replacement, slope and all.
+
+    Arguments:
+        real, synthetic: volumes, `[N, K]` and `[M, K]`, 3 or more of each.
+        real_icv, synthetic_icv: `[N]` and `[M]`, in any one unit.
+        draws: resamples.
+
+    Raises:
+        ValueError: if the shapes don't fit.
+        UserError: if there are too few brains, or all brains of each set have one ICV.
+    """
+    real, synthetic = _check(real, synthetic, 3, "an effect size")
+    sizes = real_icv.double(), synthetic_icv.double()
+    if sizes[0].shape != real.shape[:1] or sizes[1].shape != synthetic.shape[:1]:
+        raise ValueError(f"expected ICV [N] and [M], got {tuple(real_icv.shape)} and {tuple(synthetic_icv.shape)}")
+    if all(size.min() == size.max() for size in sizes):
+        raise UserError("ICV correction needs brains of different ICV within a set, each set has one ICV")
+
+    def effect(i: Tensor, j: Tensor) -> Tensor:
+        rest = _residuals(real[i], synthetic[j], (sizes[0][i], sizes[1][j]), within=protocol == "standard")
+        return cohens_d(*rest).value if protocol == "standard" else _published_d(*rest)
+
+    random = torch.Generator().manual_seed(seed)
+    n, m = len(real), len(synthetic)
+    resampled = torch.stack(
+        [
+            effect(torch.randint(n, (n,), generator=random), torch.randint(m, (m,), generator=random))
+            for _ in range(draws)
+        ]
+    )
+    low, high = resampled.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    return Estimate(effect(torch.arange(n), torch.arange(m)), low, high)
+
+
+def wasserstein_index(real: Tensor, synthetic: Tensor) -> Tensor:
+    """1-Wasserstein distance of each region's volumes after `(V - mean_real) / SD_real`, `[K]`, float64.
+
+    `∫ |F_real - F_synthetic|`, in standard deviations of the real volumes: 0.2 is like a shift by 0.2 SD. The index is
+    the mean over regions. Give volumes over ICV, or `adjusted` ones, if head size should not count. It falls with the
+    number of brains: compare `same_size` with `real_against_real` (resampling.py). A region of constant real volume is
+    NaN.
+
+    Raises:
+        ValueError: if the shapes don't fit.
+        UserError: if there are fewer than two brains of a kind.
+    """
+    real, synthetic = _check(real, synthetic, 2, "the Wasserstein index")
+    scale = real.std(dim=0)
+    both = torch.cat([real, synthetic]).T.sort(dim=1).values.contiguous()
+
+    def share(volumes: Tensor) -> Tensor:
+        ordered = volumes.T.sort(dim=1).values.contiguous()
+        return torch.searchsorted(ordered, both[:, :-1].contiguous(), right=True).double() / len(volumes)
+
+    distance = ((share(real) - share(synthetic)).abs() * both.diff(dim=1)).sum(dim=1)
+    return torch.where(scale > 0, distance / scale, torch.nan)
+
+
+def wasabi(real: Tensor, synthetic: Tensor) -> float:
+    """WASABI as its authors compute it (arXiv 2504.21771): squared 2-Wasserstein distance over all regions at once.
+
+    `min over pairings of the mean |r_i - s_p(i)|²`, after synthetic volumes are multiplied by the ratio of the means
+    over all brains and regions; no region is standardized, so the largest ones count most. Times 10^4, as printed.
+
+    Arguments:
+        real, synthetic: volumes as shares of ICV, `[N, K]` each, of as many brains (there, 500 of each).
+
+    Raises:
+        ValueError: if the shapes don't fit.
+        UserError: if the numbers of brains differ.
+    """
+    real, synthetic = _check(real, synthetic, 1, "WASABI")
+    if len(real) != len(synthetic):
+        raise UserError(f"WASABI pairs as many real as synthetic brains, got {len(real)} and {len(synthetic)}")
+    cost = torch.cdist(real, synthetic * (real.mean() / synthetic.mean())).square().numpy()
+    return float(np.mean(cost[linear_sum_assignment(cost)])) * 1e4
