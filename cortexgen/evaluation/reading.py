@@ -1,0 +1,249 @@
+"""A set of brains, real or synthetic, read one at a time onto one grid."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cortexgen.data.cohort import Scan, find_scans
+from cortexgen.data.template import read_label_table, resample_labels
+from cortexgen.errors import UserError
+from cortexgen.evaluation.comparable import check_file, covered, cut, in_unit, laid_on, overlap, present_labels, to_unit
+from cortexgen.io import Grid, read_grid, read_volume
+from cortexgen.spatial import resample
+
+OVERLAP = 0.5  # of the smaller field of view; less, and two grids show different places
+LOST = 0.01  # of all intensity; what loses more is said to be cut
+WHOLE = 0.95  # of the grid; what covers less is said to show a part
+IMAGES, LABELS = "*_T1w.nii*", "*_dseg.nii*"
+
+
+class Brain(NamedTuple):
+    """One brain of a set.
+
+    Attributes:
+        name: "sub-01", or "sub-01_ses-02".
+        image: `[1, D, H, W]`, float32 in [0, 1].
+        labels: `[1, D, H, W]`, int64, or None.
+        grid: of both, the set's.
+    """
+
+    name: str
+    image: Tensor
+    labels: Tensor | None
+    grid: Grid
+
+
+class BrainSet:
+    """The brains of a folder; iterating reads one at a time and keeps none.
+
+    A brain that can't be read is left out, now and later, with its reason in `problems`; the others go on.
+
+    Attributes:
+        path: of the set.
+        scans: name, files and covariates of each brain, the unreadable ones included.
+        grid: that all volumes are brought to.
+        classes: names of the labels by index, where they are known.
+        problems: why a brain was left out, by name.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        labels_from: Path | None = None,
+        grid: Grid | None = None,
+        classes: Mapping[int, str] | None = None,
+        rescale: bool = True,
+        ignore_affine: bool = False,
+        images: str = IMAGES,
+        labels: str = LABELS,
+    ) -> None:
+        """Find the brains, and read one header.
+
+        Arguments:
+            path: a folder of NIfTI files, a BIDS (derivative) data set, or one file.
+            labels_from: a folder or data set of label maps for them, matched by name ("sub-01_T1w.nii.gz" goes with
+                "sub-01_dseg.nii.gz" or "sub-01_T1w_synthseg.nii.gz"); those beside the images unless given.
+            grid: another set's grid; that of the first readable image unless given.
+            classes: labels that may occur; those of the data set's `dseg.tsv` unless given, any without one.
+            rescale: divide each image by its robust maximum, as everywhere in this library; otherwise images outside
+                [0, 1] are refused.
+            ignore_affine: take every image as lying on the grid, whatever its header says (some generators write
+                none); those of another size are refused.
+            images, labels: file name patterns.
+
+        Raises:
+            UserError: if there is no image, none of them can be read, two have one name, or no label map of
+                `labels_from` belongs to an image.
+        """
+        self.path, self.rescale, self.ignore_affine = Path(path), rescale, ignore_affine
+        self.scans = find_images(self.path, images, labels)
+        self.problems: dict[str, str] = {}
+        self._treated: dict[str, tuple[str, list[str]]] = {}
+        if labels_from is not None:
+            self._take_labels(Path(labels_from), labels)
+        table = Path(labels_from or path, "dseg.tsv")
+        self.classes = read_label_table(table) if classes is None and table.is_file() else classes
+        self.grid = grid or self._first_grid()
+
+    def __len__(self) -> int:
+        """How many brains there are, without those known to be unreadable."""
+        return len(self.scans) - len(self.problems)
+
+    def __iter__(self) -> Iterator[Brain]:
+        """The brains in order of their names; whoever holds on to one holds its memory."""
+        for scan in self.scans:
+            if scan.name not in self.problems:
+                try:
+                    brain = self.read(scan)
+                except UserError as error:
+                    self.problems[scan.name] = str(error)
+                    continue
+                yield brain
+                del brain
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to the brains read so far, a line for each kind of treatment."""
+        lines = []
+        for what, (first, names) in self._treated.items():
+            good = [name for name in names if name not in self.problems]
+            if good:
+                some = ", ".join(good[:3]) + (", ..." if len(good) > 3 else "")
+                lines.append(f"{self.path}: {len(good)} of {len(self.scans)} brains ({some}): {what}{first}")
+        return lines
+
+    def require(self, n: int, what: str) -> None:
+        """See that there are brains enough.
+
+        Raises:
+            UserError: if there are fewer than n, which says what needs them and what was unreadable.
+        """
+        if len(self) < n:
+            first = next(iter(self.problems.values()), "")
+            lost = f", and {len(self.problems)} that can't be used; the first: {first}" if first else ""
+            raise UserError(f"{self.path}: {what} needs {n} or more brains, found {len(self)}{lost}")
+
+    def read(self, scan: Scan) -> Brain:
+        """Read one brain.
+
+        Raises:
+            UserError: if a file can't be read, shows another place than the grid, has intensities whose zero is lost,
+                or holds unknown labels.
+        """
+        check_file(scan.image, oriented=not self.ignore_affine)
+        image, found = read_volume(scan.image)
+        if self.rescale:
+            image, treatment = to_unit(image, scan.image)
+            if treatment:
+                self._note(scan, treatment)
+        else:
+            image = in_unit(image, scan.image)
+
+        def resampled(volume: Tensor) -> Tensor:
+            return resample(volume[None], found.torch_affine, self.grid.shape, self.grid.torch_affine)[0]
+
+        image = self._placed(image, found, resampled, scan, scan.image)
+        return Brain(scan.name, image, self._labels(scan), self.grid)
+
+    def _labels(self, scan: Scan) -> Tensor | None:
+        if scan.labels is None:
+            return None
+        labels, found = read_volume(scan.labels, labels=True)
+        present = present_labels(labels)
+        known = present >= 0 if self.classes is None else torch.isin(present, torch.tensor([0, *self.classes]))
+        if not known.all():
+            unknown = ", ".join(map(str, present[~known][:5].tolist()))
+            expected = "indices from 0 on" if self.classes is None else f"one of {len(self.classes)} classes"
+            raise UserError(f"{scan.labels}: unknown label {unknown}, expected {expected}")
+
+        def resampled(volume: Tensor) -> Tensor:
+            return present[resample_labels(torch.searchsorted(present, volume), found, self.grid, len(present))]
+
+        return self._placed(labels, found, resampled, scan, scan.labels)
+
+    def _placed(
+        self, volume: Tensor, found: Grid, resampled: Callable[[Tensor], Tensor], scan: Scan, source: Path
+    ) -> Tensor:
+        """A volume on the set's grid."""
+        if found.matches(self.grid):
+            return volume
+        what = "image" if source == scan.image else "labels"
+        if self.ignore_affine:
+            self._note(scan, f"{what} taken as lying on {self.grid}, affine ignored")
+            return laid_on(volume, found, self.grid, source)
+        share = overlap(found, self.grid)
+        if share < OVERLAP:
+            raise UserError(f"{source}: its grid is {found}, the comparison's {self.grid}: they overlap by {share:.0%}")
+        exact = cut(volume, found, self.grid)
+        done = "resampled" if exact is None else "cut or padded"
+        self._note(scan, f"{what} {done} to {self.grid}", f", the first from {found}")
+        cover = covered(self.grid, found)
+        if cover < WHOLE:
+            self._note(scan, f"{what} of a part of that grid only", f", the first of {cover:.0%}")
+        out = resampled(volume) if exact is None else exact
+        kept = float(out.sum()) * self.grid.voxel_volume / (float(volume.sum()) * found.voxel_volume)
+        if kept == 0:
+            raise UserError(f"{source}: all that it shows lies outside the comparison's grid, {self.grid}")
+        if kept < 1 - LOST and what == "image":
+            self._note(scan, "a part of the brain lies outside that grid", f", {1 - kept:.0%} of the first")
+        return out
+
+    def _note(self, scan: Scan, treatment: str, first: str = "") -> None:
+        _, names = self._treated.setdefault(treatment, (first, []))
+        if scan.name not in names:
+            names.append(scan.name)
+
+    def _first_grid(self) -> Grid:
+        for scan in self.scans:
+            try:
+                check_file(scan.image, oriented=not self.ignore_affine)
+                return read_grid(scan.image)
+            except UserError as error:
+                self.problems[scan.name] = str(error)
+        first = next(iter(self.problems.values()))
+        raise UserError(f"{self.path}: none of its {len(self.scans)} images can be read; the first: {first}")
+
+    def _take_labels(self, folder: Path, pattern: str) -> None:
+        maps = {_stem(found.name): found.image for found in find_images(folder, pattern, "")}
+        self.scans = [dataclasses.replace(scan, labels=maps.get(_stem(scan.name))) for scan in self.scans]
+        without = [scan for scan in self.scans if scan.labels is None]
+        if len(without) == len(self.scans):
+            raise UserError(f"{folder}: none of its {len(maps)} label maps has the name of an image of {self.path}")
+        for scan in without:
+            self._note(scan, f"no label map in {folder}")
+
+
+def find_images(path: Path, images: str = IMAGES, labels: str = LABELS) -> list[Scan]:
+    """The brains that a user means, with the label maps beside them.
+
+    In a folder of NIfTI files, those that fit `images`; if none does, all but those that fit `labels`.
+
+    Raises:
+        UserError: if there is no such thing, or two images have one name.
+    """
+    if not path.is_dir() or any(folder.is_dir() for folder in path.glob("sub-*")):
+        return find_scans(path, images, labels or images)
+    files = sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz")) and not p.name.startswith("."))
+    maps = [file for file in files if fnmatchcase(file.name, labels)]
+    fitting = [file for file in files if fnmatchcase(file.name, images)] or [f for f in files if f not in maps]
+    if not fitting:
+        raise UserError(f"{path}: no NIfTI image in this folder")
+    beside = {_stem(scan.name): scan.image for file in maps for scan in find_scans(file)}
+    scans: dict[str, Scan] = {}
+    for file in fitting:
+        (scan,) = find_scans(file)
+        if scan.name in scans:
+            raise UserError(f"{file} and {scans[scan.name].image.name} would both be called {scan.name}: rename one")
+        scans[scan.name] = dataclasses.replace(scan, labels=beside.get(_stem(scan.name)))
+    return list(scans.values())
+
+
+def _stem(name: str) -> str:
+    """A name without what tells images and label maps apart."""
+    return re.sub(r"(T1w|dseg|synthseg|aseg|labels?|seg)+$", "", name)
