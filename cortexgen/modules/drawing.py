@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -83,25 +82,34 @@ class Sampler:
             original = replace(original, labels=labels, classes=classes)
         self.template = original.to(self.grid)
 
-    def _trouble(self, velocity: Tensor, growth: float) -> Tensor:
-        """Places where the fields that are written fold, in voxels of the velocity's grid, `[n, 3]`."""
+    def _trouble(self, velocity: Tensor, growth: float) -> tuple[Tensor, Tensor]:
+        """Where the fields that are written fold, in voxels of the velocity's grid, `[n, 3]`; and the displacement."""
         voxels, eye = torch.linalg.inv(self.velocity_grid.torch_affine), torch.eye(4, dtype=torch.float64)
-        places = []
+        places, fields = [], []
         for inverse in (False, True):
             flow = integrate(-velocity if inverse else velocity, self.steps)
             places.append(fold_places(flow, flow, eye))
             if not inverse or self.module.save_fields:
                 to_voxels = voxels @ (eye if inverse else self._size(1 / growth)) @ self.grid.torch_affine
-                places.append(fold_places(self._on_image(flow, growth, inverse)[None], flow, to_voxels))
-        return torch.cat(places)
+                fields.append(self._on_image(flow, growth, inverse))
+                places.append(fold_places(fields[-1][None], flow, to_voxels))
+        return torch.cat(places), fields[0]
 
-    def _unfolded(self, velocity: Tensor, growth: float) -> tuple[Tensor, int, list[str]]:
-        """A velocity smoothed where it folds, the rounds that this took, and why it can't be."""
+    def _unfolded(self, velocity: Tensor, growth: float) -> tuple[Tensor, Tensor | None, int, list[str]]:
+        """A velocity smoothed where it folds, its displacement, the rounds that this took, and why it can't be."""
         folds = int(folded(integrate(torch.stack([velocity, -velocity]), self.steps)).sum())
         if folds > FEW:
-            return velocity, 0, [f"{folds} folded voxels"]
-        smooth, rounds = unfold(velocity[None], partial(self._trouble, growth=growth), ROUNDS)
-        return smooth[0], rounds, [f"folds after {ROUNDS} rounds of smoothing"] if rounds < 0 else []
+            return velocity, None, 0, [f"{folds} folded voxels"]
+        fields: list[Tensor] = []
+
+        def trouble(velocity: Tensor) -> Tensor:
+            places, field = self._trouble(velocity, growth)
+            fields[:] = [field]
+            return places
+
+        smooth, rounds = unfold(velocity[None], trouble, ROUNDS)
+        reasons = [f"folds after {ROUNDS} rounds of smoothing"] if rounds < 0 else []
+        return smooth[0], fields[0], rounds, reasons
 
     def failed_checks(self, velocity: Tensor) -> list[str]:
         """Regional volumes of a velocity `[3, d, h, w]` outside the training cohort's mean ± 4 SD."""
@@ -133,7 +141,8 @@ class Sampler:
         rejected: list[str] = []
         while True:
             drawn = module.sample(index, len(rejected), conditions)
-            velocity, rounds, reasons = self._unfolded(drawn, self.growth(drawn, conditions))
+            growth = self.growth(drawn, conditions)
+            velocity, displacement, rounds, reasons = self._unfolded(drawn, growth)
             reasons = reasons or self.failed_checks(velocity)
             if not reasons:
                 break
@@ -143,8 +152,7 @@ class Sampler:
                     f"sample {index + 1}: {len(rejected)} draws failed the checks, the last one with {rejected[-1]}; "
                     "train longer, or raise max_redraws"
                 )
-        growth = self.growth(velocity, conditions)
-        displacement = self.field(velocity, growth)
+        assert displacement is not None
         template, positions = self.template, identity(grid.shape) + displacement[None]
         image = warp(template.image[None], displacement[None])[0]
         labels = volumes = None
