@@ -100,3 +100,16 @@ def published_real_rows(features: Tensor) -> Tensor:
     Its loop gives one brain at a time to an array that it fills two rows at a time.
     """
     return features[torch.arange(len(features)) // 2]
+
+
+def check_features(real: Tensor, synthetic: Tensor, what: str) -> None:
+    """See that two sets of features can be compared.
+
+    Raises:
+        ValueError: if they are not `[N, F]` and `[M, F]`.
+        UserError: if there are fewer than two of a kind.
+    """
+    if real.ndim != 2 or synthetic.ndim != 2 or real.shape[1] != synthetic.shape[1]:
+        raise ValueError(f"expected features [N, F] and [M, F], got {tuple(real.shape)} and {tuple(synthetic.shape)}")
+    if min(len(real), len(synthetic)) < 2:
+        raise UserError(f"{what} needs 2 or more brains of each kind, got {len(real)} and {len(synthetic)}")

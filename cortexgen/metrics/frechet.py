@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
+from cortexgen.metrics.features import check_features
 from cortexgen.metrics.resampling import same_size
 
 
@@ -28,10 +29,7 @@ def frechet_distance(real: Tensor, synthetic: Tensor) -> float:
         ValueError: if the shapes don't fit.
         UserError: if there are fewer than two of a kind.
     """
-    if real.ndim != 2 or synthetic.ndim != 2 or real.shape[1] != synthetic.shape[1]:
-        raise ValueError(f"expected features [N, F] and [M, F], got {tuple(real.shape)} and {tuple(synthetic.shape)}")
-    if min(len(real), len(synthetic)) < 2:
-        raise UserError(f"a Fréchet distance needs 2 or more brains of each kind, got {len(real)} and {len(synthetic)}")
+    check_features(real, synthetic, "a Fréchet distance")
     (mean, x), (other, y) = _centred(real.double()), _centred(synthetic.double())
     traces = x.square().sum() + y.square().sum() - 2 * torch.linalg.svdvals(x @ y.T).sum()
     return float((mean - other).square().sum() + traces)

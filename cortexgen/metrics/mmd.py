@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
+from cortexgen.metrics.features import check_features
 
 VOXELS = 1 << 16  # summed in float32 at a time
 
@@ -65,10 +66,7 @@ def mmd2(
         ValueError: if the shapes don't fit.
         UserError: if there are fewer than two of a kind.
     """
-    if real.ndim != 2 or synthetic.ndim != 2 or real.shape[1] != synthetic.shape[1]:
-        raise ValueError(f"expected features [N, F] and [M, F], got {tuple(real.shape)} and {tuple(synthetic.shape)}")
-    if min(len(real), len(synthetic)) < 2:
-        raise UserError(f"MMD needs 2 or more brains of each kind, got {len(real)} and {len(synthetic)}")
+    check_features(real, synthetic, "MMD")
     pairs = ((real, real), (synthetic, synthetic), (real, synthetic))
     if kernel == "polynomial":
         return unbiased_mmd2(*(polynomial_kernel(x, y) for x, y in pairs))
