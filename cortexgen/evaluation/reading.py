@@ -61,7 +61,7 @@ class BrainSet:
         rescale: bool = True,
         ignore_affine: bool = False,
         images: str = IMAGES,
-        labels: str = LABELS,
+        labels: str | None = LABELS,
     ) -> None:
         """Find the brains, and read one header.
 
@@ -75,7 +75,7 @@ class BrainSet:
                 [0, 1] are refused.
             ignore_affine: take every image as lying on the grid, whatever its header says (some generators write
                 none); those of another size are refused.
-            images, labels: file name patterns.
+            images, labels: file name patterns; None for no labels.
 
         Raises:
             UserError: if there is no image, none of them can be read, two have one name, or no label map of
@@ -86,7 +86,7 @@ class BrainSet:
         self.problems: dict[str, str] = {}
         self._treated: dict[str, tuple[str, list[str]]] = {}
         if labels_from is not None:
-            self._take_labels(Path(labels_from), labels)
+            self._take_labels(Path(labels_from), labels or LABELS)
         table = Path(labels_from or path, "dseg.tsv")
         self.classes = read_label_table(table) if classes is None and table.is_file() else classes
         self.grid = grid or self._first_grid()
@@ -117,6 +117,15 @@ class BrainSet:
                 some = ", ".join(good[:3]) + (", ..." if len(good) > 3 else "")
                 lines.append(f"{self.path}: {len(good)} of {len(self.scans)} brains ({some}): {what}{first}")
         return lines
+
+    def treatments(self, name: str) -> dict[str, str]:
+        """What was done to a brain, for `recall`."""
+        return {what: first for what, (first, names) in self._treated.items() if name in names}
+
+    def recall(self, scan: Scan, treatments: Mapping[str, str]) -> None:
+        """Take over what was done to a brain that another run has read."""
+        for what, first in treatments.items():
+            self._note(scan, what, first)
 
     def require(self, n: int, what: str) -> None:
         """See that there are brains enough.
@@ -210,7 +219,7 @@ class BrainSet:
         raise UserError(f"{self.path}: none of its {len(self.scans)} images can be read; the first: {first}")
 
     def _take_labels(self, folder: Path, pattern: str) -> None:
-        maps = {_stem(found.name): found.image for found in find_images(folder, pattern, "")}
+        maps = {_stem(found.name): found.image for found in find_images(folder, pattern, None)}
         self.scans = [dataclasses.replace(scan, labels=maps.get(_stem(scan.name))) for scan in self.scans]
         without = [scan for scan in self.scans if scan.labels is None]
         if len(without) == len(self.scans):
@@ -219,8 +228,8 @@ class BrainSet:
             self._note(scan, f"no label map in {folder}")
 
 
-def find_images(path: Path, images: str = IMAGES, labels: str = LABELS) -> list[Scan]:
-    """The brains that a user means, with the label maps beside them.
+def find_images(path: Path, images: str = IMAGES, labels: str | None = LABELS) -> list[Scan]:
+    """The brains that a user means, with the label maps beside them (unless `labels` is None).
 
     In a folder of NIfTI files, those that fit `images`; if none does, all but those that fit `labels`.
 
@@ -228,20 +237,21 @@ def find_images(path: Path, images: str = IMAGES, labels: str = LABELS) -> list[
         UserError: if there is no such thing, or two images have one name.
     """
     if not path.is_dir() or any(folder.is_dir() for folder in path.glob("sub-*")):
-        return find_scans(path, images, labels or images)
+        scans = find_scans(path, images, labels or images)
+        return scans if labels else [dataclasses.replace(scan, labels=None) for scan in scans]
     files = sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz")) and not p.name.startswith("."))
-    maps = [file for file in files if fnmatchcase(file.name, labels)]
+    maps = [file for file in files if fnmatchcase(file.name, labels or LABELS)]
     fitting = [file for file in files if fnmatchcase(file.name, images)] or [f for f in files if f not in maps]
     if not fitting:
         raise UserError(f"{path}: no NIfTI image in this folder")
     beside = {_stem(scan.name): scan.image for file in maps for scan in find_scans(file)}
-    scans: dict[str, Scan] = {}
+    found: dict[str, Scan] = {}
     for file in fitting:
         (scan,) = find_scans(file)
-        if scan.name in scans:
-            raise UserError(f"{file} and {scans[scan.name].image.name} would both be called {scan.name}: rename one")
-        scans[scan.name] = dataclasses.replace(scan, labels=beside.get(_stem(scan.name)))
-    return list(scans.values())
+        if scan.name in found:
+            raise UserError(f"{file} and {found[scan.name].image.name} would both be called {scan.name}: rename one")
+        found[scan.name] = dataclasses.replace(scan, labels=beside.get(_stem(scan.name)) if labels else None)
+    return list(found.values())
 
 
 def _stem(name: str) -> str:

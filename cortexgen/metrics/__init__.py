@@ -1,6 +1,13 @@
 """Measures of registrations and of generated brains."""
 
-from cortexgen.metrics.anatomy import effect_sizes, label_volumes, tissue_volumes, wasabi, wasserstein_index
+from cortexgen.metrics.anatomy import (
+    adjusted_effects,
+    effect_sizes,
+    label_volumes,
+    tissue_volumes,
+    wasabi,
+    wasserstein_index,
+)
 from cortexgen.metrics.cortex import Cortex, cortical_measures
 from cortexgen.metrics.coverage import Coverage, expected_coverage, precision_and_coverage
 from cortexgen.metrics.distances import energy_score, pairwise_distances
@@ -29,6 +36,7 @@ __all__ = [
     "RandomFeatures",
     "VoxelMap",
     "adjusted",
+    "adjusted_effects",
     "bootstrap_interval",
     "brain_ncc",
     "brain_psnr",

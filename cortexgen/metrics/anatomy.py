@@ -80,16 +80,14 @@ def _published_d(real: Tensor, synthetic: Tensor) -> Tensor:
     return (real.mean(dim=0) - synthetic.mean(dim=0)) / variance.sqrt()
 
 
-def effect_sizes(
+def adjusted_effects(
     real: Tensor,
     synthetic: Tensor,
     real_icv: Tensor,
     synthetic_icv: Tensor,
     protocol: Literal["standard", "paper"] = "standard",
-    draws: int = 1000,
-    seed: int = 0,
-) -> Estimate:
-    """Cohen's d of each region with intracranial volume (ICV) regressed out, and its 95 % bootstrap interval.
+) -> Tensor:
+    """Cohen's d of each region with intracranial volume (ICV) regressed out, `[K]`, float64.
 
     With `e_i = V_i - b (ICV_i - mean ICV)`, the mean over both sets, and one slope b for both:
 
@@ -99,12 +97,9 @@ def effect_sizes(
       sets differ in ICV too; `d = (mean e_real - mean e_synthetic) / sqrt((var_real + var_synthetic) / 2)`, variances
       over N, and the sign the other way round.
 
-    The interval is the 2.5th and 97.5th percentile over resamples of each set with replacement, slope and all.
-
     Arguments:
         real, synthetic: volumes, `[N, K]` and `[M, K]`, 3 or more of each.
         real_icv, synthetic_icv: `[N]` and `[M]`, in any one unit.
-        draws: resamples.
 
     Raises:
         ValueError: if the shapes don't fit.
@@ -116,21 +111,42 @@ def effect_sizes(
         raise ValueError(f"expected ICV [N] and [M], got {tuple(real_icv.shape)} and {tuple(synthetic_icv.shape)}")
     if all(size.min() == size.max() for size in sizes):
         raise UserError("ICV correction needs brains of different ICV within a set, each set has one ICV")
+    rest = _residuals(real, synthetic, sizes, within=protocol == "standard")
+    return cohens_d(*rest).value if protocol == "standard" else _published_d(*rest)
 
-    def effect(i: Tensor, j: Tensor) -> Tensor:
-        rest = _residuals(real[i], synthetic[j], (sizes[0][i], sizes[1][j]), within=protocol == "standard")
-        return cohens_d(*rest).value if protocol == "standard" else _published_d(*rest)
 
+def effect_sizes(
+    real: Tensor,
+    synthetic: Tensor,
+    real_icv: Tensor,
+    synthetic_icv: Tensor,
+    protocol: Literal["standard", "paper"] = "standard",
+    draws: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """`adjusted_effects` and their 95 % bootstrap intervals.
+
+    The interval is the 2.5th and 97.5th percentile over resamples of each set with replacement, slope and all.
+
+    Arguments:
+        draws: resamples.
+
+    Raises:
+        ValueError, UserError: as `adjusted_effects`.
+    """
+    every = real, synthetic, real_icv, synthetic_icv
+    value = adjusted_effects(*every, protocol)
     random = torch.Generator().manual_seed(seed)
     n, m = len(real), len(synthetic)
-    resampled = torch.stack(
-        [
-            effect(torch.randint(n, (n,), generator=random), torch.randint(m, (m,), generator=random))
-            for _ in range(draws)
-        ]
-    )
-    low, high = resampled.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
-    return Estimate(effect(torch.arange(n), torch.arange(m)), low, high)
+    resampled: list[Tensor] = []
+    while len(resampled) < draws:
+        i, j = (torch.randint(count, (count,), generator=random) for count in (n, m))
+        try:
+            resampled.append(adjusted_effects(real[i], synthetic[j], real_icv[i], synthetic_icv[j], protocol))
+        except UserError:  # one brain again and again
+            continue
+    low, high = torch.stack(resampled).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    return Estimate(value, low, high)
 
 
 def wasserstein_index(real: Tensor, synthetic: Tensor) -> Tensor:

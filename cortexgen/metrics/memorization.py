@@ -47,31 +47,37 @@ class Memorization(NamedTuple):
 
 
 def nearest_subjects(
-    train: Tensor, maps: Tensor, sigma: float, mirror: bool = True, mask: Tensor | None = None
+    train: Tensor, maps: Tensor | None, sigma: float, mirror: bool = True, mask: Tensor | None = None
 ) -> Nearest:
     """The nearest training subject of each map, in log |J| smoothed by a Gaussian.
 
     Arguments:
         train: log |J| on the template's grid, `[N, 1, d, h, w]`, one map a subject: a second visit would pass for a
             second nearest subject.
-        maps: `[M, 1, d, h, w]`.
+        maps: `[M, 1, d, h, w]`; None for the training subjects, each against the others.
         sigma: of the Gaussian in voxels; 0 for none.
         mirror: take the mirror image of a training subject (last axis reversed) for the same subject.
         mask: of voxels that count, `[1, d, h, w]` or `[d, h, w]`; all unless given.
 
     Raises:
         ValueError: if the grids differ.
-        UserError: if there are fewer than two training subjects, or no maps.
+        UserError: if there are fewer than two training subjects (three, each against the others), or no maps.
     """
+    itself = maps is None
+    maps = train if maps is None else maps
     if train.ndim != 5 or train.shape[1:] != maps.shape[1:]:
         raise ValueError(f"expected maps [N, 1, d, h, w] of one grid, got {tuple(train.shape)} and {tuple(maps.shape)}")
-    if len(train) < 2 or len(maps) < 1:
+    if len(train) < 2 + itself or len(maps) < 1:
         found = f"{len(train)} and {len(maps)}"
-        raise UserError(f"nearest neighbours need 2 or more training subjects and 1 or more brains, got {found}")
-    train, maps = gaussian(train, sigma), gaussian(maps, sigma)
+        least = f"{2 + itself} or more training subjects and 1 or more brains"
+        raise UserError(f"nearest neighbours need {least}, got {found}")
+    train = gaussian(train, sigma)
+    maps = train if itself else gaussian(maps, sigma)
     inside = torch.ones_like(maps[0, 0], dtype=torch.bool) if mask is None else mask.bool().reshape(maps.shape[2:])
     images = [train, train.flip(-1)] if mirror else [train]
     both = torch.stack([pairwise_distances(maps[:, :, inside], image[:, :, inside]) for image in images])
+    if itself:
+        both[:, range(len(train)), range(len(train))] = torch.inf
     closer, image = both.min(dim=0)
     two, index = closer.topk(2, dim=1, largest=False)
     nearest = index[:, 0]
@@ -80,7 +86,7 @@ def nearest_subjects(
 
 def memorization(
     train: Tensor,
-    held_out: Tensor,
+    held_out: Tensor | None,
     generated: Tensor,
     sigma: float,
     mirror: bool = True,
@@ -98,7 +104,8 @@ def memorization(
     proportional to 1 minus their correlation, so half the usual distance is a correlation of about 0.75.
 
     Arguments:
-        train, held_out, generated: log |J| on the template's grid, `[N, 1, d, h, w]` each.
+        train, held_out, generated: log |J| on the template's grid, `[N, 1, d, h, w]` each; where nobody is held out
+            (None), the training subjects take their place, each against the others.
         sigma, mirror, mask: see `nearest_subjects`.
         fraction: of both criteria.
 

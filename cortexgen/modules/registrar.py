@@ -63,6 +63,7 @@ class Registrar:
         self.device, self.precision, self.affine = choose_device(device), precision, affine
         self.module, self.template = module.to(self.device).eval(), template
         self.grid = Grid.from_dict(module.contract["grid"])
+        self._atlases: dict[str, Prepared] = {}
         self.velocity_grid = self.grid.coarse(module.h.field_downsample)
 
     def atlas(self, spacing: float) -> Prepared:
@@ -71,12 +72,13 @@ class Registrar:
         """
         original = self.template
         finest = max(original.grid.spacing)
-        at = original.to(original.grid.at_spacing(spacing)) if spacing > finest + 0.1 else original
-        grid = original.grid.at_spacing(max(self.grid.spacing))
-        space = Space(
-            original.name, at.image, at.labels, at.grid, grid, torch.eye(4, dtype=torch.float64), original.classes
-        )
-        return Prepared(space, original.to(self.grid).image[None])
+        grid = original.grid.at_spacing(spacing) if spacing > finest + 0.1 else original.grid
+        if str(grid) not in self._atlases:
+            at, out = original.to(grid), original.grid.at_spacing(max(self.grid.spacing))
+            affine = torch.eye(4, dtype=torch.float64)
+            space = Space(original.name, at.image, at.labels, at.grid, out, affine, original.classes)
+            self._atlases[str(grid)] = Prepared(space, original.to(self.grid).image[None])
+        return self._atlases[str(grid)]
 
     def prepare(
         self, path: Path, labels: Path | None = None, name: str = "T1w", label_table: Path | None = None
@@ -89,13 +91,28 @@ class Registrar:
         check_header(path)
         image, grid = read_volume(path)
         dseg = self._labels(labels, grid) if labels else None
-        image = normalize(image, path)
-        check_brain(image, grid, path)
+        return self.prepared(normalize(image, path), grid, path, dseg, name, label_table)
+
+    def prepared(
+        self,
+        image: Tensor,
+        grid: Grid,
+        source: Path,
+        dseg: Tensor | None = None,
+        name: str = "T1w",
+        label_table: Path | None = None,
+    ) -> Prepared:
+        """Check an image `[1, D, H, W]` in [0, 1] that was read from `source`, and find its affine.
+
+        Raises:
+            UserError: as `prepare`.
+        """
+        check_brain(image, grid, source)
         matrix = torch.eye(4, dtype=torch.float64)
         if self.affine == "always" or not in_template_space(image, grid, self.template):
             if self.affine != "never":
-                matrix = torch.from_numpy(align(image, grid, self.template, path))
-            check_alignment(image, grid, self.template, matrix.numpy(), path)
+                matrix = torch.from_numpy(align(image, grid, self.template, source))
+            check_alignment(image, grid, self.template, matrix.numpy(), source)
         model = resample(image[None], grid.torch_affine, self.grid.shape, matrix @ self.grid.torch_affine)
         classes = class_names(dseg, label_table) if dseg is not None else ()
         return Prepared(Space(name, image, dseg, grid, grid, matrix, classes), model)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from cortexgen.io import write_text
 from cortexgen.report.figures import to_png
+from cortexgen.report.tables import Table
 
 CONTENTS_FROM = 5
 
@@ -50,7 +51,11 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .35rem .8rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
 tbody th { font-weight: 500; }
+td { max-width: 26rem; }
 .number { text-align: right; }
+td.number { white-space: nowrap; }
+.published { color: var(--soft); }
+.notes { color: var(--soft); font-size: .85rem; }
 @media (max-width: 40rem) { main { padding: 1.25rem 1rem 3rem; } h1 { font-size: 1.5rem; }
   figure img { min-width: 40rem; } }
 @media print { :root { --page: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #bbb; --accent: #000; }
@@ -127,9 +132,15 @@ class Report:
             lines.append(f"<tr>{line}</tr>")
         self._body.append("\n".join(lines) + "\n</tbody></table></div>")
 
+    def results(self, table: Table) -> None:
+        """A table with intervals, its best values in bold, and its notes below."""
+        self._body.append('<div class="scroll" tabindex="0" role="group" aria-label="Table">')
+        self._body.append(table.to_html() + "</div>")
+        self._body += [f'<p class="notes">{escape(note)}</p>' for note in table.below()]
+
     def write(self, path: Path) -> None:
-        """Write the page atomically."""
-        write_text(Path(path), self.render())
+        """Write the page atomically; what UTF-8 doesn't have, as in some names of files, becomes a question mark."""
+        write_text(Path(path), self.render().encode("utf-8", "replace").decode("utf-8"))
 
     def render(self) -> str:
         """The page as text."""

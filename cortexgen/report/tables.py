@@ -1,4 +1,4 @@
-"""One list of rows as CSV, JSON, Markdown and LaTeX."""
+"""One list of rows as CSV, JSON, Markdown, LaTeX and HTML."""
 
 import csv
 import io
@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cortexgen.io import write_text
-from cortexgen.report.markup import aligned, latex, markdown, paragraph, width
+from cortexgen.report.markup import aligned, latex, markdown, one_line, paragraph, width
 
 PUBLISHED = "published"
 
@@ -171,6 +172,24 @@ class Table:
         lines += [*body, r"\bottomrule", r"\end{tabular}"]
         lines += [rf"\par\smallskip{{\footnotesize {note}\par}}" for note in notes]
         return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+    def to_html(self) -> str:
+        """A `table` element; its numbers have the class "number", rows that were published the class "published"."""
+        right = [' class="number"' if r else "" for r in self._right()]
+        head, *body = self._cells(lambda text: escape(one_line(text)), "<strong>{}</strong>", "<sup>{}</sup>")
+        lines = ["<table>"]
+        lines += [f"<caption>{escape(self.caption)}</caption>"] if self.caption else []
+        cells = "".join(f'<th scope="col"{style}>{cell}</th>' for cell, style in zip(head, right, strict=True))
+        lines.append(f"<thead><tr>{cells}</tr></thead><tbody>")
+        for row, (name, *others) in zip(self.rows, body, strict=True):
+            cells = "".join(f"<td{style}>{cell}</td>" for cell, style in zip(others, right[1:], strict=True))
+            kind = ' class="published"' if row[PUBLISHED] else ""
+            lines.append(f'<tr{kind}><th scope="row"{right[0]}>{name}</th>{cells}</tr>')
+        return "\n".join([*lines, "</tbody></table>"])
+
+    def below(self) -> list[str]:
+        """The footnotes and notes as text."""
+        return [f"{mark} {note}" for mark, note in self._footnotes()] + self.notes
 
     def write(self, stem: Path) -> list[Path]:
         """Write `stem.csv`, `.json`, `.md` and `.tex`, each atomically; returns their paths."""

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -120,6 +121,55 @@ def test_hostile_names_are_plain_text_of_one_cell_in_latex():
         assert not re.search("--", bare)
     assert r"\caption{50\% \& more}" in text
     assert text.count(r"\begin") == text.count(r"\end") == 2 and "{tabular}{lr}" in text
+
+
+class Cells(HTMLParser):
+    """Classes and cells of the rows of a table, as a browser would show them; best values, and what is raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.rows: list[list[str]] = []
+        self.classes: list[str | None] = []
+        self.inside: dict[str, list[str]] = {"strong": [], "sup": []}
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in ("table", "caption", "thead", "tbody", "tr", "th", "td", "strong", "sup")
+        self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+            self.classes.append(dict(attrs).get("class"))
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1] in self.inside:
+            self.inside[self.open[-1]].append(data)
+        if {"td", "th"} & set(self.open) and "sup" not in self.open:
+            self.rows[-1][-1] += data
+
+
+def test_hostile_names_are_plain_text_of_one_cell_in_html():
+    table = Table([{"method": name, "fid": 1.5} for name in HOSTILE], COLUMNS[:2], '"<b>caption</b>" & more')
+    heading, *body = Cells(table.to_html()).rows
+    assert heading == ["method", "FID ↓"] and body == [[on_one_line(name), "1.5"] for name in HOSTILE]
+    assert "<caption>&quot;&lt;b&gt;caption&lt;/b&gt;&quot; &amp; more</caption>" in table.to_html()
+
+
+def test_html_has_intervals_best_values_and_marks_of_what_was_published():
+    rows = [*BEST, {"method": "theirs", "x": 0.5, "published": "Doe & Roe"}]
+    table = Table(rows, [Column("method"), Column("x", better="lower"), Column("n")], notes=["a note"])
+    found = Cells(table.to_html())
+    assert found.rows[1:] == [["a", "2", "1"], ["b", "1", "2"], ["c", "3 [2.5, 3.5]", "3"], ["theirs", "0.5", "n/a"]]
+    assert found.inside == {"strong": ["1"], "sup": ["a"]}
+    assert found.classes == [None, None, None, None, "published"]
+    assert table.below() == ["a published, not measured: Doe & Roe", "a note"]
 
 
 def test_names_that_are_not_utf8_can_still_be_written(tmp_path):

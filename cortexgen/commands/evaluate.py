@@ -1,0 +1,191 @@
+"""`cortexgen evaluate`: synthetic brains, or registrations, against real ones, as tables and a report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from cortexgen.data.template import MNI152, read_label_table
+from cortexgen.errors import UserError
+from cortexgen.evaluation.distribution import load_extractors
+from cortexgen.evaluation.labelling import GivenLabels, Labeller, Labels, RegisteredLabels
+from cortexgen.evaluation.output import REPORT, TABLES, open_evaluation, write_evaluation
+from cortexgen.evaluation.pairs import FIELDS, WARPED, WARPED_LABELS
+from cortexgen.evaluation.reading import IMAGES, LABELS, BrainSet
+from cortexgen.evaluation.registration import evaluate_registration
+from cortexgen.evaluation.run import Evaluation, Options
+from cortexgen.evaluation.tables import REAL
+from cortexgen.modules.precision import Precision, choose_device
+from cortexgen.report.registered import write_registered_report
+
+
+def evaluate(
+    real: Path,
+    synthetic: list[str],
+    out: Path,
+    registration: bool = False,
+    protocol: Literal["both", "standard", "paper"] = "both",
+    labels: Labels = "register",
+    real_labels: Path | None = None,
+    synthetic_labels: list[Path] | None = None,
+    label_table: Path | None = None,
+    medicalnet: list[Path] | None = None,
+    held_out: list[str] | None = None,
+    train: Path | None = None,
+    spacing: float | None = None,
+    real_images: str = IMAGES,
+    images: str | None = None,
+    label_pattern: str | None = None,
+    rescale: bool = True,
+    ignore_affine: bool = False,
+    refine: int = 0,
+    checkpoint: Path | None = None,
+    pairs: int = 200,
+    passes: int = 1,
+    resamples: int = 500,
+    seed: int = 0,
+    seconds: dict[str, float] | None = None,
+    moving: str = MNI152,
+    moving_labels: Path | None = None,
+    fields: str | None = None,
+    keep: bool = False,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Compare synthetic brains with real ones: the paper's table, anatomy, memorization, each with floor and interval.
+
+    REAL and SYNTHETIC are folders of NIfTI files or BIDS data sets, of any generator; several synthetic ones, each
+    FOLDER or NAME=FOLDER, make several rows. Writes evaluation.html, and tables as CSV, JSON, Markdown and LaTeX. A run
+    that was stopped goes on when called again; a brain that can't be used is listed, and the exit status is 1.
+
+    Args:
+        real: The real brains, skull-stripped T1w; their grid is the comparison's.
+        synthetic: The sets to compare with them, FOLDER or NAME=FOLDER each.
+        out: Folder to write to.
+        registration: Compare registered images with the fixed ones instead: SYNTHETIC are then folders that
+            `cortexgen register` wrote, or other tools' warped images, matched by name.
+        protocol: standard is correct, paper is what was published, quirks and all.
+        labels: register brings the template's labels to the brains of both sides, given takes the label maps beside
+            the images, which one labeller must have made, none measures no anatomy.
+        real_labels: Folder of label maps of the real brains, from a segmenter of yours.
+        synthetic_labels: Folders of label maps of the sets, in their order, from the same segmenter.
+        label_table: Names of their classes, a tab-separated file with columns index and name.
+        medicalnet: MedicalNet's checkpoint files, or folders that hold them, for FID. Nothing is downloaded.
+        held_out: Names of real brains that the generator hasn't seen.
+        train: The brains it has seen, where they are not among the real ones.
+        spacing: Compare at this voxel size in mm, instead of the real brains' own.
+        real_images: File name pattern of the images in REAL.
+        images: File name pattern of the images in SYNTHETIC; *_T1w.nii*, with --registration *_desc-warped_T1w.nii*.
+        label_pattern: Of the label maps beside them; *_dseg.nii*, with --registration *_desc-warped_dseg.nii*.
+        rescale: Divide every image by its robust maximum; otherwise images outside [0, 1] are refused.
+        ignore_affine: Take every image as lying on the real brains' grid, whatever its header says.
+        refine: Gradient steps on each pair in labelling by registration.
+        checkpoint: Other weights of stage 1 for it.
+        pairs: Of brains for MS-SSIM within a set.
+        passes: Of the published MS-SSIM over each set; it was published with 10.
+        resamples: Of each bootstrap.
+        seed: Of everything drawn.
+        seconds: A sample, by the set's name, for the table.
+        moving: With --registration, the image that was registered: the template, or a NIfTI file.
+        moving_labels: Its label map.
+        fields: With --registration, file name pattern of the displacement fields.
+        keep: Keep the decoded volumes in OUT/work when done.
+        device: Of the networks: cpu, cuda, cuda:1, mps, or auto.
+        precision: Of the registration network: bf16, 32, or auto.
+    """
+    for name, value, least in (("pairs", pairs, 1), ("passes", passes, 1), ("resamples", resamples, 2)):
+        if value < least:
+            raise UserError(f"--{name}: expected {least} or more, got {value}")
+    sets = named_sets(synthetic)
+    if registration:
+        found = evaluate_registration(
+            real,
+            sets,
+            out,
+            images or WARPED,
+            label_pattern or WARPED_LABELS,
+            fields or FIELDS,
+            moving,
+            moving_labels,
+            label_table,
+            real_images,
+        )
+        for name, table in found.tables.items():
+            table.write(out / TABLES / name)
+        write_registered_report(out / REPORT, found)
+        close(found.problems, {}, out)
+        return
+    if (real_labels is None) != (synthetic_labels is None):
+        raise UserError("--real_labels and --synthetic_labels: give both, from one segmenter, so that sides are alike")
+    maps = [None] * len(sets) if synthetic_labels is None else list(synthetic_labels)
+    if len(maps) != len(sets):
+        raise UserError(f"--synthetic_labels: {len(maps)} folders for {len(sets)} sets; give one for each, in order")
+    networks = load_extractors(medicalnet or [])
+    given = labels == "given" or real_labels is not None
+    classes = read_label_table(label_table) if label_table else None
+    common: dict[str, Any] = {
+        "rescale": rescale,
+        "ignore_affine": ignore_affine,
+        "labels": (label_pattern or LABELS) if given else None,
+    }
+    ours = BrainSet(real, real_labels, classes=classes, images=real_images, **common)
+    if spacing is not None:
+        ours.grid = ours.grid.at_spacing(spacing)
+    open_evaluation(out, {"real": str(Path(real).resolve()), "grid": str(ours.grid)})
+    labeller: Labeller | None = GivenLabels(ours.classes) if given else None
+    if labels == "register" and not given:
+        labeller = RegisteredLabels(checkpoint, refine, device, precision)
+    common |= {"grid": ours.grid, "classes": ours.classes, "images": images or IMAGES}
+    options = Options(
+        protocols=("standard", "paper") if protocol == "both" else (protocol,),
+        held_out=frozenset(name if name.startswith("sub-") else f"sub-{name}" for name in held_out or []),
+        pairs=pairs,
+        passes=passes,
+        resamples=resamples,
+        seed=seed,
+        device=str(choose_device(device)),
+    )
+    trained_on = BrainSet(train, **common) if train else None
+    evaluation = Evaluation(ours, out, labeller, networks, options, trained_on)
+    failures: dict[str, str] = {}
+    for (name, folder), labels_from in zip(sets.items(), maps, strict=True):
+        try:
+            evaluation.add(name, BrainSet(folder, labels_from, **common))
+        except UserError as error:
+            failures[name] = str(error)
+        write_evaluation(evaluation, out, failures, seconds or {})
+    if not keep:
+        evaluation.clear()
+    close(evaluation.problems, failures, out)
+
+
+def named_sets(given: Sequence[str]) -> dict[str, Path]:
+    """Folders by name, from FOLDER or NAME=FOLDER; a folder is called after itself.
+
+    Raises:
+        UserError: if two have one name.
+    """
+    sets: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        path = Path(folder if equals and not Path(text).exists() else text)
+        name = name if path != Path(text) else path.resolve().name
+        name = name.removesuffix(".gz").removesuffix(".nii")
+        if name in sets or name in ("real", REAL):
+            raise UserError(f"{text}: another set is called {name!r} too; give NAME=FOLDER")
+        sets[name] = path
+    return sets
+
+
+def close(problems: Mapping[str, str], failures: Mapping[str, str], out: Path) -> None:
+    """Say where results are.
+
+    Raises:
+        UserError: if a set or a brain couldn't be used.
+    """
+    print(f"evaluated: {out / REPORT}, tables in {out / 'tables'}")
+    if failures:
+        name, why = next(iter(failures.items()))
+        raise UserError(f"{len(failures)} set(s) could not be evaluated; {name}: {why}")
+    if problems:
+        name, why = next(iter(problems.items()))
+        raise UserError(f"{len(problems)} brain(s) could not be used, the others are evaluated; {name}: {why}")

@@ -1,0 +1,132 @@
+"""Whether a set repeats training subjects: nearest neighbours in images and in fields, beside held-out subjects."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from cortexgen.evaluation.comparison import Row
+from cortexgen.evaluation.distribution import Frame
+from cortexgen.evaluation.store import Store
+from cortexgen.metrics.gaussian import gaussian
+from cortexgen.metrics.memorization import Memorization, memorization
+from cortexgen.report.tables import Column
+
+COARSE = 4.0  # mm: distances between images are taken at this voxel size
+SIGMA = 4.0  # mm: of the smoothing before
+
+COLUMNS = (
+    Column("set", "Set"),
+    Column("compared", "Compared"),
+    Column("n", "N"),
+    Column("train", "Training subjects"),
+    Column("reference", "Reference"),
+    Column("median", "Median distance to the nearest"),
+    Column("reference_median", "of the reference"),
+    Column("ratio", "Ratio", better=1.0, format=".3f"),
+    Column("smallest", "Smallest distance / reference", format=".3f"),
+    Column("copies", "Copies", better="lower"),
+)
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The nearest training subjects of a set's brains.
+
+    Attributes:
+        compared: "images" or "fields".
+        train: names of the training subjects.
+        samples: names of the set's brains.
+        reference: what the set is compared with.
+        result: the distances.
+        unit: of them.
+    """
+
+    compared: str
+    train: list[str]
+    samples: list[str]
+    reference: str
+    result: Memorization
+    unit: str
+
+    def row(self) -> Row:
+        """The summary."""
+        found = self.result
+        return {
+            "compared": self.compared,
+            "n": len(self.samples),
+            "train": len(self.train),
+            "reference": self.reference,
+            "median": found.median_generated,
+            "reference_median": found.median_held_out,
+            "ratio": found.ratio,
+            "smallest": float(found.generated.distance.min()) / found.median_held_out,
+            "copies": int(found.copies.sum()),
+        }
+
+    def rows(self) -> list[Row]:
+        """A row a brain, the nearest to a training subject first."""
+        nearest = self.result.generated
+        return [
+            {
+                "brain": self.samples[i],
+                "compared": self.compared,
+                "nearest": self.train[int(nearest.subject[i])],
+                "mirrored": bool(nearest.mirrored[i]),
+                "distance": float(nearest.distance[i]),
+                "of_reference": float(nearest.distance[i]) / self.result.median_held_out,
+                "of_second": float(nearest.ratio[i]),
+                "copy": bool(self.result.copies[i]),
+            }
+            for i in nearest.distance.argsort().tolist()
+        ]
+
+
+def coarse_images(store: Store, view: Frame) -> Tensor:
+    """Every brain of a set, smoothed and at about 4 mm in the frame's box, `[N, 1, d, h, w]`, mirror images alike."""
+    factor = [max(1.0, COARSE / size) for size in store.grid.spacing]
+    places = torch.nonzero(view.mask[0])
+    low, high = places.amin(dim=0).tolist(), places.amax(dim=0).tolist()
+    low[2] = min(low[2], store.grid.shape[2] - 1 - high[2])  # the box is symmetric
+    high[2] = store.grid.shape[2] - 1 - low[2]
+    size = [max(2, round((b - a + 1) / f)) for a, b, f in zip(low, high, factor, strict=True)]
+    d, h, w = (slice(a, b + 1) for a, b in zip(low, high, strict=True))
+    sigma = SIGMA / min(store.grid.spacing)
+
+    def small(i: int) -> Tensor:
+        image = gaussian(store.image(i), sigma)[:, d, h, w]
+        return interpolate(image[None], size, mode="trilinear", align_corners=False)[0]
+
+    key = f"{SIGMA} {size} {low} {high}"
+    found = store.measure("coarse", key, lambda i: {"image": small(i).half()})
+    return torch.stack([torch.from_numpy(found[i]["image"]) for i in sorted(found)]).float()
+
+
+def find_copies(
+    compared: str,
+    real: Tensor,
+    synthetic: Tensor,
+    names: tuple[list[str], list[str]],
+    held_out: set[str],
+    unit: str,
+    sigma: float = 0.0,
+    mask: Tensor | None = None,
+) -> Copies:
+    """Nearest training subjects of synthetic brains, with held-out real ones as the reference.
+
+    Arguments:
+        real, synthetic: maps `[N, 1, d, h, w]` and `[M, 1, d, h, w]`.
+        names: of the real and of the synthetic brains.
+        held_out: names of real brains that the generator hasn't seen; without any, all are training subjects, and the
+            reference is each of them against the others.
+        sigma, mask: as of `memorization`.
+
+    Raises:
+        UserError: if there are too few brains.
+    """
+    out = [i for i, name in enumerate(names[0]) if name in held_out]
+    train = [i for i, name in enumerate(names[0]) if name not in held_out]
+    reference = f"{len(out)} held-out subjects" if out else "training subjects, each against the others"
+    result = memorization(real[train], real[out] if out else None, synthetic, sigma, mask=mask)
+    return Copies(compared, [names[0][i] for i in train], names[1], reference, result, unit)

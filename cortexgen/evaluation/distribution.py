@@ -1,0 +1,254 @@
+"""Distances between the distributions of two sets, from features of their images and from the images themselves."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cortexgen.data.template import BRAIN_FOREGROUND
+from cortexgen.errors import UserError
+from cortexgen.evaluation.comparison import Better, Comparison, Protocol, nan_mean, rows
+from cortexgen.evaluation.store import Store, Volumes
+from cortexgen.metrics.coverage import precision_and_coverage
+from cortexgen.metrics.features import extract_features, paper_input, published_real_rows, standard_input
+from cortexgen.metrics.frechet import frechet_distance
+from cortexgen.metrics.medicalnet import MedicalNet, load_medicalnet
+from cortexgen.metrics.mmd import Grams, gram_matrices, mmd2, published_feature_mmd, published_image_mmd, unbiased_mmd2
+from cortexgen.metrics.ms_ssim import ms_ssim, published_ms_ssim
+from cortexgen.metrics.random_features import RandomFeatures
+
+Network = MedicalNet | RandomFeatures
+SHARE = 0.02  # of the real brains that have tissue where the brain's box reaches
+DEGREE = 3  # of the polynomial kernel
+NEIGHBOURS = 5
+
+
+def load_extractors(paths: Sequence[Path]) -> list[Network]:
+    """MedicalNet from published checkpoint files, or from the folders that hold them; random features are always there.
+
+    Raises:
+        UserError: if a file is missing, has the wrong hash, or a folder has no checkpoint.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        found = sorted(path.glob("resnet_*.pth")) if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"--medicalnet {path}: no resnet_*.pth in this folder")
+        files += found
+    return [*map(load_medicalnet, files), RandomFeatures()]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The field of view of the real brains, which all sets are looked at in.
+
+    Attributes:
+        mask: their bounding box's corners and what lies between, `[1, D, H, W]` bool.
+        key: says which.
+    """
+
+    mask: Tensor
+    key: str
+
+
+def frame(real: Store) -> Frame:
+    """The box of where at least 2 % of the real brains have tissue."""
+    count = torch.zeros(1, *real.grid.shape)
+    for i in range(len(real)):
+        count += real.image(i) > BRAIN_FOREGROUND
+    mask = count >= max(1.0, SHARE * len(real))
+    places = torch.nonzero(mask[0])
+    if not len(places):
+        raise UserError(f"{real.brains.path}: no voxel of any image is brighter than air")
+    low, high = places.amin(dim=0).tolist(), places.amax(dim=0).tolist()
+    return Frame(mask, f"{low} {high}")
+
+
+def paper_volumes(store: Store, view: Frame) -> Volumes:
+    """What the published evaluation takes, [-1, 1] brought to [0, 1]: `as_published` undoes it."""
+    return store.prepared("paper", view.key, lambda image: (paper_input(image, view.mask) + 1) / 2)
+
+
+def as_published(store: Store, view: Frame) -> Volumes:
+    """What the published evaluation takes, in [-1, 1]."""
+    volumes = paper_volumes(store, view)
+    return Volumes(len(volumes), lambda i: volumes[i] * 2 - 1)
+
+
+def features(store: Store, network: Network, protocol: Protocol, view: Frame, device: str) -> Tensor:
+    """Features of every brain of a set in a protocol's input, `[N, F]`, kept on disk.
+
+    Random features see the image itself in the standard protocol, trained ones a standardized one.
+    """
+    trained = isinstance(network, MedicalNet)
+    if protocol == "paper":
+        source, prepare = (as_published if trained else paper_volumes)(store, view), None
+    else:
+        source, prepare = store.images(), standard_input if trained else None
+    network.to(device)
+
+    def one(i: int) -> dict[str, Any]:
+        return {"features": extract_features(network, [source[i]], prepare)[0]}
+
+    key = f"{network.sha256} {protocol} {view.key if protocol == 'paper' else ''}"
+    found = store.measure(f"{network.name}-{protocol}", key, one)
+    return torch.stack([torch.from_numpy(found[i]["features"]) for i in sorted(found)])
+
+
+def feature_comparisons(real: Tensor, synthetic: Tensor, network: Network, protocol: Protocol) -> list[Comparison]:
+    """Distances between features `[N, F]` and `[M, F]`: a Fréchet distance, and MMD.
+
+    The paper's features of real brains are those of the first half, each twice.
+    """
+    trained = isinstance(network, MedicalNet)
+    key = network.name.replace("resnet_", "resnet").replace("_23dataset", "_23") if trained else "random"
+    title = network.distance[:1].upper() + network.distance[1:]
+    source = network.label
+
+    def add(
+        name: str,
+        title: str,
+        statistic: Callable[[Tensor, Tensor], float],
+        better: Better = "lower",
+        low: float = -math.inf,
+        high: float = math.inf,
+    ) -> None:
+        title = title + f" ({key})" * trained
+        found.append(
+            Comparison(f"{name}_{key}", title, protocol, statistic, real, synthetic, better, source, (low, high))
+        )
+
+    found: list[Comparison] = []
+    if protocol == "paper":
+        add("fid", title, lambda x, y: frechet_distance(published_real_rows(x), y))
+        add("mmd", "Feature MMD, linear, pairs", lambda x, y: published_feature_mmd(*_same_number(x, y)))
+        return found
+    add("fid", title, frechet_distance)
+    add("mmd", "Feature MMD²", mmd2)
+    if len(real) > NEIGHBOURS:
+        add("density", "Density", _coverage("density"), 1.0, 0.0)
+        add("coverage", "Coverage", _coverage("coverage"), "higher", 0.0, 1.0)
+    return found
+
+
+def _same_number(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The published MMD pairs rows, of which it takes as many as both have, the real ones doubled."""
+    n = min(len(x), len(y))
+    return published_real_rows(x[:n]), y[:n]
+
+
+def _coverage(which: str) -> Callable[[Tensor, Tensor], float]:
+    def statistic(x: Tensor, y: Tensor) -> float:
+        k = min(NEIGHBOURS, len(x) - 1)
+        return float(getattr(precision_and_coverage(torch.cdist(x, y), torch.cdist(x, x), k), which))
+
+    return statistic
+
+
+def image_mmd(real: Sequence[Tensor], synthetic: Sequence[Tensor], protocol: Protocol) -> Comparison:
+    """MMD of the images: linear in pairs as published, or with a polynomial kernel of products per voxel, unbiased."""
+    grams = gram_matrices(real, synthetic)
+    every = torch.cat(
+        [torch.cat([grams.real, grams.across], dim=1), torch.cat([grams.across.T, grams.synthetic], dim=1)]
+    )
+    n, m = len(real), len(synthetic)
+    size = real[0].numel()
+
+    def blocks(x: Tensor, y: Tensor) -> Grams:
+        return Grams(every[x][:, x], every[y][:, y], every[x][:, y])
+
+    def published(x: Tensor, y: Tensor) -> float:
+        return published_image_mmd(blocks(x, y))
+
+    def polynomial(x: Tensor, y: Tensor) -> float:
+        return unbiased_mmd2(*((block / size + 1) ** DEGREE for block in blocks(x, y)))
+
+    paper = protocol == "paper"
+    statistic, title = (published, "Image MMD, linear, pairs") if paper else (polynomial, "Image MMD²")
+    return Comparison("image_mmd", title, protocol, statistic, rows(n), rows(m, n), source="images")
+
+
+def _drawn(n: int, pairs: int, seed: int) -> list[list[int]]:
+    every = torch.combinations(torch.arange(n))
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))
+    return every[order[:pairs]].tolist()
+
+
+def _pair_scores(n: int, pairs: Sequence[Sequence[int]], score: Callable[[int, int], float], what: str) -> Tensor:
+    """Scores of some pairs as a symmetric matrix `[n, n]`, NaN elsewhere."""
+    table = torch.full((n, n), torch.nan, dtype=torch.float64)
+    for i, j in tqdm(pairs, desc=what, unit="pair", disable=None):
+        table[i, j] = table[j, i] = score(i, j)
+    return table
+
+
+def diversity(store: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
+    """MS-SSIM of pairs within a set, in the frame's box, `[N, N]`, NaN for pairs not drawn.
+
+    Raises:
+        UserError: if there are fewer than two brains, or the grid is too small.
+    """
+    if len(store) < 2:
+        raise UserError(f"MS-SSIM needs 2 or more brains, got {len(store)}")
+
+    def score(i: int, j: int) -> float:
+        return ms_ssim(store.image(i), store.image(j), view.mask)
+
+    return _pair_scores(len(store), _drawn(len(store), pairs, seed), score, f"MS-SSIM of {store.name}")
+
+
+def ms_ssim_comparison(real: Tensor, synthetic: Tensor) -> Comparison:
+    """Mean MS-SSIM within a set, beside that within the real one; `[N, N]` and `[M, M]` of `diversity`."""
+    floor = nan_mean(real)
+    title = "MS-SSIM within the set"
+
+    def within(_: Tensor, y: Tensor) -> float:
+        return nan_mean(synthetic[y][:, y])
+
+    def real_within(x: Tensor) -> float:
+        return nan_mean(real[x][:, x])
+
+    return Comparison(
+        "ms_ssim", title, "standard", within, rows(len(real)), rows(len(synthetic)), floor, "images", alone=real_within
+    )
+
+
+def published_scores(real: Store, synthetic: Store, view: Frame, passes: int, seed: int = 0) -> Tensor:
+    """The published MS-SSIM of each synthetic brain against real ones at random, `[N, M]`, NaN for pairs not drawn."""
+    theirs, ours = as_published(real, view), as_published(synthetic, view)
+    partners = torch.randint(len(real), (passes, len(synthetic)), generator=torch.Generator().manual_seed(seed))
+    table = torch.full((len(real), len(synthetic)), torch.nan, dtype=torch.float64)
+    drawn = [(i, j) for row in partners.tolist() for j, i in enumerate(row)]
+    for i, j in tqdm(drawn, desc=f"published MS-SSIM of {synthetic.name}", unit="pair", disable=None):
+        if table[i, j].isnan():
+            table[i, j] = published_ms_ssim(theirs[i], ours[j])
+    return table
+
+
+def published_real_scores(real: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
+    """The published MS-SSIM of pairs of real brains, its means shifted, `[N, N]`, NaN for pairs not drawn."""
+    volumes = as_published(real, view)
+
+    def score(i: int, j: int) -> float:
+        return published_ms_ssim(volumes[i], volumes[j], shifted=True)
+
+    return _pair_scores(len(real), _drawn(len(real), pairs, seed), score, f"published MS-SSIM of {real.name}")
+
+
+def published_ms_ssim_comparison(across: Tensor, real: Tensor) -> Comparison:
+    """The published MS-SSIM of a set, and what its authors give for real pairs: another formula."""
+    n, m = across.shape
+
+    def generated(x: Tensor, y: Tensor) -> float:
+        return nan_mean(across[x][:, y])
+
+    def real_within(x: Tensor) -> float:
+        return nan_mean(real[x][:, x])
+
+    title = "MS-SSIM against real brains"
+    return Comparison("ms_ssim", title, "paper", generated, rows(n), rows(m), None, "images", alone=real_within)

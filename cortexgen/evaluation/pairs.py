@@ -1,0 +1,224 @@
+"""Fixed images and what was registered to them, a pair at a time, whatever tool made it."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cortexgen.data.alignment import align, check_alignment, in_template_space
+from cortexgen.data.cohort import Scan, find_scans
+from cortexgen.data.template import MNI152, load_template, read_label_table, resample_labels
+from cortexgen.errors import UserError
+from cortexgen.evaluation.comparable import present_labels
+from cortexgen.evaluation.reading import IMAGES, LABELS, Brain, BrainSet
+from cortexgen.io import Grid, read_field, read_grid
+from cortexgen.spatial import resample
+
+NO_REGISTRATION = "no registration"
+RESERVED = ("", ".", "..", "class", "published", NO_REGISTRATION)
+WARPED, WARPED_LABELS = "*_desc-warped_T1w.nii*", "*_desc-warped_dseg.nii*"
+FIELDS = "*_from-*_to-T1w_mode-image_xfm.nii*"
+
+
+class Warped(NamedTuple):
+    """A moving image on a fixed image's grid.
+
+    Attributes:
+        image: `[1, D, H, W]` in [0, 1].
+        labels: likewise, int64, or None.
+    """
+
+    image: Tensor
+    labels: Tensor | None
+
+
+class Pairs:
+    """The fixed brains of a folder, each method's results for them, and the moving image as doing nothing leaves it.
+
+    Attributes:
+        fixed: the fixed brains, each on its own grid.
+        results: the brains of each method; they go with the fixed ones by name.
+        scans: the fixed scans that a method or more have results for.
+        moving: the template, or another image; without labels if they aren't known to be of the fixed ones' classes.
+        classes: names of the labels by index, None if they are unknown.
+        notes: what can't be compared.
+    """
+
+    def __init__(
+        self,
+        fixed: Path,
+        results: Mapping[str, Path],
+        images: str = WARPED,
+        labels: str = WARPED_LABELS,
+        fields: str = FIELDS,
+        moving: str = MNI152,
+        moving_labels: Path | None = None,
+        label_table: Path | None = None,
+        fixed_images: str = IMAGES,
+        fixed_labels: str = LABELS,
+    ) -> None:
+        """Find the files; arguments and errors are those of `evaluate_registration`."""
+        for name in results:
+            if name in RESERVED or "/" in name:
+                raise UserError(f"a method can't be called {name!r}, which names a folder and a column of tables")
+        table = label_table or Path(fixed, "dseg.tsv")
+        self.classes = _distinct(read_label_table(table)) if label_table or table.is_file() else None
+        self.fixed = BrainSet(fixed, classes=self.classes, images=fixed_images, labels=fixed_labels)
+        self.results = {
+            name: BrainSet(folder, grid=self.fixed.grid, classes=self.classes, images=images, labels=labels)
+            for name, folder in results.items()
+        }
+        self._found = {name: {scan.name: scan for scan in brains.scans} for name, brains in self.results.items()}
+        self.fields = {name: _find(Path(folder), fields) for name, folder in results.items()}
+        self.template = load_template()
+        self.moving = load_template(moving, moving_labels, table if moving_labels and self.classes else None)
+        self.moving_labels, self.notes = self.moving.labels, []
+        if self.moving_labels is not None and moving_labels is None and not self._same_classes():
+            self.moving_labels = None
+            why = f"{table} names other classes" if self.classes else f"{table} isn't there to say what theirs are"
+            self.notes.append(f"The fixed labels can't be compared with those of {self.moving.name}: {why}.")
+        self.scans = self._match()
+        self._last: tuple[Grid, Warped] | None = None  # most sets have one grid
+        self._to_fixed: dict[str, Tensor] = {}
+        self._to_moving = torch.eye(4, dtype=torch.float64)
+        if moving != MNI152:
+            self._to_moving = self._affine(self.moving.image, self.moving.grid, moving)
+
+    def _match(self) -> list[Scan]:
+        """The fixed scans that a method has; notes what has no counterpart."""
+        fixed, registered = {scan.name for scan in self.fixed.scans}, set().union(*self._found.values())
+        for name, found in self._found.items():
+            if not fixed & found.keys():
+                some, theirs = sorted(found)[0], sorted(fixed)[0]
+                where = f"{self.results[name].path}: none of its {len(found)} images"
+                raise UserError(f"{where} has the name of one of {self.fixed.path}; {some} is not {theirs}")
+            self._note(f"images of {name} have no fixed image", found.keys() - fixed)
+        self._note("fixed images have no registered one", fixed - registered)
+        return [scan for scan in self.fixed.scans if scan.name in registered]
+
+    def _note(self, what: str, names: Collection[str]) -> None:
+        if names:
+            some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            self.notes.append(f"{len(names)} {what} ({some}) and are left out.")
+
+    def _same_classes(self) -> bool:
+        ours = enumerate(self.moving.classes)
+        return self.classes is not None and all(self.classes.get(k) == name for k, name in ours if k)
+
+    @property
+    def methods(self) -> list[str]:
+        """Doing nothing, and the others."""
+        return [NO_REGISTRATION, *self.results]
+
+    def files(self, method: str, scan: Scan) -> list[Path]:
+        """The files that a pair depends on.
+
+        Raises:
+            UserError: if the method has no result for a fixed scan.
+        """
+        found = [scan.image, scan.labels]
+        if method != NO_REGISTRATION:
+            registered = self._result(method, scan)
+            found += [registered.image, registered.labels, self.fields[method].get(scan.name)]
+        return [path for path in found if path is not None]
+
+    def _result(self, method: str, scan: Scan) -> Scan:
+        if scan.name not in self._found[method]:
+            raise UserError(f"{self.results[method].path}: no image of {scan.name}, which {self.fixed.path} has")
+        return self._found[method][scan.name]
+
+    def read_fixed(self, scan: Scan) -> Brain:
+        """A fixed brain on its own grid.
+
+        Raises:
+            UserError: if it can't be read.
+        """
+        self.fixed.grid = read_grid(scan.image)
+        return self.fixed.read(scan)
+
+    def read(self, method: str, scan: Scan, fixed: Brain) -> Warped:
+        """What a method made of the moving image for a fixed brain; intensities in [0, 1] are taken as they are.
+
+        Raises:
+            UserError: if there is nothing, or it can't be read, or lies elsewhere.
+        """
+        if method == NO_REGISTRATION:
+            return self.unregistered(scan, fixed)
+        brains, registered = self.results[method], self._result(method, scan)
+        brains.grid, brains.rescale = fixed.grid, False
+        try:
+            brain = brains.read(registered)
+        except UserError:
+            brains.rescale = True
+            brain = brains.read(registered)
+        return Warped(brain.image, brain.labels)
+
+    def unregistered(self, scan: Scan, fixed: Brain) -> Warped:
+        """The moving image on a fixed brain's grid through affines only.
+
+        Raises:
+            UserError: if the fixed brain isn't in template space, and no affine brings it there.
+        """
+        if scan.name not in self._to_fixed:
+            self._to_fixed[scan.name] = self._affine(fixed.image, fixed.grid, scan.image)
+        there = self._to_moving @ torch.linalg.inv(self._to_fixed[scan.name]) @ fixed.grid.torch_affine
+        target = Grid(fixed.grid.shape, there.numpy())
+        if self._last is None or not target.matches(self._last[0]):
+            self._last = (target, self._brought_to(target))
+        return self._last[1]
+
+    def _brought_to(self, grid: Grid) -> Warped:
+        moving, labels = self.moving, self.moving_labels
+        image = resample(moving.image[None], moving.grid.torch_affine, grid.shape, grid.torch_affine)[0]
+        if labels is None:
+            return Warped(image, None)
+        present = present_labels(labels)
+        found = resample_labels(torch.searchsorted(present, labels), moving.grid, grid, len(present))
+        return Warped(image, present[found])
+
+    def _affine(self, image: Tensor, grid: Grid, source: object) -> Tensor:
+        """From template space to an image's, `[4, 4]` in millimetres; the identity if it is there already."""
+        if in_template_space(image, grid, self.template):
+            return torch.eye(4, dtype=torch.float64)
+        affine = align(image, grid, self.template, source)
+        check_alignment(image, grid, self.template, affine, source)
+        return torch.from_numpy(affine)
+
+    def displacement(self, method: str, scan: Scan, grid: Grid) -> Tensor | None:
+        """The pull-back of a method on the fixed grid, `[3, D, H, W]` in voxels; None if it wrote none.
+
+        Raises:
+            UserError: if the field can't be read, or lies on another grid.
+        """
+        path = self.fields.get(method, {}).get(scan.name)
+        if path is None:
+            return None
+        field, found = read_field(path)
+        if not found.matches(grid):
+            raise UserError(f"{path}: the field's grid is {found}, the fixed image's {grid}")
+        return field
+
+
+def _distinct(names: Mapping[int, str]) -> dict[int, str]:
+    """Names of classes, those that several have with the index."""
+    counts = Counter(names.values())
+    return {k: f"{name} ({k})" if counts[name] > 1 else name for k, name in names.items()}
+
+
+def _find(folder: Path, pattern: str) -> dict[str, Path]:
+    """The files of a folder or data set that fit a pattern, by the name of their scan.
+
+    Raises:
+        UserError: if two have one name.
+    """
+    places = [*folder.glob("sub-*/anat"), *folder.glob("sub-*/ses-*/anat")] or [folder]
+    found: dict[str, Path] = {}
+    for path in (path for place in places for path in sorted(place.glob(pattern))):
+        name = find_scans(path)[0].name
+        if name in found:
+            raise UserError(f"{path} and {found[name].name} are both fields of {name}: give a pattern that fits one")
+        found[name] = path
+    return found

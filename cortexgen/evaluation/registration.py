@@ -1,0 +1,260 @@
+"""How well registered images fit the fixed ones: similarity, labels and Jacobians, against doing nothing."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cortexgen.data.cohort import Scan
+from cortexgen.data.template import MNI152
+from cortexgen.errors import UserError
+from cortexgen.evaluation.pair_measures import MEASURES, VERSION, measure
+from cortexgen.evaluation.pairs import FIELDS, NO_REGISTRATION, WARPED, WARPED_LABELS, Pairs
+from cortexgen.evaluation.published import PAPER, REGISTRATION
+from cortexgen.evaluation.reading import IMAGES, LABELS, Brain
+from cortexgen.io import write_json
+from cortexgen.io.bids import Row
+from cortexgen.metrics import bootstrap_interval
+from cortexgen.report.tables import PUBLISHED, Column, Estimate, Table, Value
+
+NOTES = (
+    "Means over n fixed images with their 95% bootstrap intervals.",
+    "PSNR, SSIM and NCC are over the whole grid, background included, with data range 1; those in the brain are over "
+    "the fixed image's foreground with its holes filled. Fixed images are divided by their robust maximum, registered "
+    "ones in [0, 1] are taken as they are.",
+    "Dice and HD95 are means over the classes. A class that neither label map has doesn't count; one that a single map "
+    "lacks has a Dice of 0 and no HD95. Distances are between voxels' centres, in steps of the voxel size.",
+    "Folded: the share of voxel cubes in which one of ten determinants of the pull-back field isn't positive (Liu et "
+    "al., 2024). log |J| is of the same field, by central differences.",
+    f"{NO_REGISTRATION.capitalize()}: the moving image on the fixed grid through affines only.",
+)
+ELSEWHERE = "Published figures were measured on other images, another grid and another field of view: not a ranking."
+
+
+@dataclass(frozen=True)
+class RegistrationEvaluation:
+    """What an evaluation of registrations found.
+
+    Attributes:
+        rows: the measures of each subject and method: "participant_id", "method", the names of `MEASURES`,
+            "dice_<class>" and "hd95_<class>"; a missing measure is None.
+        tables: "registration", "registration_subjects" and, where there are labels, "registration_dice" and
+            "registration_hd95".
+        problems: why something is missing, by "sub-01" (a fixed image) or "method/sub-01".
+        notes: how the rows were measured, and what was done to the images.
+        classes: names of the labelled classes.
+        pairs: what was compared, for pictures.
+    """
+
+    rows: list[Row]
+    tables: dict[str, Table]
+    problems: dict[str, str]
+    notes: list[str]
+    classes: list[str]
+    pairs: Pairs
+
+    @property
+    def methods(self) -> list[str]:
+        """Those that have rows, doing nothing first."""
+        return list(dict.fromkeys(row["method"] for row in self.rows))
+
+    @property
+    def registered(self) -> list[str]:
+        """Methods that have rows, without doing nothing."""
+        return [method for method in self.methods if method != NO_REGISTRATION]
+
+    def values(self, method: str, measure: str) -> Tensor:
+        """A measure of a method's subjects, `[n]` float64, NaN where it is missing."""
+        return torch.tensor(
+            [_number(row.get(measure)) for row in self.rows if row["method"] == method], dtype=torch.float64
+        )
+
+
+def evaluate_registration(
+    fixed: Path,
+    results: Mapping[str, Path],
+    out: Path,
+    images: str = WARPED,
+    labels: str = WARPED_LABELS,
+    fields: str = FIELDS,
+    moving: str = MNI152,
+    moving_labels: Path | None = None,
+    label_table: Path | None = None,
+    fixed_images: str = IMAGES,
+    fixed_labels: str = LABELS,
+) -> RegistrationEvaluation:
+    """Measure registered images against the fixed ones, each pair on its fixed image's own grid, one at a time.
+
+    What was measured of a pair is kept in `out/registration/<method>/<subject>.json` and taken from there as long as
+    its files don't change. Tables are written to `out/tables`.
+
+    Arguments:
+        fixed: a data set or folder of fixed images, with their label maps where there are some.
+        results: the folder of each method's results by the method's name; images, label maps and fields in them go with
+            the fixed images by name, and may all but the images be missing.
+        out: folder to write to.
+        images, labels, fields: file name patterns of a method's warped images and label maps, and of its ITK
+            displacement fields on the fixed grid.
+        moving: what was registered: the template's name, or a NIfTI file.
+        moving_labels: the label map of such a file.
+        label_table: names of the labels; `dseg.tsv` of the fixed data set unless given.
+        fixed_images, fixed_labels: file name patterns.
+
+    Raises:
+        UserError: if there are no fixed images, a method has none of theirs, or no pair at all can be measured.
+    """
+    out = Path(out)
+    pairs = Pairs(
+        fixed, results, images, labels, fields, moving, moving_labels, label_table, fixed_images, fixed_labels
+    )
+    rows, problems = _measured(pairs, out / "registration")
+    classes = _classes(rows, pairs.classes)
+    sets = (pairs.fixed, *pairs.results.values())
+    notes = [*NOTES, *pairs.notes, *(note for brains in sets for note in brains.notes)]
+    tables: dict[str, Table] = {}
+    evaluation = RegistrationEvaluation(rows, tables, problems, notes, classes, pairs)
+    if not evaluation.registered:
+        where, why = next(iter(problems.items()))
+        raise UserError(f"{fixed}: none of its images could be compared with a registered one; {where}: {why}")
+    tables |= _tables(evaluation)
+    for name, table in tables.items():
+        table.write(out / "tables" / name)
+    return evaluation
+
+
+def _measured(pairs: Pairs, folder: Path) -> tuple[list[Row], dict[str, str]]:
+    """A row for each pair that could be measured, method by method, and what is wrong with the others."""
+    problems = dict(pairs.fixed.problems)
+    rows: dict[str, list[Row]] = {method: [] for method in pairs.methods}
+    scans = [scan for scan in pairs.scans if scan.name not in problems]
+    with tqdm(total=len(scans) * len(pairs.methods), desc="comparing", unit="pair", disable=None) as bar:
+        for scan in scans:
+            for method, row, problem in _subject(pairs, scan, folder):
+                if row is not None:
+                    rows[method].append({"participant_id": scan.name, "method": method, **row})
+                if problem:
+                    problems[f"{method}/{scan.name}" if method else scan.name] = problem
+                bar.update(bool(method))
+    return [row for found in rows.values() for row in found], problems
+
+
+def _subject(pairs: Pairs, scan: Scan, folder: Path) -> Iterator[tuple[str, Row | None, str | None]]:
+    """Method, row and problem of each of a subject's pairs; without a method if the fixed image can't be read."""
+    fixed: Brain | None = None
+    for method in pairs.methods:
+        path, sets = folder / method / f"{scan.name}.json", [pairs.fixed, pairs.results.get(method, pairs.fixed)]
+        try:
+            key = _key(pairs, method, scan)
+            kept = _read(path)
+            if kept.get("key") != key:
+                try:
+                    fixed = fixed or pairs.read_fixed(scan)
+                except UserError as error:
+                    yield "", None, str(error)
+                    return
+                kept = {"key": key, **_pair(pairs, method, scan, fixed)}
+                kept["treatments"] = [brains.treatments(scan.name) for brains in sets]
+                write_json(path, kept)
+        except UserError as error:
+            yield method, None, str(error)
+            continue
+        for brains, treatments in zip(sets, kept["treatments"], strict=True):
+            brains.recall(scan, treatments)
+        yield method, kept["row"], kept["problem"]
+
+
+def _pair(pairs: Pairs, method: str, scan: Scan, fixed: Brain) -> dict[str, Any]:
+    """One pair's measures; a field that can't be used is a problem, and the others are there."""
+    warped, field, problem = pairs.read(method, scan, fixed), None, None
+    try:
+        field = pairs.displacement(method, scan, fixed.grid)
+    except UserError as error:
+        problem = str(error)
+    return {"row": measure(fixed, warped, field, pairs.classes), "problem": problem}
+
+
+def _key(pairs: Pairs, method: str, scan: Scan) -> list[Any]:
+    """What a row depends on, as JSON holds it."""
+    files = [(path, path.stat()) for path in pairs.files(method, scan) if path.is_file()]
+    key: list[Any] = [VERSION, [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in files]]
+    key.append([[k, name] for k, name in (pairs.classes or {}).items()])
+    return [*key, pairs.moving.hash, pairs.moving_labels is not None] if method == NO_REGISTRATION else key
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _classes(rows: Sequence[Row], named: Mapping[int, str] | None) -> list[str]:
+    """The classes that were compared, in order of their indices."""
+    found = {name.removeprefix("dice_") for row in rows for name in row if name.startswith("dice_")}
+    if named is not None:
+        return [name for _, name in sorted(named.items()) if name in found]
+    return sorted(found, key=lambda name: int(name.removeprefix("label-")))
+
+
+def _number(value: Value) -> float:
+    return float(value) if isinstance(value, int | float) else np.nan
+
+
+def _mean(values: Tensor) -> Value:
+    """Mean over subjects with its interval, None without any."""
+    values = values[~values.isnan()]
+    if len(values) < 2 or not values.isfinite().all():
+        return float(values.mean()) if len(values) else None
+    return Estimate(*bootstrap_interval(lambda x: float(x.mean()), values))
+
+
+def _tables(found: RegistrationEvaluation) -> dict[str, Table]:
+    shown = [c for c in MEASURES if any(row.get(c.name) is not None for row in found.rows)]
+    notes, rows = [*found.notes], []
+    for method in found.methods:
+        values = {c.name: found.values(method, c.name) for c in shown}
+        n = len(values["psnr"])
+        rows.append({"method": method, "n": n, **{name: _mean(v) for name, v in values.items()}})
+        fewer = {c.title: int((~values[c.name].isnan()).sum()) for c in shown}
+        some = [f"{title} {count}" for title, count in fewer.items() if 0 < count < n]
+        if some:
+            notes.append(f"{method}: fewer than n = {n} images had {', '.join(some)}.")
+    if len({row["n"] for row in rows}) > 1:
+        notes.append("Methods that differ in n were measured on different images.")
+    rows.append({"method": "Nadeem et al.", **REGISTRATION, PUBLISHED: f"{PAPER}, section 5.1"})
+    columns = [Column("method", "Method"), Column("n"), *shown]
+    tables = {"registration": Table(rows, columns, "Registration.", [*notes, ELSEWHERE])}
+    for c in MEASURES[:2] if found.classes else ():
+        names = {f"{c.name}_{k}": k for k in found.classes} | {c.name: "mean"}
+        cells = [
+            {"class": name, **{m: _mean(found.values(m, key)) for m in found.methods}} for key, name in names.items()
+        ]
+        heads = [Column(m, format=c.format) for m in found.methods if any(row[m] is not None for row in cells)]
+        unit = f" in {c.unit}" if c.unit else ""
+        caption = f"{c.title}{unit} of each class, {c.better} is better."
+        tables[f"registration_{c.name}"] = Table(cells, [Column("class", "Class"), *heads], caption, NOTES[:1])
+    tables["registration_subjects"] = _subject_table(found, shown)
+    return tables
+
+
+def _subject_table(found: RegistrationEvaluation, shown: Sequence[Column]) -> Table:
+    rows = list(found.rows)
+    done = {f"{row['method']}/{row['participant_id']}": k for k, row in enumerate(rows)}
+    for where, problem in found.problems.items():
+        if where in done:
+            rows[done[where]] = {**rows[done[where]], "problem": problem}
+        else:
+            method, _, name = where.rpartition("/")
+            rows.append({"participant_id": name, "method": method or None, "problem": problem})
+    columns = [Column("participant_id", "Subject"), Column("method", "Method"), *shown]
+    for c in MEASURES[:2] if found.classes else ():
+        columns += [Column(f"{c.name}_{k}", f"{c.title} {k}", c.unit, format=c.format) for k in found.classes]
+    plain = [Column(c.name, c.title, c.unit, format=c.format) for c in columns]
+    last = [Column("problem", "Problem")] if found.problems else []
+    return Table(rows, plain + last, "Each registered image.", found.notes)

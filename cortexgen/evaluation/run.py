@@ -1,0 +1,281 @@
+"""Sets of synthetic brains against real ones: everything measured, as tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from cortexgen.errors import UserError
+from cortexgen.evaluation import distribution as dist
+from cortexgen.evaluation.anatomy import anatomy_comparisons, growth_comparisons, region_rows
+from cortexgen.evaluation.brain import Anatomy, collect, measure_brain, present_classes
+from cortexgen.evaluation.comparison import Comparison, Protocol, Row, measure_all
+from cortexgen.evaluation.copies import Copies, coarse_images, find_copies
+from cortexgen.evaluation.effects import effect_rows
+from cortexgen.evaluation.labelling import Labeller, RegisteredLabels
+from cortexgen.evaluation.reading import BrainSet
+from cortexgen.evaluation.store import Measures, Store
+
+T = TypeVar("T")
+VERSION = 1  # raised when `measure_brain` gives something else for the same labels
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured, and how closely.
+
+    Attributes:
+        protocols: "standard", "paper", or both.
+        held_out: names of real brains that the generator hasn't seen.
+        pairs: of brains for MS-SSIM, in each set.
+        passes: of the published MS-SSIM over a set; published with 10.
+        resamples: of every bootstrap.
+        seed: of everything drawn.
+        device: of the feature networks.
+    """
+
+    protocols: tuple[Protocol, ...] = ("standard", "paper")
+    held_out: frozenset[str] = frozenset()
+    pairs: int = 200
+    passes: int = 1
+    resamples: int = 500
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass
+class SetResult:
+    """What was found of a set.
+
+    Attributes:
+        store: its brains.
+        anatomy: None without labels.
+        growth: log |J| of each labelled brain on the template, `[N, 1, d, h, w]`, where labels come by registration.
+        rows: of its comparisons with the real brains.
+        regions, effects: rows of those tables.
+        copies: nearest training subjects, in images and in fields.
+        notes: what couldn't be measured and why.
+    """
+
+    store: Store
+    measured: dict[int, Measures] = field(default_factory=dict)
+    anatomy: Anatomy | None = None
+    growth: Tensor | None = None
+    rows: list[Row] = field(default_factory=list)
+    regions: list[Row] = field(default_factory=list)
+    effects: list[Row] = field(default_factory=list)
+    copies: list[Copies] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Of the set."""
+        return self.store.name
+
+    @property
+    def labelled(self) -> list[str]:
+        """Names of the brains that have labels."""
+        return [self.store.names[i] for i in self.anatomy.index] if self.anatomy else []
+
+    def attempt(self, what: str, action: Callable[[], T]) -> T | None:
+        """What `action` returns; where there are too few brains for it, None and a note."""
+        try:
+            return action()
+        except UserError as error:
+            self.notes.append(f"{self.name}: {what} not measured: {error}")
+            return None
+
+
+class Evaluation:
+    """Real brains and the sets that are compared with them.
+
+    Arguments:
+        real: the real brains; their grid is the comparison's.
+        out: folder to write to; what is measured of each brain is kept in its folder `work`.
+        labeller: labels brains of all sets; None for no anatomy.
+        networks: feature extractors.
+        train: brains that the generator was trained on, where they are not the real ones.
+    """
+
+    def __init__(
+        self,
+        real: BrainSet,
+        out: Path,
+        labeller: Labeller | None,
+        networks: Sequence[dist.Network],
+        options: Options,
+        train: BrainSet | None = None,
+    ) -> None:
+        self.out, self.labeller, self.networks, self.options = out, labeller, list(networks), options
+        self.real = SetResult(Store("real", real, out / "work" / "real"))
+        self.train = SetResult(Store("training", train, out / "work" / "training")) if train else None
+        self.sets: list[SetResult] = []
+        for result in filter(None, (self.real, self.train)):
+            result.store.fill()
+            result.store.brains.require(2, "an evaluation")
+        unknown = sorted(options.held_out - set(self.real.store.names) - set(real.problems))
+        if unknown:
+            raise UserError(f"--held_out: {', '.join(unknown[:5])} not among the {len(real)} real brains")
+        self.view = dist.frame(self.real.store)
+        for result in filter(None, (self.real, self.train)):
+            self._label(result)
+        self._real_scores: dict[str, Tensor] = {}
+
+    @property
+    def registered(self) -> RegisteredLabels | None:
+        """The labeller, where it registers."""
+        return self.labeller if isinstance(self.labeller, RegisteredLabels) else None
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Brains that can't be used, in part or at all, and why."""
+        every = filter(None, (self.real, self.train, *self.sets))
+        return {f"{r.name}/{name}": why for r in every for name, why in r.store.brains.problems.items()}
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to images, and what couldn't be measured."""
+        every = list(filter(None, (self.real, self.train, *self.sets)))
+        return [n for r in every for n in r.store.brains.notes] + [n for r in every for n in r.notes]
+
+    def add(self, name: str, brains: BrainSet) -> SetResult:
+        """Compare a set with the real brains.
+
+        Raises:
+            UserError: if it has no two brains that can be read.
+        """
+        result = SetResult(Store(name, brains, self.out / "work" / f"set-{name}"))
+        result.store.fill()
+        brains.require(2, "an evaluation")
+        self.sets.append(result)
+        self._label(result)
+        if result.anatomy and self.real.anatomy:
+            result.attempt("anatomy", lambda: self._anatomy(result))
+        for protocol in self.options.protocols:
+            for network in self.networks:
+                self._features(result, network, protocol)
+            self._images(result, protocol)
+        self._copies(result)
+        return result
+
+    def clear(self) -> None:
+        """Remove decoded volumes; measures stay."""
+        for result in filter(None, (self.real, self.train, *self.sets)):
+            result.store.clear()
+
+    def _label(self, result: SetResult) -> None:
+        labeller = self.labeller
+        if labeller is None:
+            return
+        store = result.store
+
+        def one(i: int) -> Mapping[str, object]:
+            found = labeller.label(store, i)
+            growth = {} if found.log_jacobian is None else {"growth": found.log_jacobian.half()}
+            labels = found.labels.to(torch.int32 if int(found.labels.max()) > 255 else torch.uint8)
+            return {
+                "labels": labels,
+                **growth,
+                **measure_brain(store.image(i), labels.long(), labeller.classes, store.grid),
+            }
+
+        result.measured = store.measure("labels", f"{VERSION} {labeller.key}", one)
+        if not result.measured:
+            first = next(iter(store.brains.problems.values()), "")
+            result.notes.append(f"{result.name}: no brain could be labelled; the first: {first}")
+            return
+        result.anatomy = collect(result.measured, labeller.classes, self._present(result))
+        if all("growth" in m for m in result.measured.values()):
+            maps = [torch.from_numpy(result.measured[i]["growth"]) for i in result.anatomy.index]
+            result.growth = torch.stack(maps).float()
+
+    def _present(self, result: SetResult) -> list[int]:
+        """Classes of the real brains, so that all sets have the same columns; others are not compared."""
+        return present_classes([self.real.measured or result.measured])
+
+    def _compare(self, result: SetResult, comparisons: Sequence[Comparison]) -> None:
+        found = measure_all(comparisons, self.options.resamples, self.options.seed)
+        result.rows += found
+
+    def _anatomy(self, result: SetResult) -> None:
+        ours, theirs = self.real.anatomy, result.anatomy
+        assert ours is not None and theirs is not None and self.labeller is not None
+        wanted = self.options.protocols
+        comparisons = anatomy_comparisons(ours, theirs, self.labeller.description)
+        self._compare(result, [c for c in comparisons if c.protocol in wanted])
+        if "standard" in wanted and self.registered and self.real.growth is not None and result.growth is not None:
+            brain = self.registered.template.mask
+            self._compare(result, growth_comparisons(self.real.growth, result.growth, brain))
+        result.regions = region_rows(ours, theirs, self.options.resamples, self.options.seed)
+        covariates = [[r.store.covariates(i) for i in a.index] for r, a in ((self.real, ours), (result, theirs))]
+        result.effects = effect_rows(ours, theirs, (covariates[0], covariates[1]))
+
+    def _features(self, result: SetResult, network: dist.Network, protocol: Protocol) -> None:
+        def action() -> None:
+            both = [
+                dist.features(r.store, network, protocol, self.view, self.options.device) for r in (self.real, result)
+            ]
+            self._compare(result, dist.feature_comparisons(both[0], both[1], network, protocol))
+
+        result.attempt(f"{network.distance} ({network.name}, {protocol})", action)
+
+    def _images(self, result: SetResult, protocol: Protocol) -> None:
+        real, store, options = self.real.store, result.store, self.options
+        paper = protocol == "paper"
+
+        def mmd() -> None:
+            ours, theirs = (dist.as_published(s, self.view) if paper else s.images() for s in (real, store))
+            self._compare(result, [dist.image_mmd(ours, theirs, protocol)])
+
+        def similarity() -> Comparison:
+            if paper:
+                across = dist.published_scores(real, store, self.view, options.passes, options.seed)
+                within = self._kept(
+                    "paper", lambda: dist.published_real_scores(real, self.view, options.pairs, options.seed)
+                )
+                return dist.published_ms_ssim_comparison(across, within)
+            within = self._kept("standard", lambda: dist.diversity(real, self.view, options.pairs, options.seed))
+            return dist.ms_ssim_comparison(within, dist.diversity(store, self.view, options.pairs, options.seed))
+
+        result.attempt(f"image MMD ({protocol})", mmd)
+        result.attempt(f"MS-SSIM ({protocol})", lambda: self._compare(result, [similarity()]))
+
+    def _kept(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        if key not in self._real_scores:
+            self._real_scores[key] = compute()
+        return self._real_scores[key]
+
+    def _copies(self, result: SetResult) -> None:
+        """Nearest training subjects; a training set of its own comes first, real brains not in it are held out."""
+
+        def images(r: SetResult) -> tuple[list[str], Tensor]:
+            return r.store.names, coarse_images(r.store, self.view)
+
+        def fields(r: SetResult) -> tuple[list[str], Tensor] | None:
+            return None if r.growth is None else (r.labelled, r.growth)
+
+        brain = self.registered.template.mask if self.registered else None
+        for compared, maps, mask, unit in (("images", images, None, "intensity"), ("fields", fields, brain, "log |J|")):
+
+            def action(
+                compared: str = compared,
+                maps: Callable[[SetResult], tuple[list[str], Tensor] | None] = maps,
+                mask: Tensor | None = mask,
+                unit: str = unit,
+            ) -> None:
+                real, ours = maps(self.real), maps(result)
+                if real is None or ours is None:
+                    return
+                held_out = set(self.options.held_out)
+                if self.train is not None and (train := maps(self.train)) is not None:
+                    new = [i for i, name in enumerate(real[0]) if name not in train[0]]
+                    held_out = {real[0][i] for i in new}
+                    real = (train[0] + [real[0][i] for i in new], torch.cat([train[1], real[1][new]]))
+                result.copies.append(
+                    find_copies(compared, real[1], ours[1], (real[0], ours[0]), held_out, unit, mask=mask)
+                )
+
+            result.attempt(f"nearest neighbours in {compared}", action)

@@ -1,0 +1,151 @@
+"""The tables of an evaluation."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from cortexgen.evaluation import anatomy, comparison, copies, effects, published
+from cortexgen.evaluation.comparison import Row
+from cortexgen.evaluation.run import Evaluation, SetResult
+from cortexgen.report.tables import Column, Table, Value, measured
+
+REAL = "real against real"
+FLOOR = (
+    f"'{REAL}' is what real brains get against other real brains: half of them against the other half, mean and range "
+    "over random halves. Most distances depend on the number of brains, so compare a set at the same n with it. "
+    "Brackets after a set's own value are 95 % bootstrap intervals over brains; they hold no bias."
+)
+D = (
+    "d is Cohen's, of the set over the real brains: volumes with intracranial volume regressed out, the others as they "
+    "are. Asymmetry: of (left - right) / (left + right). Offset: between the mean centroids of the brains. log |J|: "
+    "growth of the template's voxels in each brain, medians over voxels."
+)
+ANATOMY = {
+    "mean_d": "Mean |d|",
+    "small_d": "|d| < 0.2",
+    "wasserstein": "Wasserstein index",
+    "spread": "|log SD ratio|",
+    "thickness_d": "Thickness d",
+    "folding_d": "Folding d",
+    "asymmetry": "Asymmetry |d|",
+    "position": "Offset [mm]",
+    "contrast_d": "Contrast d",
+    "sharpness_d": "Sharpness d",
+    "growth_d": "log |J| |d|",
+    "growth_sd": "log |J| SD ratio",
+}
+IMAGES = ("fid_", "mmd_", "density_", "coverage_", "image_mmd", "ms_ssim")
+
+
+def _rows(evaluation: Evaluation, protocol: str) -> dict[str, dict[str, Row]]:
+    """Comparison rows by set and name."""
+    return {
+        result.name: {str(row["name"]): row for row in result.rows if row["protocol"] == protocol}
+        for result in evaluation.sets
+    }
+
+
+def _at(row: Row, n: Value) -> bool:
+    """Whether a comparison's floor is at n brains, or at no number in particular."""
+    return row["n_floor"] in (n, row["n_real"])
+
+
+def wide(
+    evaluation: Evaluation,
+    protocol: str,
+    columns: Sequence[Column],
+    caption: str,
+    more: Mapping[str, Row] | None = None,
+    notes: Sequence[str] = (),
+) -> Table:
+    """A row for real brains against real ones, and two a set: at the same n, and with all of its brains.
+
+    Arguments:
+        columns: of comparisons, by name.
+        more: further columns' values of each set.
+        notes: below the table, before those of all tables.
+    """
+    names = [c.name for c in columns]
+    found = {method: [rows[n] for n in names if n in rows] for method, rows in _rows(evaluation, protocol).items()}
+    every = [row for rows in found.values() for row in rows]
+    sizes = dict.fromkeys(row["n_floor"] for row in every if row["n_floor"] not in (None, row["n_real"]))
+    table: list[Row] = []
+    for n in sizes:
+        floors: Row = {str(row["name"]): row["floor"] for row in every if _at(row, n)}
+        table.append({"method": REAL, "n": n, **floors})
+    for method, rows in found.items():
+        for n in sizes:
+            if any(row["n_floor"] == n for row in rows):
+                cells: Row = {str(row["name"]): row["at_floor"] for row in rows if _at(row, n)}
+                table.append({"method": f"{method}, n of the floor", "n": n, **cells})
+        whole: Row = {"method": method, "n": rows[0]["n"] if rows else None}
+        table.append(whole | {str(row["name"]): row["value"] for row in rows} | (more or {}).get(method, {}))
+    shown = [Column("method", "Set"), Column("n", "N")]
+    shown += [c for c in columns if any(row.get(c.name) is not None for row in table)]
+    return Table(table, shown, caption, [*notes, FLOOR], lambda row: measured(row) and row["method"] in found)
+
+
+def _columns(evaluation: Evaluation, protocol: str, prefixes: Sequence[str]) -> list[Column]:
+    """Columns for what was measured under names that begin so."""
+    found: dict[str, Row] = {}
+    for rows in _rows(evaluation, protocol).values():
+        found = found | {name: row for name, row in rows.items() if name.startswith(tuple(prefixes))}
+    return [_column(row, str(row["title"])) for row in found.values()]
+
+
+def _column(row: Row, title: str) -> Column:
+    return Column(str(row["name"]), title, better=row["better"], format=".3g")  # type: ignore[arg-type]
+
+
+def table1(evaluation: Evaluation, seconds: Mapping[str, float]) -> Table:
+    """The paper's Table 1: the sets under its protocol, and its own rows.
+
+    Arguments:
+        seconds: a sample, by set.
+    """
+    columns = [*published.METRICS, published.UNSTATED_MMD, *_columns(evaluation, "paper", ("fid_random", "mmd_random"))]
+    trained = [network.label for network in evaluation.networks if network.distance == "FID"]
+    notes = [f"Features: {label}." for label in trained] or [
+        "FID and its MMD were not measured: they need MedicalNet's weights (--medicalnet). The random-feature distance "
+        f"is no FID, and can't be set beside published figures ({evaluation.networks[-1].label})."
+    ]
+    caption = "Protocol paper: as published, quirks and all"
+    table = wide(evaluation, "paper", columns, caption, {name: {"seconds": s} for name, s in seconds.items()}, notes)
+    rows = [*table.rows, *published.published_rows()]
+    shown = [c for c in columns if any(row.get(c.name) is not None for row in rows)]
+    return Table(rows, [*table.columns[:2], *shown], caption, table.notes, table.competes)
+
+
+def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) -> dict[str, Table]:
+    """All tables of what was measured so far, by file name."""
+    sets, protocols = evaluation.sets, evaluation.options.protocols
+    out: dict[str, Table] = {}
+    rows = _of(sets, lambda r: r.rows)
+    if rows:
+        out["comparison"] = Table(rows, comparison.COLUMNS, "Every comparison with the real brains", [FLOOR])
+    if "standard" in protocols:
+        known = {row["name"]: row for row in rows if row["protocol"] == "standard"}
+        columns = [_column(known[name], title) for name, title in ANATOMY.items() if name in known]
+        if columns and evaluation.labeller:
+            notes = [f"Labels: {evaluation.labeller.description}.", D]
+            out["anatomy"] = wide(evaluation, "standard", columns, "Anatomy", notes=notes)
+        if columns := _columns(evaluation, "standard", IMAGES):
+            labels = [f"Features: {network.label}." for network in evaluation.networks]
+            out["images"] = wide(evaluation, "standard", columns, "Images, protocol standard", notes=labels)
+    if "paper" in protocols and rows:
+        out["table1"] = table1(evaluation, seconds or {})
+    for name, caption, shown, found in (
+        ("regions", "Regional volumes", anatomy.REGION_COLUMNS, _of(sets, lambda r: r.regions)),
+        ("effects", "Effects of covariates on volumes", effects.COLUMNS, _of(sets, lambda r: r.effects)),
+        ("copies", "Nearest training subjects", copies.COLUMNS, _of(sets, lambda r: [c.row() for c in r.copies])),
+        ("copies_brains", "Nearest training subject of each brain", (), _of(sets, _neighbours)),
+    ):
+        if found:
+            out[name] = Table(found, shown, caption)
+    return out
+
+
+def _of(sets: Sequence[SetResult], rows: Callable[[SetResult], list[Row]]) -> list[Row]:
+    return [{"set": result.name, **row} for result in sets for row in rows(result)]
+
+
+def _neighbours(result: SetResult) -> list[Row]:
+    return [row for found in result.copies for row in found.rows()]

@@ -1,0 +1,116 @@
+"""Distances between anatomies that differ by a known amount."""
+
+import math
+
+import pytest
+import torch
+
+from cortexgen.evaluation.anatomy import anatomy_comparisons, growth_comparisons, region_rows
+from cortexgen.evaluation.brain import Anatomy
+from cortexgen.report.tables import Estimate
+
+REGIONS = ["Cerebral-White-Matter", "Cerebral-Cortex", "Thalamus"]
+MEANS, SDS = torch.tensor([450.0, 600.0, 14.0]), torch.tensor([20.0, 30.0, 1.0])
+
+
+def _anatomy(n: int, seed: int, shift: float = 0.0, scale: float = 1.0, **changes: torch.Tensor) -> Anatomy:
+    """Normal volumes; `shift` and `scale` act on them in SDs."""
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    parts = {
+        "volumes": MEANS + SDS * (shift + scale * normal(n, 3)),
+        "asymmetry": 0.02 + 0.01 * normal(n, 3),
+        "icv": 1500 + 100 * normal(n),
+        "centroid": normal(n, 3),
+        "cortex": torch.tensor([2.5, 1.7e5, 2e5, 7e4, 2.8, 2.4]) * (1 + 0.02 * normal(n, 6)),
+        "contrast": 2 + 0.1 * normal(n),
+        "sharpness": 0.3 + 0.01 * normal(n),
+    }
+    return Anatomy(index=list(range(n)), regions=REGIONS, pairs=REGIONS, **(parts | changes))
+
+
+def _values(real: Anatomy, synthetic: Anatomy, protocol: str = "standard") -> dict[str, float]:
+    out = {}
+    for comparison in anatomy_comparisons(real, synthetic, "labels"):
+        if comparison.protocol == protocol:
+            out[comparison.name] = comparison.statistic(comparison.real, comparison.synthetic)
+    return out
+
+
+def test_a_shift_of_volumes_is_its_own_effect_size() -> None:
+    real, other = _anatomy(2000, 0), _anatomy(2000, 1, shift=0.7)
+    values = _values(real, other)
+    assert values["mean_d"] == pytest.approx(0.7, abs=0.07)
+    assert values["small_d"] == 0
+    assert values["cortical-gm_d"] == pytest.approx(0.7, abs=0.1)
+    assert values["wm_d"] == pytest.approx(0.7, abs=0.1)
+    assert values["icv_d"] == pytest.approx(0, abs=0.1)
+    assert values["asymmetry"] < 0.1
+    assert _values(real, _anatomy(2000, 2))["mean_d"] < 0.07
+    assert _values(real, other, "paper")["mean_d"] == pytest.approx(0.7, abs=0.07)
+
+
+def test_spread_is_the_ratio_of_standard_deviations() -> None:
+    real, narrow = _anatomy(2000, 0), _anatomy(2000, 1, scale=0.5)
+    values = _values(real, narrow)
+    assert values["spread"] == pytest.approx(math.log(2), abs=0.06)
+    assert values["mean_d"] < 0.1
+
+
+def test_each_measure_sees_its_own_change_alone() -> None:
+    real = _anatomy(400, 0)
+    base = _values(real, _anatomy(400, 1))
+    place = torch.randn(400, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    changes = {
+        "position": {"centroid": torch.tensor([3.0, 0, 4.0]) + place},
+        "asymmetry": {"asymmetry": -_anatomy(400, 1).asymmetry},
+        "contrast_d": {"contrast": _anatomy(400, 1).contrast - 0.2},
+        "sharpness_d": {"sharpness": 0.9 * _anatomy(400, 1).sharpness},
+        "thickness_d": {"cortex": _anatomy(400, 1).cortex * torch.tensor([1.05, 1, 1, 1, 1, 1])},
+    }
+    for name, change in changes.items():
+        values = _values(real, _anatomy(400, 1, **change))
+        moved = {key for key in values if abs(values[key] - base[key]) > 0.3}
+        assert moved == {name}
+    shifted = _values(real, _anatomy(400, 1, **changes["position"]))
+    assert shifted["position"] == pytest.approx(5, abs=0.2)
+    assert _values(real, _anatomy(400, 1, **changes["asymmetry"]))["asymmetry"] == pytest.approx(4, abs=0.3)
+    assert _values(real, _anatomy(400, 1, **changes["contrast_d"]))["contrast_d"] == pytest.approx(-2, abs=0.3)
+
+
+def test_measures_that_a_set_lacks_are_left_out() -> None:
+    without = _anatomy(20, 0, cortex=torch.full((20, 6), torch.nan), contrast=torch.full((20,), torch.nan))
+    values = _values(without, _anatomy(20, 1))
+    assert "mean_d" in values
+    assert not {"thickness_d", "folding_d", "contrast_d"} & set(values)
+
+
+def test_rows_of_regions() -> None:
+    real, other = _anatomy(300, 0), _anatomy(200, 1, shift=1.0)
+    rows = region_rows(real, other, 200)
+    assert [row["region"] for row in rows] == REGIONS
+    first = rows[0]
+    assert first["real_mean"] == pytest.approx(450, abs=4)
+    assert first["mean"] == pytest.approx(470, abs=5)
+    d = first["d"]
+    assert isinstance(d, Estimate)
+    assert d.low < d.value < d.high
+    assert d.value == pytest.approx(1, abs=0.2)
+    assert first["d_paper"] == pytest.approx(-1, abs=0.2)  # real less synthetic
+
+
+def test_growth_maps_compare_voxel_by_voxel() -> None:
+    random = torch.Generator().manual_seed(0)
+    brain = torch.zeros(1, 10, 10, 10, dtype=torch.bool)
+    brain[:, 2:8, 2:8, 2:8] = True
+    real, other = (0.1 * torch.randn(n, 1, 10, 10, 10, generator=random) for n in (300, 300))
+    outside = ~brain
+    moved = 0.5 * other + 0.05
+    moved[:, outside] = 9.0  # doesn't count
+    shift, spread = growth_comparisons(real, moved, brain)
+    expected = 0.05 / math.sqrt((0.1**2 + 0.05**2) / 2)
+    assert shift.statistic(shift.real, shift.synthetic) == pytest.approx(expected, abs=0.08)
+    assert spread.statistic(spread.real, spread.synthetic) == pytest.approx(0.5, abs=0.03)

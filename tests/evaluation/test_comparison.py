@@ -1,0 +1,84 @@
+"""Values, intervals and floors of statistics whose distribution is known."""
+
+import math
+
+import pytest
+import torch
+
+from cortexgen.errors import UserError
+from cortexgen.evaluation.comparison import Comparison, nan_mean
+from cortexgen.report.tables import Estimate
+
+
+def _shift(x: torch.Tensor, y: torch.Tensor) -> float:
+    return float(y.mean() - x.mean())
+
+
+def _normal(n: int, mean: float, seed: int) -> torch.Tensor:
+    return mean + torch.randn(n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_interval_is_that_of_a_difference_of_means() -> None:
+    x, y = _normal(200, 0, 0), _normal(300, 0.5, 1)
+    row = Comparison("shift", "Shift", "standard", _shift, x, y, 0.0).measure(1000)
+    value = row["value"]
+    assert isinstance(value, Estimate)
+    assert value.value == pytest.approx(_shift(x, y))
+    error = math.sqrt(float(x.var()) / 200 + float(y.var()) / 300)
+    assert value.high - value.low == pytest.approx(2 * 1.96 * error, rel=0.08)
+    assert (row["n_real"], row["n"], row["n_floor"]) == (200, 300, 100)
+
+
+def test_the_floor_is_real_against_real_at_the_n_it_names() -> None:
+    x, y = _normal(200, 0, 0), _normal(40, 3, 1)
+
+    def size(a: torch.Tensor, b: torch.Tensor) -> float:
+        return len(a) + len(b) / 1000
+
+    row = Comparison("size", "Size", "standard", size, x, y).measure(10)
+    assert row["n_floor"] == 40
+    assert row["floor"] == Estimate(40.04, 40.04, 40.04)
+    assert row["at_floor"] == pytest.approx(40.04)
+    shift = Comparison("shift", "Shift", "standard", _shift, x, y).measure(10, repeats=200)
+    floor = shift["floor"]
+    assert isinstance(floor, Estimate)
+    assert abs(floor.value) < 0.1
+    assert float(str(shift["at_floor"])) == pytest.approx(_shift(x, y), abs=0.05)
+
+
+def test_intervals_keep_to_the_bounds() -> None:
+    x, y = _normal(20, 0, 0), _normal(20, 0, 1)
+
+    def share(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float((b > 1.2).double().mean())
+
+    value = Comparison("share", "Share", "standard", share, x, y, bounds=(0.0, 1.0)).measure(200)["value"]
+    free = Comparison("share", "Share", "standard", share, x, y).measure(200)["value"]
+    assert isinstance(value, Estimate)
+    assert isinstance(free, Estimate)
+    assert value.low == max(free.low, 0)
+    assert value.high == free.high
+
+
+def test_a_statistic_of_a_set_alone_has_the_real_ones_own_value_as_floor() -> None:
+    x, y = _normal(50, 2, 0), _normal(80, 3, 1)
+    row = Comparison(
+        "mean", "Mean", "standard", lambda a, b: float(b.mean()), x, y, alone=lambda a: float(a.mean())
+    ).measure(300)
+    floor = row["floor"]
+    assert isinstance(floor, Estimate)
+    assert floor.value == pytest.approx(float(x.mean()))
+    assert floor.high - floor.low == pytest.approx(2 * 1.96 * float(x.std()) / math.sqrt(50), rel=0.2)
+    assert row["n_floor"] == 50
+
+
+def test_too_few_brains_are_a_note_and_no_number() -> None:
+    row = Comparison("shift", "Shift", "standard", _shift, _normal(1, 0, 0), _normal(5, 0, 1)).measure(10)
+    assert row["value"] is None
+    assert "got 1 and 5" in str(row["note"])
+
+
+def test_the_mean_of_nothing_is_an_error() -> None:
+    assert nan_mean(torch.tensor([math.nan, 1, 3])) == 2
+    with pytest.raises(UserError):
+        nan_mean(torch.tensor([math.nan]))

@@ -1,0 +1,156 @@
+"""Distances between sets of images, against their definitions on the files themselves."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from cortexgen.errors import UserError
+from cortexgen.evaluation import distribution as dist
+from cortexgen.evaluation.comparison import Comparison
+from cortexgen.evaluation.reading import BrainSet
+from cortexgen.evaluation.store import Store
+from cortexgen.metrics.features import paper_input
+from cortexgen.metrics.medicalnet import MedicalNet
+from cortexgen.metrics.ms_ssim import ms_ssim, published_ms_ssim
+from cortexgen.metrics.random_features import RandomFeatures
+
+SIDE = 36
+
+
+def _set(root: Path, n: int, seed: int, brightness: float = 1.0) -> Store:
+    """Balls of various sizes and textures."""
+    root.mkdir()
+    rng = np.random.default_rng(seed)
+    axes = np.arange(SIDE) - (SIDE - 1) / 2
+    radius = np.sqrt(sum(a**2 for a in np.meshgrid(axes, axes, axes, indexing="ij")))
+    for k in range(n):
+        inside = radius < rng.uniform(13, 17)
+        image = inside * np.clip(brightness * (0.6 + 0.1 * rng.normal(size=radius.shape)), 0.06, 1)
+        affine = np.diag([4.0, 4, 4, 1])
+        affine[:3, 3] = -2.0 * (SIDE - 1)
+        nib.save(nib.Nifti1Image(image.astype(np.float32), affine), root / f"{k:02d}.nii.gz")
+    store = Store(root.name, BrainSet(root, rescale=False), root.parent / "work" / root.name)
+    store.fill()
+    return store
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store, dist.Frame]:
+    """Eight real, six dimmer synthetic balls, and their frame."""
+    folder = tmp_path_factory.mktemp("sets")
+    real, synthetic = _set(folder / "real", 8, 0), _set(folder / "dim", 6, 1, 0.8)
+    return real, synthetic, dist.frame(real)
+
+
+def _value(comparison: Comparison) -> float:
+    return comparison.statistic(comparison.real, comparison.synthetic)
+
+
+def test_the_frame_is_the_real_brains_box(sets: tuple[Store, Store, dist.Frame]) -> None:
+    places = torch.nonzero(sets[2].mask[0])
+    largest = max(int((torch.nonzero(image[0])[:, 0]).max()) for image in sets[0].images())
+    assert int(places[:, 0].max()) == largest
+
+
+def test_the_random_feature_distance_is_gauss_against_gauss(sets: tuple[Store, Store, dist.Frame]) -> None:
+    real, synthetic, view = sets
+    network = RandomFeatures()
+    both = [dist.features(store, network, "standard", view, "cpu") for store in (real, synthetic)]
+    with torch.no_grad():
+        direct = torch.cat([network(image[None]) for image in real.images()]).double()
+    assert torch.allclose(both[0], direct, rtol=1e-5, atol=1e-7)
+    found = {c.name: c for c in dist.feature_comparisons(both[0], both[1], network, "standard")}
+    few = [1e3 * features[:, 16:21] for features in both]
+    x, y = (features.numpy() for features in few)
+    product = sqrtm(np.cov(x.T) @ np.cov(y.T)).real
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * product)
+    assert found["fid_random"].statistic(*few) == pytest.approx(expected, rel=1e-6)
+    assert found["fid_random"].title == "Random-feature distance"
+    assert "untrained" in found["fid_random"].source
+    assert set(found) == {"fid_random", "mmd_random", "density_random", "coverage_random"}
+    assert _value(found["coverage_random"]) < 0.3  # they are all dimmer
+
+
+def test_trained_features_are_called_fid_and_carry_their_hash(sets: tuple[Store, Store, dist.Frame]) -> None:
+    network = MedicalNet(name="resnet_50_23dataset", sha256="0123", verified=True)
+    x, y = torch.randn(9, 5), torch.randn(8, 5) + 1
+    names = {c.name: c for c in dist.feature_comparisons(x, y, network, "paper")}
+    assert set(names) == {"fid_resnet50_23", "mmd_resnet50_23"}
+    assert names["fid_resnet50_23"].title == "FID (resnet50_23)"
+    assert "0123" in names["fid_resnet50_23"].source
+
+
+def test_published_features_hold_the_first_half_of_the_real_brains_twice() -> None:
+    network = RandomFeatures()
+    random = torch.Generator().manual_seed(0)
+    x, y = torch.randn(8, 3, generator=random), torch.randn(8, 3, generator=random)
+    other = torch.cat([x[:4], 100 + x[4:]])  # the second half doesn't count
+    for a, b in zip(*(dist.feature_comparisons(real, y, network, "paper") for real in (x, other)), strict=True):
+        assert _value(a) == _value(b)
+    for a, b in zip(*(dist.feature_comparisons(real, y, network, "standard")[:2] for real in (x, other)), strict=True):
+        assert _value(a) != _value(b)
+
+
+def test_image_mmd_from_the_volumes_themselves(sets: tuple[Store, Store, dist.Frame]) -> None:
+    real, synthetic, _ = sets
+    x, y = (torch.stack(list(store.images())).flatten(1).double().numpy() for store in (real, synthetic))
+    kernel = lambda a, b: (a @ b.T / x.shape[1] + 1) ** 3  # noqa: E731
+    xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
+    expected = (xx.sum() - np.trace(xx)) / 56 + (yy.sum() - np.trace(yy)) / 30 - 2 * xy.mean()
+    found = dist.image_mmd(real.images(), synthetic.images(), "standard")
+    assert _value(found) == pytest.approx(expected, rel=1e-5)
+    rows = torch.tensor([0, 2, 2, 5])
+    xx = kernel(x[rows], x[rows])
+    yy, xy = kernel(y[:4], y[:4]), kernel(x[rows], y[:4])
+    expected = (xx.sum() - np.trace(xx)) / 12 + (yy.sum() - np.trace(yy)) / 12 - 2 * xy.mean()
+    assert found.statistic(found.real[rows], found.synthetic[:4]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_linear_mmd_in_pairs_rewards_mode_collapse() -> None:
+    """The published MMD prefers copies of one mean image to as many real brains; the standard one doesn't."""
+    real, others, more = (
+        torch.rand(600, 1, 2, 2, 2, generator=torch.Generator().manual_seed(seed)) for seed in range(3)
+    )
+    collapsed = more.mean(dim=0, keepdim=True).expand(600, -1, -1, -1, -1)
+    paper = [_value(dist.image_mmd(list(real), list(made), "paper")) for made in (others, collapsed)]
+    assert paper[1] < 0.7 * paper[0]
+    standard = [_value(dist.image_mmd(list(real), list(made), "standard")) for made in (others, collapsed)]
+    assert standard[1] > 3 * abs(standard[0])
+
+
+def test_diversity_is_the_mean_over_pairs_of_one_set(sets: tuple[Store, Store, dist.Frame]) -> None:
+    real, synthetic, view = sets
+    every = [dist.diversity(store, view, 1000) for store in (real, synthetic)]
+    images = list(synthetic.images())
+    scores = [ms_ssim(images[i], images[j], view.mask) for i in range(6) for j in range(i)]
+    found = dist.ms_ssim_comparison(every[0], every[1])
+    assert _value(found) == pytest.approx(np.mean(scores), rel=1e-6)
+    assert found.alone is not None
+    assert found.alone(found.real) == found.better
+    few = dist.diversity(real, view, 5, seed=3)
+    assert int((~few.isnan()).sum()) == 10
+    assert torch.equal(few, few.T) or torch.allclose(few, few.T, equal_nan=True)
+
+
+def test_published_ms_ssim_is_against_real_brains(sets: tuple[Store, Store, dist.Frame]) -> None:
+    real, synthetic, view = sets
+    across = dist.published_scores(real, synthetic, view, 1)
+    assert (~across.isnan()).sum(dim=0).tolist() == [1] * 6
+    i, j = torch.nonzero(~across.isnan())[0].tolist()
+    direct = published_ms_ssim(*(paper_input(s.image(k), view.mask) for s, k in ((real, i), (synthetic, j))))
+    assert float(across[i, j]) == pytest.approx(direct, abs=1e-3)
+
+
+def test_extractors_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no resnet_"):
+        dist.load_extractors([tmp_path])
+    with pytest.raises(UserError, match="no such file"):
+        dist.load_extractors([tmp_path / "resnet_50.pth"])
+    (tmp_path / "resnet_50.pth").write_bytes(b"other")
+    with pytest.raises(UserError, match="wrong weights: sha256"):
+        dist.load_extractors([tmp_path])
+    assert [network.name for network in dist.load_extractors([])] == ["random-conv-v1-seed0"]

@@ -1,0 +1,265 @@
+"""The page of an evaluation: that it holds what was measured, whatever was measured."""
+
+import base64
+import io
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+
+from cortexgen.data.simulation import simulate_cohort
+from cortexgen.errors import UserError
+from cortexgen.evaluation.distribution import load_extractors
+from cortexgen.evaluation.labelling import GivenLabels, Labelled
+from cortexgen.evaluation.reading import BrainSet
+from cortexgen.evaluation.run import Evaluation, Options
+from cortexgen.evaluation.tables import build
+from cortexgen.report.evaluated_brains import shown_brains
+from cortexgen.report.evaluation import write_report
+from cortexgen.report.tables import Estimate, Table
+
+NAME = "<b>& $x_"
+VOID = {"meta", "link", "img"}
+OPTIONS = Options(pairs=10, resamples=4)
+
+
+class Page(HTMLParser):
+    """What a browser would show: headings, text, pictures, and tables by caption as rows of cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.text, self.open = text, []
+        self.headings, self.words, self.images, self.cards = [], [], [], {}
+        self.tables: dict[str, list[list[str]]] = {}
+        self.uncaptioned: list[list[str]] = []
+        self.tags: set[str] = set()
+        self.published: list[list[str]] = []
+        self._rows: list[list[str]] = []
+        self._caption = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(dict(attrs))
+        elif tag == "h2":
+            self.headings.append("")
+        elif tag == "table":
+            self._rows, self._caption = [], ""
+        elif tag == "tr":
+            self._rows.append([])
+            if dict(attrs).get("class") == "published":
+                self.published.append(self._rows[-1])
+        elif tag in ("th", "td"):
+            self._rows[-1].append("")
+        elif tag == "dt":
+            self._label = ""
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag == "table":
+            self.tables[self._caption] = self._rows
+            self.uncaptioned += [] if self._caption else self._rows
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if "h2" in self.open:
+            self.headings[-1] += data
+        elif "caption" in self.open:
+            self._caption += data
+        elif {"th", "td"} & set(self.open) and "sup" not in self.open:
+            self._rows[-1][-1] += data
+        elif "dt" in self.open:
+            self._label += data
+        elif "dd" in self.open:
+            self.cards.setdefault(self._label, []).append(data)
+
+
+class Case(NamedTuple):
+    evaluation: Evaluation
+    tables: dict[str, Table]
+    page: Page
+
+
+def _page(path: Path, evaluation: Evaluation, failures: dict[str, str] | None = None) -> Page:
+    write_report(path, evaluation, build(evaluation), failures or {})
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def sets(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four new brains and one of the real ones, and a set of two of them."""
+    root = tmp_path_factory.mktemp("sets")
+    simulate_cohort(root / "five", subjects=4, seed=9, spacing=8.0, progress=False)
+    shutil.copytree(cohort / "sub-0001", root / "five" / "sub-copy")
+    for path in sorted((root / "five" / "sub-copy").rglob("sub-0001*"), reverse=True):
+        path.rename(path.with_name(path.name.replace("sub-0001", "sub-copy")))
+    for name in ("sub-0001", "sub-0002"):
+        shutil.copytree(root / "five" / name, root / "two" / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def case(cohort: Path, sets: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """Two sets with the labels that came with them."""
+    out = tmp_path_factory.mktemp("page")
+    real = BrainSet(cohort)
+    evaluation = Evaluation(real, out, GivenLabels(real.classes), load_extractors([]), OPTIONS)
+    for name, folder in ((NAME, "five"), ("two", "two")):
+        evaluation.add(name, BrainSet(sets / folder, grid=real.grid, classes=real.classes))
+    return Case(evaluation, build(evaluation), _page(out / "page.html", evaluation))
+
+
+def _number(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+def test_page_stands_alone_and_its_pictures_decode(case: Case) -> None:
+    page = case.page
+    for image in page.images:
+        kind, content = image["src"].split(",")
+        assert kind == "data:image/png;base64"
+        picture = Image.open(io.BytesIO(base64.b64decode(content)))
+        picture.load()
+        assert picture.size == (int(image["width"]), int(image["height"])) and image["alt"]
+        assert len(picture.convert("L").getcolors(1 << 16)) > 20
+    bare = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page.text)
+    assert not re.search(r"https?:|<script|url\(|@import", bare)
+    assert all(link.startswith(("data:", "#")) for link in re.findall(r'(?:src|href)="([^"]*)"', bare))
+
+
+def test_sections_come_in_order(case: Case) -> None:
+    assert case.page.headings == [
+        "What could not be used, and what was done to images",
+        "The paper's table",
+        "Anatomy",
+        "Images",
+        "Regional volumes",
+        "Nearest training subjects",
+        "Slices",
+        "Distributions of regional volumes",
+        "Cortex and whole brain",
+        "How to read this page",
+        "Every comparison",
+    ]
+    alts = [image["alt"] for image in case.page.images]
+    planes = ("Axial", "Coronal", "Sagittal", "The labels", "The labels")
+    slices = [k for k, alt in enumerate(alts) if alt.startswith(planes)]
+    assert len(slices) == 5
+    assert alts[slices[0]] == f"Axial slices. Rows: real (N = 5), {NAME} (N = 5), two (N = 2)."
+    assert sum("nearest to a training subject in their images" in alt for alt in alts) == 2
+
+
+def test_names_are_text(case: Case) -> None:
+    assert "b" not in case.page.tags and any(NAME in word for word in case.page.words)
+    assert all(NAME in {row[0] for row in case.page.tables[case.tables[k].caption]} for k in ("table1", "regions"))
+
+
+def test_tables_hold_the_measured_numbers(case: Case) -> None:
+    compared = 0
+    for name in ("table1", "anatomy", "images", "regions", "copies", "comparison"):
+        table = case.tables[name]
+        head, *body = case.page.tables[table.caption]
+        assert head == [column.heading for column in table.columns] and len(body) == len(table.rows)
+        for cells, row in zip(body, table.rows, strict=True):
+            for cell, column in zip(cells, table.columns, strict=True):
+                value = row[column.name]
+                if isinstance(value, Estimate) and math.isfinite(value.value + value.low + value.high):
+                    shown = [_number(part) for part in re.findall(r"[−+]?[\d.]+(?:e[−+]\d+)?", cell)]
+                    assert shown == pytest.approx([value.value, value.low, value.high], rel=0.01, abs=0.006)
+                elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                    assert _number(cell) == pytest.approx(value, rel=0.01, abs=0.006)
+                elif isinstance(value, str):
+                    assert cell == value
+                else:
+                    continue
+                compared += 1
+    assert compared > 200
+
+
+def test_published_rows_are_marked(case: Case) -> None:
+    names = [row[0] for row in case.page.published]
+    assert "cDPM" in names and "Nadeem et al." in names and NAME not in names
+    assert any("published, not measured" in word for word in case.page.words)
+
+
+def test_cards_say_what_was_found(case: Case) -> None:
+    cards = case.page.cards
+    row = next(r for r in case.evaluation.sets[0].rows if r["name"] == "mean_d" and r["protocol"] == "standard")
+    assert cards[f"{NAME}: mean |d|"][0] == f"{row['value'].value:.2f}"
+    assert cards[f"{NAME}: copies found"][0] == "1"
+    assert cards["two: brains left out"][0] == "0"
+
+
+def test_the_copy_is_the_nearest_sample(case: Case) -> None:
+    rows = case.page.tables["The 10 samples of each set nearest to a training subject"]
+    head, first = rows[:2]
+    found = dict(zip(head, first, strict=True))
+    assert (found["Set"], found["Brain"], found["Nearest"], found["Copy"]) == (NAME, "sub-copy", "sub-0001", "yes")
+    assert _number(found["Distance"]) < 1e-3 and len(rows) == 1 + 5 + 2
+
+
+def test_the_same_evaluation_gives_the_same_page(case: Case, tmp_path: Path) -> None:
+    assert _page(tmp_path / "again.html", case.evaluation).text == case.page.text
+
+
+def test_what_went_wrong_is_listed_and_cut(case: Case, tmp_path: Path) -> None:
+    failures = {f"set {k}": f"<i>reason</i> {k}\nsecond line" for k in range(30)}
+    page = _page(tmp_path / "page.html", case.evaluation, failures)
+    listed = [row for row in page.uncaptioned if row[0] == "set"]
+    assert len(listed) == 20 and listed[3] == ["set", "set 3", "<i>reason</i> 3"]
+    others = len(case.evaluation.problems) + len(case.evaluation.notes)
+    assert f"And {10 + others} more, all of them in evaluation.json." in page.words
+
+
+class PartlyLabelled(GivenLabels):
+    """No labels for the brains of a set."""
+
+    def label(self, store, i) -> Labelled:
+        if store.name == "bare":
+            raise UserError("no label map for this one")
+        return super().label(store, i)
+
+
+def test_a_set_without_labels_beside_one_with(cohort: Path, sets: Path, tmp_path: Path) -> None:
+    real = BrainSet(cohort)
+    labeller = PartlyLabelled(real.classes)
+    evaluation = Evaluation(real, tmp_path, labeller, [], Options(("standard",), pairs=2, resamples=2))
+    for name in ("bare", "whole"):
+        evaluation.add(name, BrainSet(sets / "two", grid=real.grid, classes=real.classes))
+    page = _page(tmp_path / "page.html", evaluation)
+    assert "no label map for this one" in " ".join(page.words) and "The paper's table" not in page.headings
+    assert any(image["alt"].startswith("whole: regional volumes") for image in page.images)
+    assert not any(image["alt"].startswith("bare: regional volumes") for image in page.images)
+
+
+def test_no_labels_and_no_set(cohort: Path, sets: Path, tmp_path: Path) -> None:
+    real = BrainSet(cohort, labels=None)
+    evaluation = Evaluation(real, tmp_path, None, [], Options(("paper",), pairs=2, resamples=2))
+    page = _page(tmp_path / "none.html", evaluation, {"lost": "no such folder"})
+    assert page.headings[0] == "What could not be used, and what was done to images"
+    assert page.headings[-2:] == ["Slices", "How to read this page"]
+    assert ["set", "lost", "no such folder"] in page.uncaptioned and len(page.images) == 3
+    evaluation.add("two", BrainSet(sets / "two", grid=real.grid, labels=None))
+    page = _page(tmp_path / "two.html", evaluation)
+    assert "Anatomy" not in page.headings and "Growth on the template" not in page.headings
+    assert "none, no anatomy was measured" in page.words
+    evaluation.clear()
+    assert Path(tmp_path, "two.html").stat().st_size < 5_000_000
+
+
+def test_brains_are_evenly_spaced(case: Case) -> None:
+    result = case.evaluation.sets[0]
+    assert shown_brains(result, 2) == [0, 4] and shown_brains(result, 3) == [0, 2, 4]
+    assert shown_brains(result) == [0, 1, 2, 3, 4] and shown_brains(result, 1) == [0]
+    assert torch.tensor(shown_brains(case.evaluation.sets[1])).tolist() == [0, 1]
