@@ -17,6 +17,7 @@ from cortexgen.report.tables import Column
 SMALL = 0.2  # |d| below it is called small
 EVERYTHING = (-math.inf, math.inf)
 BOUNDS = {"mean_d": (0.0, math.inf), "small_d": (0.0, 1.0), "spread": (0.0, math.inf), "position": (0.0, math.inf)}
+IMAGE = ("contrast", "sharpness", "noise")
 CORTICAL = {"thickness": "Cortical thickness", "pial_area": "Pial area", "folding": "Folding index"}
 
 REGION_COLUMNS = (
@@ -34,9 +35,8 @@ REGION_COLUMNS = (
 
 
 def _packed(a: Anatomy) -> Tensor:
-    """Columns: ICV, volumes, asymmetry, centroid, cortex, contrast, sharpness."""
-    image = torch.stack([a.contrast, a.sharpness], dim=1)
-    return torch.cat([a.icv[:, None], a.volumes, a.asymmetry, a.centroid, a.cortex, image], dim=1)
+    """Columns: ICV, volumes, asymmetry, centroid, cortex, image."""
+    return torch.cat([a.icv[:, None], a.volumes, a.asymmetry, a.centroid, a.cortex, a.image], dim=1)
 
 
 def _d(a: Tensor, b: Tensor) -> Tensor:
@@ -83,6 +83,9 @@ def anatomy_comparisons(real: Anatomy, synthetic: Anatomy, source: str) -> list[
     def column(i: int) -> Callable[[Tensor, Tensor], float]:
         return lambda x, y: float(_d(x[:, i : i + 1], y[:, i : i + 1]))
 
+    def ratio(i: int) -> Callable[[Tensor, Tensor], float]:
+        return lambda x, y: float(y[:, i].mean() / x[:, i].mean())
+
     standard: list[tuple[str, str, Callable[[Tensor, Tensor], float], Better]] = [
         ("mean_d", "Mean |d| of regional volumes, ICV-adjusted", mean_effect("standard"), "lower"),
         ("small_d", f"Share of regions with |d| < {SMALL}", small("standard"), "higher"),
@@ -100,9 +103,9 @@ def anatomy_comparisons(real: Anatomy, synthetic: Anatomy, source: str) -> list[
         ("asymmetry", "Mean |d| of left-right asymmetry", asymmetry, "lower"),
         ("position", "Offset of the mean centroid [mm]", position, "lower"),
     ]
-    if not real.contrast.isnan().any() and not synthetic.contrast.isnan().any():
-        standard.append(("contrast_d", "d of grey-white contrast to noise", column(cortex + 6), 0.0))
-        standard.append(("sharpness_d", "d of the grey-white edge's sharpness", column(cortex + 7), 0.0))
+    for i, name in enumerate(IMAGE):
+        if not real.image[:, i].isnan().any() and not synthetic.image[:, i].isnan().any():
+            standard.append((name, f"{name.capitalize()}, ratio of means", ratio(cortex + 6 + i), 1.0))
     paper: list[tuple[str, str, Callable[[Tensor, Tensor], float], Better]] = [
         ("mean_d", "Mean |d| of regional volumes, ICV-adjusted", mean_effect("paper"), "lower"),
         ("small_d", f"Share of regions with |d| < {SMALL}", small("paper"), "higher"),

@@ -10,7 +10,7 @@ from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.distribution import Frame
 from cortexgen.evaluation.store import Store
 from cortexgen.metrics.gaussian import gaussian
-from cortexgen.metrics.memorization import Memorization, memorization
+from cortexgen.metrics.memorization import Memorization, memorization, nearest_subjects
 from cortexgen.report.tables import Column
 
 COARSE = 4.0  # mm: distances between images are taken at this voxel size
@@ -27,6 +27,7 @@ COLUMNS = (
     Column("ratio", "Ratio", better=1.0, format=".3f"),
     Column("smallest", "Smallest distance / reference", format=".3f"),
     Column("copies", "Copies", better="lower"),
+    Column("apart", "Distance within the set / real", better=1.0, format=".3f"),
 )
 
 
@@ -41,6 +42,8 @@ class Copies:
         reference: what the set is compared with.
         result: the distances.
         unit: of them.
+        apart: median distance of the set's brains to the nearest other one of the set, over that of the real brains:
+            near 0 where a set repeats itself.
     """
 
     compared: str
@@ -49,6 +52,7 @@ class Copies:
     reference: str
     result: Memorization
     unit: str
+    apart: float | None = None
 
     def row(self) -> Row:
         """The summary."""
@@ -63,6 +67,7 @@ class Copies:
             "ratio": found.ratio,
             "smallest": float(found.generated.distance.min()) / found.median_held_out,
             "copies": int(found.copies.sum()),
+            "apart": self.apart,
         }
 
     def rows(self) -> list[Row]:
@@ -129,4 +134,8 @@ def find_copies(
     train = [i for i, name in enumerate(names[0]) if name not in held_out]
     reference = f"{len(out)} held-out subjects" if out else "training subjects, each against the others"
     result = memorization(real[train], real[out] if out else None, synthetic, sigma, mask=mask)
-    return Copies(compared, [names[0][i] for i in train], names[1], reference, result, unit)
+    apart = None
+    if min(len(real), len(synthetic)) > 2:
+        within = [nearest_subjects(maps, None, sigma, mask=mask).distance.quantile(0.5) for maps in (real, synthetic)]
+        apart = float(within[1] / within[0])
+    return Copies(compared, [names[0][i] for i in train], names[1], reference, result, unit, apart)

@@ -20,7 +20,8 @@ from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Measures, Store
 
 T = TypeVar("T")
-VERSION = 1  # raised when `measure_brain` gives something else for the same labels
+Maps = tuple[list[str], Tensor]
+LABELS, MEASURES = 1, 1  # raised when a labeller or `measure_brain` gives something else for the same brain
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,10 @@ class SetResult:
     def labelled(self) -> list[str]:
         """Names of the brains that have labels."""
         return [self.store.names[i] for i in self.anatomy.index] if self.anatomy else []
+
+    def labels(self, i: int) -> Tensor:
+        """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
+        return torch.from_numpy(self.store.measured("labels", i, "labels")).long()
 
     def attempt(self, what: str, action: Callable[[], T]) -> T | None:
         """What `action` returns; where there are too few brains for it, None and a note."""
@@ -172,24 +177,24 @@ class Evaluation:
             return
         store = result.store
 
-        def one(i: int) -> Mapping[str, object]:
+        def label(i: int) -> Mapping[str, object]:
             found = labeller.label(store, i)
             growth = {} if found.log_jacobian is None else {"growth": found.log_jacobian.half()}
-            labels = found.labels.to(torch.int32 if int(found.labels.max()) > 255 else torch.uint8)
-            return {
-                "labels": labels,
-                **growth,
-                **measure_brain(store.image(i), labels.long(), labeller.classes, store.grid),
-            }
+            return {"labels": found.labels.to(torch.int32 if int(found.labels.max()) > 255 else torch.uint8), **growth}
 
-        result.measured = store.measure("labels", f"{VERSION} {labeller.key}", one)
+        def measure(i: int) -> Mapping[str, object]:
+            return measure_brain(store.image(i), result.labels(i), labeller.classes, store.grid)
+
+        labelled = store.measure("labels", f"{LABELS} {labeller.key}", label, without=["labels"])
+        key = f"{MEASURES} {LABELS} {labeller.key}"
+        result.measured = store.measure("anatomy", key, measure, only=sorted(labelled))
         if not result.measured:
             first = next(iter(store.brains.problems.values()), "")
             result.notes.append(f"{result.name}: no brain could be labelled; the first: {first}")
             return
         result.anatomy = collect(result.measured, labeller.classes, self._present(result))
-        if all("growth" in m for m in result.measured.values()):
-            maps = [torch.from_numpy(result.measured[i]["growth"]) for i in result.anatomy.index]
+        if all("growth" in labelled[i] for i in result.anatomy.index):
+            maps = [torch.from_numpy(labelled[i]["growth"]) for i in result.anatomy.index]
             result.growth = torch.stack(maps).float()
 
     def _present(self, result: SetResult) -> list[int]:
@@ -249,33 +254,25 @@ class Evaluation:
         return self._real_scores[key]
 
     def _copies(self, result: SetResult) -> None:
-        """Nearest training subjects; a training set of its own comes first, real brains not in it are held out."""
-
-        def images(r: SetResult) -> tuple[list[str], Tensor]:
+        def images(r: SetResult) -> Maps:
             return r.store.names, coarse_images(r.store, self.view)
 
-        def fields(r: SetResult) -> tuple[list[str], Tensor] | None:
+        def fields(r: SetResult) -> Maps | None:
             return None if r.growth is None else (r.labelled, r.growth)
 
-        brain = self.registered.template.mask if self.registered else None
-        for compared, maps, mask, unit in (("images", images, None, "intensity"), ("fields", fields, brain, "log |J|")):
+        result.attempt("nearest neighbours in images", lambda: self._nearest(result, "images", "intensity", images))
+        result.attempt("nearest neighbours in fields", lambda: self._nearest(result, "fields", "log |J|", fields))
 
-            def action(
-                compared: str = compared,
-                maps: Callable[[SetResult], tuple[list[str], Tensor] | None] = maps,
-                mask: Tensor | None = mask,
-                unit: str = unit,
-            ) -> None:
-                real, ours = maps(self.real), maps(result)
-                if real is None or ours is None:
-                    return
-                held_out = set(self.options.held_out)
-                if self.train is not None and (train := maps(self.train)) is not None:
-                    new = [i for i, name in enumerate(real[0]) if name not in train[0]]
-                    held_out = {real[0][i] for i in new}
-                    real = (train[0] + [real[0][i] for i in new], torch.cat([train[1], real[1][new]]))
-                result.copies.append(
-                    find_copies(compared, real[1], ours[1], (real[0], ours[0]), held_out, unit, mask=mask)
-                )
-
-            result.attempt(f"nearest neighbours in {compared}", action)
+    def _nearest(self, result: SetResult, compared: str, unit: str, maps: Callable[[SetResult], Maps | None]) -> None:
+        """Find copies of training subjects: the training set's own if there is one, real brains not in it held out."""
+        real, ours, held_out = maps(self.real), maps(result), set(self.options.held_out)
+        if real is None or ours is None:
+            return
+        if self.train is not None and (train := maps(self.train)) is not None:
+            new = [i for i, name in enumerate(real[0]) if name not in train[0]]
+            held_out = {real[0][i] for i in new}
+            real = (train[0] + [real[0][i] for i in new], torch.cat([train[1], real[1][new]]))
+        fields = compared == "fields" and self.registered is not None
+        mask = self.registered.template.mask if fields and self.registered else None
+        names = (real[0], ours[0])
+        result.copies.append(find_copies(compared, real[1], ours[1], names, held_out, unit, float(fields), mask))

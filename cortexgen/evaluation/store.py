@@ -108,7 +108,14 @@ class Store:
 
         return Volumes(len(self), get)
 
-    def measure(self, kind: str, key: str, compute: Callable[[int], Mapping[str, Any]]) -> dict[int, Measures]:
+    def measure(
+        self,
+        kind: str,
+        key: str,
+        compute: Callable[[int], Mapping[str, Any]],
+        only: Sequence[int] | None = None,
+        without: Sequence[str] = (),
+    ) -> dict[int, Measures]:
         """What `compute(i)` returns for each brain i, from disk where it is there.
 
         A brain for which it raises `UserError` is left out of the answer, with the reason in `brains.problems`.
@@ -116,9 +123,13 @@ class Store:
         Arguments:
             kind: a name for it, also on the progress bar.
             key: says what it depends on.
+            only: brains to measure; all unless given.
+            without: what is kept on disk only, for `measured`.
         """
         found: dict[int, Measures] = {}
-        for i, name in enumerate(tqdm(self.names, desc=f"{kind} of {self.name}", unit="brain", disable=None)):
+        chosen = range(len(self)) if only is None else only
+        for i in tqdm(chosen, desc=f"{kind} of {self.name}", unit="brain", disable=None):
+            name = self.names[i]
             path, mark = self.folder / name / f"{kind}.npz", digest(key)
             kept = _load(path)
             if kept is None or str(kept.pop("key", "")) != mark:
@@ -129,8 +140,13 @@ class Store:
                     continue
                 with atomic(path) as temporary, open(temporary, "wb") as file:
                     np.savez_compressed(file, **(kept | {"key": np.array(mark)}))  # type: ignore[arg-type]
-            found[i] = kept
+            found[i] = {k: v for k, v in kept.items() if k not in without}
         return found
+
+    def measured(self, kind: str, i: int, name: str) -> np.ndarray:
+        """One of the things that `measure` found of brain i."""
+        with np.load(self.folder / self.names[i] / f"{kind}.npz") as content:
+            return np.asarray(content[name])
 
     def clear(self) -> None:
         """Remove the decoded volumes, and keep what was measured."""

@@ -15,8 +15,10 @@ FLOOR = (
 )
 D = (
     "d is Cohen's, of the set over the real brains: volumes with intracranial volume regressed out, the others as they "
-    "are. Asymmetry: of (left - right) / (left + right). Offset: between the mean centroids of the brains. log |J|: "
-    "growth of the template's voxels in each brain, medians over voxels."
+    "are. Asymmetry: of (left - right) / (left + right). Offset: between the mean centroids of the brains. Contrast to "
+    "noise and sharpness of the grey-white border, and noise: ratios to the real brains' means. log |J|: growth of the "
+    "template's voxels in each brain, medians over voxels. Less than real brains get against real ones is no better: "
+    "copies and repetitions do that."
 )
 ANATOMY = {
     "mean_d": "Mean |d|",
@@ -27,12 +29,13 @@ ANATOMY = {
     "folding_d": "Folding d",
     "asymmetry": "Asymmetry |d|",
     "position": "Offset [mm]",
-    "contrast_d": "Contrast d",
-    "sharpness_d": "Sharpness d",
+    "contrast": "Contrast",
+    "sharpness": "Sharpness",
+    "noise": "Noise",
     "growth_d": "log |J| |d|",
     "growth_sd": "log |J| SD ratio",
 }
-IMAGES = ("fid_", "mmd_", "density_", "coverage_", "image_mmd", "ms_ssim")
+IMAGES = ("fid_", "mmd_", "coverage_", "image_mmd", "ms_ssim")
 
 
 def _rows(evaluation: Evaluation, protocol: str) -> dict[str, dict[str, Row]]:

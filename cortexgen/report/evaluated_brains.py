@@ -74,13 +74,12 @@ def _slabs(evaluation: Evaluation) -> tuple[Slabs, Slabs]:
         name = plain(f"{result.name} (N = {len(result.store)})")
         for i in shown_brains(result):
             image = result.store.image(i)[0]
-            found = result.measured.get(i)
+            found = result.labels(i) if i in result.measured else None
             for plane, slabs in images.items():
                 axis = PLANES[plane].axis
                 slabs[name].append(image.narrow(axis, place[axis], 1).clone())
                 if found is not None and plane in labels:
-                    slab = torch.from_numpy(found["labels"][0]).narrow(axis, place[axis], 1)
-                    labels[plane][name].append(slab.long())
+                    labels[plane][name].append(found[0].narrow(axis, place[axis], 1).clone())
     return images, {plane: rows for plane, rows in labels.items() if rows}
 
 
@@ -150,7 +149,8 @@ def _limit(values: Sequence[Tensor], step: float) -> float:
     """The 99th percentile of absolute values, rounded up."""
     flat = torch.cat([v.flatten() for v in values]).abs().double().numpy()
     flat.sort()
-    return max(math.ceil(float(flat[int(0.99 * (len(flat) - 1))]) / step) * step, step)
+    top = float(flat[int(0.99 * (len(flat) - 1))])
+    return max(math.ceil(round(top / step, 3)) * step, step)
 
 
 def nearest(page: Report, evaluation: Evaluation, result: SetResult, found: Copies) -> None:

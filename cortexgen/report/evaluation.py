@@ -36,6 +36,7 @@ CORTEX = {
     "folding": ("Folding index", 1.0),
     "white_folding": ("Folding index, white surface", 1.0),
 }
+IMAGE_TITLES = ("Grey-white contrast to noise", "Grey-white sharpness [1/mm]", "Noise")
 NEAREST_COLUMNS = (
     Column("set", "Set"),
     Column("compared", "Compared"),
@@ -94,6 +95,7 @@ real brains' slope; |d| < {SMALL} is called small.
 
 Copies. A sample is flagged if it is nearer to a training subject than {FRACTION} of the reference's median distance to
 the nearest one, and than {FRACTION} of its own distance to the second nearest. Mirror images count as the same subject.
+A set whose brains lie nearer to each other than real brains do repeats itself.
 
 Labels of both sides come from the same source. Labels by registration are the template's, warped: what a registration
 can't follow (a missing sulcus, a lesion) doesn't show in them.
@@ -240,7 +242,7 @@ def _volumes(page: Report, real: SetResult, sets: Sequence[SetResult]) -> None:
     measures = {name: _measures(anatomy) for name, anatomy in {"real": ours, **theirs}.items()}
     kept = [m for m in measures["real"] if all(np.isfinite(found[m]).any() for found in measures.values())]
     groups = {name: np.stack([found[m] for m in kept], axis=1) for name, found in measures.items()}
-    cortex = any(m != ICV for m in kept)
+    cortex = any(title in kept for title, _ in CORTEX.values())
     page.section("Cortex and whole brain" if cortex else "Whole brain", CORTICAL if cortex else "")
     page.figure(distributions(groups, kept), "A point a brain; boxes span the quartiles, with the median.", dpi=120)
 
@@ -249,8 +251,8 @@ def _measures(anatomy: Anatomy) -> dict[str, np.ndarray]:
     """Measures of whole brains by title, `[N]` each."""
     columns = anatomy.cortex.double().numpy()
     found = {title: scale * columns[:, Cortex._fields.index(name)] for name, (title, scale) in CORTEX.items()}
-    contrast = {"Grey-white contrast to noise": anatomy.contrast.double().numpy()}
-    return {ICV: anatomy.icv.double().numpy()} | found | contrast
+    images = dict(zip(IMAGE_TITLES, anatomy.image.double().numpy().T, strict=True))
+    return {ICV: anatomy.icv.double().numpy()} | found | images
 
 
 def _facts(evaluation: Evaluation) -> list[dict[str, str]]:

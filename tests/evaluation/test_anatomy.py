@@ -26,8 +26,7 @@ def _anatomy(n: int, seed: int, shift: float = 0.0, scale: float = 1.0, **change
         "icv": 1500 + 100 * normal(n),
         "centroid": normal(n, 3),
         "cortex": torch.tensor([2.5, 1.7e5, 2e5, 7e4, 2.8, 2.4]) * (1 + 0.02 * normal(n, 6)),
-        "contrast": 2 + 0.1 * normal(n),
-        "sharpness": 0.3 + 0.01 * normal(n),
+        "image": torch.tensor([2, 0.3, 0.01]) * (1 + 0.05 * normal(n, 3)),
     }
     return Anatomy(index=list(range(n)), regions=REGIONS, pairs=REGIONS, **(parts | changes))
 
@@ -67,8 +66,9 @@ def test_each_measure_sees_its_own_change_alone() -> None:
     changes = {
         "position": {"centroid": torch.tensor([3.0, 0, 4.0]) + place},
         "asymmetry": {"asymmetry": -_anatomy(400, 1).asymmetry},
-        "contrast_d": {"contrast": _anatomy(400, 1).contrast - 0.2},
-        "sharpness_d": {"sharpness": 0.9 * _anatomy(400, 1).sharpness},
+        "contrast": {"image": _anatomy(400, 1).image * torch.tensor([0.5, 1, 1])},
+        "sharpness": {"image": _anatomy(400, 1).image * torch.tensor([1, 0.5, 1])},
+        "noise": {"image": _anatomy(400, 1).image * torch.tensor([1, 1, 3])},
         "thickness_d": {"cortex": _anatomy(400, 1).cortex * torch.tensor([1.05, 1, 1, 1, 1, 1])},
     }
     for name, change in changes.items():
@@ -78,14 +78,15 @@ def test_each_measure_sees_its_own_change_alone() -> None:
     shifted = _values(real, _anatomy(400, 1, **changes["position"]))
     assert shifted["position"] == pytest.approx(5, abs=0.2)
     assert _values(real, _anatomy(400, 1, **changes["asymmetry"]))["asymmetry"] == pytest.approx(4, abs=0.3)
-    assert _values(real, _anatomy(400, 1, **changes["contrast_d"]))["contrast_d"] == pytest.approx(-2, abs=0.3)
+    for name, ratio in (("contrast", 0.5), ("sharpness", 0.5), ("noise", 3)):
+        assert _values(real, _anatomy(400, 1, **changes[name]))[name] == pytest.approx(ratio, rel=0.02)
 
 
 def test_measures_that_a_set_lacks_are_left_out() -> None:
-    without = _anatomy(20, 0, cortex=torch.full((20, 6), torch.nan), contrast=torch.full((20,), torch.nan))
+    without = _anatomy(20, 0, cortex=torch.full((20, 6), torch.nan), image=torch.full((20, 3), torch.nan))
     values = _values(without, _anatomy(20, 1))
     assert "mean_d" in values
-    assert not {"thickness_d", "folding_d", "contrast_d"} & set(values)
+    assert not {"thickness_d", "folding_d", "contrast", "noise"} & set(values)
 
 
 def test_rows_of_regions() -> None:

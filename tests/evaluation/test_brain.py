@@ -5,9 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from cortexgen.errors import UserError
-from cortexgen.evaluation.brain import collect, contrast, intracranial_mask, measure_brain, present_classes, sharpness
+from cortexgen.evaluation.brain import (
+    collect,
+    contrast,
+    intracranial_mask,
+    measure_brain,
+    noise_level,
+    present_classes,
+    sharpness,
+)
 from cortexgen.io import Grid
 
 CLASSES = {0: "Unknown", 1: "Cerebral-White-Matter", 2: "Cerebral-Cortex", 3: "Thalamus"}
@@ -34,18 +43,34 @@ def test_volumes_sides_and_place_of_a_ball() -> None:
     ball = _radius(grid, (8.0, -4.0, 2.0)) <= 20
     found = measure_brain(ball.float(), 3 * ball.long(), CLASSES, grid)
     assert found["volumes"][3] == pytest.approx(4 / 3 * math.pi * 20**3 / 1000, rel=0.01)
-    cap = math.pi * 12**2 * (3 * 20 - 12) / 3 / 1000  # what lies left of x = 0: height 20 - 8
-    assert found["left"][3] == pytest.approx(cap, rel=0.03)
-    assert found["icv"] == pytest.approx(found["volumes"][3])
+    assert found["left"][3] == pytest.approx(float(found["volumes"][3]) / 2, rel=1e-6)  # of its own middle
+    inside = (1 - (2 / 20) ** 2) ** 3  # the smoothed ball's half level lies sigma² / r further in
+    assert found["icv"] == pytest.approx(inside * float(found["volumes"][3]), rel=0.01)
     assert found["centroid"].tolist() == pytest.approx([8, -4, 2], abs=1e-6)
     assert np.isnan(found["cortex"]).all()  # there is none
 
 
-def test_the_mask_encloses_ventricles() -> None:
+def test_the_mask_encloses_ventricles_and_stays_under_blur_and_noise() -> None:
     grid = _grid()
     r = _radius(grid)
-    shell = ((r <= 30) & (r > 10)).float()
-    assert torch.equal(intracranial_mask(shell), r <= 30)
+    ball = (r <= 30).double().sum()
+    shell = (0.8 * ((r <= 30) & (r > 10))).float()
+    noise = torch.randn(r.shape, generator=torch.Generator().manual_seed(0))
+    noisy = torch.where(shell > 0, (shell + 0.1 * noise).clamp(0, 1), 0)
+    blurred = torch.from_numpy(gaussian_filter(shell[0].numpy(), 1.5))[None]
+    sizes = [float(intracranial_mask(image, grid.spacing).sum() / ball) for image in (shell, noisy, blurred)]
+    assert sizes == pytest.approx([1, 1, 1], abs=0.09)
+    assert float((blurred > 0.05).sum() / ball) > 1.3  # what a low threshold gives
+
+
+def test_the_noise_level_is_that_of_the_noise() -> None:
+    grid = _grid()
+    r = _radius(grid)
+    smooth = (0.7 - 0.3 * (r / 30) ** 2).float()
+    noise = torch.randn(r.shape, generator=torch.Generator().manual_seed(0))
+    for sd in (0.02, 0.1):
+        assert noise_level(smooth + sd * noise, r <= 30) == pytest.approx(sd, rel=0.05)
+    assert noise_level(smooth, r <= 30) < 0.001
 
 
 def test_cortex_of_a_shell() -> None:
@@ -84,14 +109,15 @@ def test_sharpness_is_the_width_of_the_edge_whatever_the_noise() -> None:
 
 
 def test_asymmetry_from_sides_and_from_classes() -> None:
+    """The middle is that of all labels, wherever the brain lies."""
     grid = _grid()
-    ball = _radius(grid, (8.0, 0.0, 0.0)) <= 16
-    one = measure_brain(ball.float(), 3 * ball.long(), CLASSES, grid)
-    found = collect({0: one}, CLASSES, [3])
-    left = float(one["left"][3])
-    total = float(one["volumes"][3])
-    assert found.pairs == ["Thalamus"]
-    assert float(found.asymmetry) == pytest.approx((2 * left - total) / total)
+    for place in (0.0, 3.0):
+        brain, ball = _radius(grid, (place, 0, 0)) <= 30, _radius(grid, (place - 12, 0, 0)) <= 8
+        labels = torch.where(ball, 3, torch.where(brain, 1, 0))
+        found = collect({0: measure_brain(brain.float(), labels, CLASSES, grid)}, CLASSES, [1, 3])
+        assert found.pairs == ["Cerebral-White-Matter", "Thalamus"]
+        whole, ball_volume = 4 / 3 * math.pi * 30**3, 4 / 3 * math.pi * 8**3
+        assert found.asymmetry[0].tolist() == pytest.approx([-ball_volume / (whole - ball_volume), 1], abs=0.01)
     by_class = {0: "Unknown", 1: "Left-Thalamus", 2: "Right-Thalamus", 3: "Brain-Stem"}
     labels = torch.where(_radius(grid, (-20.0, 0, 0)) <= 10, 1, torch.where(_radius(grid, (20.0, 0, 0)) <= 14, 2, 0))
     two = collect({0: measure_brain((labels > 0).float(), labels, by_class, grid)}, by_class, [1, 2, 3])

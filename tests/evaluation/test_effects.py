@@ -25,8 +25,7 @@ def _cohort(n: int, seed: int, slope: float, sex: float) -> tuple[Anatomy, list[
         icv=torch.from_numpy(icv),
         centroid=empty,
         cortex=empty,
-        contrast=torch.zeros(n),
-        sharpness=torch.zeros(n),
+        image=empty,
     )
     return anatomy, [
         {"age": float(a), "sex": "FM"[m], "site": "x", "note": None} for a, m in zip(age, male, strict=True)
