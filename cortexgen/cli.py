@@ -43,6 +43,7 @@ training and inference of the two stages, from YAML (LightningCLI):
   cortexgen preprocess STUDY COHORT --jobs 4
   cortexgen register sub-01_T1w.nii.gz out
   cortexgen generate out --num-samples 20 --age 50
+  cortexgen evaluate COHORT BRAINS out
   cortexgen fit --config register.yaml --data.root COHORT
   cortexgen predict --config register.yaml --data.root COHORT --ckpt_path last --output FIELDS
   cortexgen fit --config generate.yaml --data.root FIELDS

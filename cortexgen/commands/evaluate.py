@@ -29,6 +29,7 @@ def evaluate(
     synthetic_labels: list[Path] | None = None,
     label_table: Path | None = None,
     medicalnet: list[Path] | None = None,
+    random_features: bool = True,
     held_out: list[str] | None = None,
     train: Path | None = None,
     spacing: float | None = None,
@@ -70,6 +71,7 @@ def evaluate(
         synthetic_labels: Folders of label maps of the sets, in their order, from the same segmenter.
         label_table: Names of their classes, a tab-separated file with columns index and name.
         medicalnet: MedicalNet's checkpoint files, or folders that hold them, for FID. Nothing is downloaded.
+        random_features: Measure the distance of random features too.
         held_out: Names of real brains that the generator hasn't seen.
         train: The brains it has seen, where they are not among the real ones.
         spacing: Compare at this voxel size in mm, instead of the real brains' own.
@@ -119,7 +121,7 @@ def evaluate(
     maps = [None] * len(sets) if synthetic_labels is None else list(synthetic_labels)
     if len(maps) != len(sets):
         raise UserError(f"--synthetic_labels: {len(maps)} folders for {len(sets)} sets; give one for each, in order")
-    networks = load_extractors(medicalnet or [])
+    networks = load_extractors(medicalnet or [], random_features)
     given = labels == "given" or real_labels is not None
     classes = read_label_table(label_table) if label_table else None
     common: dict[str, Any] = {
@@ -152,7 +154,7 @@ def evaluate(
             evaluation.add(name, BrainSet(folder, labels_from, **common))
         except UserError as error:
             failures[name] = str(error)
-        write_evaluation(evaluation, out, failures, seconds or {})
+        write_evaluation(evaluation, out, failures, seconds or {}, report=name == list(sets)[-1])
     if not keep:
         evaluation.clear()
     close(evaluation.problems, failures, out)

@@ -1,13 +1,12 @@
 """How far the anatomy of a set is from the real one: volumes, cortex, sides, place, contrast."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from cortexgen.evaluation.brain import Anatomy
-from cortexgen.evaluation.comparison import Better, Comparison, Protocol, Row
+from cortexgen.evaluation.comparison import Better, Comparison, Protocol, Row, Statistic
 from cortexgen.metrics.anatomy import adjusted_effects, effect_sizes, tissue_volumes, wasabi, wasserstein_index
 from cortexgen.metrics.cortex import Cortex
 from cortexgen.metrics.effects import Estimate, cohens_d, sd_ratio
@@ -15,6 +14,7 @@ from cortexgen.report import tables
 from cortexgen.report.tables import Column
 
 SMALL = 0.2  # |d| below it is called small
+LEAST = 1e-3  # of a volume in ml, and of a ratio, whose logarithm is taken
 EVERYTHING = (-math.inf, math.inf)
 BOUNDS = {"mean_d": (0.0, math.inf), "small_d": (0.0, 1.0), "spread": (0.0, math.inf), "position": (0.0, math.inf)}
 IMAGE = ("contrast", "sharpness", "noise")
@@ -35,12 +35,19 @@ REGION_COLUMNS = (
 
 
 def _packed(a: Anatomy) -> Tensor:
-    """Columns: ICV, volumes, asymmetry, centroid, cortex, image."""
-    return torch.cat([a.icv[:, None], a.volumes, a.asymmetry, a.centroid, a.cortex, a.image], dim=1)
+    """Columns: ICV, centroid, cortex, image, volumes, asymmetry, tissues."""
+    tissues = tissue_volumes(a.volumes, a.regions).values()
+    whole = [a.icv[:, None], a.centroid, a.cortex, a.image]
+    return torch.cat([*whole, a.volumes, a.asymmetry, *(values[:, None] for values in tissues)], dim=1)
 
 
 def _d(a: Tensor, b: Tensor) -> Tensor:
     return cohens_d(a, b).value
+
+
+def _known(x: Tensor, column: int) -> Tensor:
+    """A column without the brains that lack it, `[n, 1]`."""
+    return x[~x[:, column].isnan(), column : column + 1]
 
 
 def anatomy_comparisons(real: Anatomy, synthetic: Anatomy, source: str) -> list[Comparison]:
@@ -49,19 +56,27 @@ def anatomy_comparisons(real: Anatomy, synthetic: Anatomy, source: str) -> list[
     Arguments:
         source: where the labels come from.
     """
-    k, p = len(real.regions), len(real.pairs)
     a, b = _packed(real), _packed(synthetic)
-    volumes, sides = slice(1, 1 + k), slice(1 + k, 1 + k + p)
-    centroid, cortex = slice(1 + k + p, 4 + k + p), 4 + k + p
+    centroid, cortex, image = slice(1, 4), 4, 4 + len(Cortex._fields)
+    first = image + len(IMAGE)
+    volumes = slice(first, first + len(real.regions))
+    sides = slice(volumes.stop, volumes.stop + len(real.pairs))
+    found: list[Comparison] = []
+
+    def add(
+        name: str, title: str, statistic: Statistic, better: Better = "lower", protocol: Protocol = "standard"
+    ) -> None:
+        bounds = BOUNDS.get(name, EVERYTHING)
+        found.append(Comparison(name, title, protocol, statistic, a, b, better, source, bounds))
 
     def effects(x: Tensor, y: Tensor, protocol: Protocol) -> Tensor:
         return adjusted_effects(x[:, volumes], y[:, volumes], x[:, 0], y[:, 0], protocol).abs()
 
-    def mean_effect(protocol: Protocol) -> Callable[[Tensor, Tensor], float]:
-        return lambda x, y: float(effects(x, y, protocol).nanmean())
-
-    def small(protocol: Protocol) -> Callable[[Tensor, Tensor], float]:
-        return lambda x, y: float((effects(x, y, protocol) < SMALL).double().mean())
+    def effect_pair(protocol: Protocol) -> None:
+        title = "Mean |d| of regional volumes, ICV-adjusted"
+        add("mean_d", title, lambda x, y: float(effects(x, y, protocol).nanmean()), "lower", protocol)
+        title = f"Share of regions with |d| < {SMALL}"
+        add("small_d", title, lambda x, y: float((effects(x, y, protocol) < SMALL).double().mean()), "higher", protocol)
 
     def index(x: Tensor, y: Tensor) -> float:
         return float(wasserstein_index(x[:, volumes] / x[:, :1], y[:, volumes] / y[:, :1]).nanmean())
@@ -71,58 +86,37 @@ def anatomy_comparisons(real: Anatomy, synthetic: Anatomy, source: str) -> list[
         return wasabi(x[:n, volumes] / x[:n, :1], y[:n, volumes] / y[:n, :1])
 
     def spread(x: Tensor, y: Tensor) -> float:
-        ratio = sd_ratio(x[:, volumes].clamp(min=1e-6).log(), y[:, volumes].clamp(min=1e-6).log()).value
-        return float(ratio[ratio > 0].log().abs().nanmean())
+        ratio = sd_ratio(x[:, volumes].clamp(min=LEAST).log(), y[:, volumes].clamp(min=LEAST).log()).value
+        return float(ratio.clamp(min=LEAST).log().abs().nanmean())
 
-    def asymmetry(x: Tensor, y: Tensor) -> float:
-        return float(_d(x[:, sides], y[:, sides]).abs().nanmean())
+    def effect(column: int) -> Statistic:
+        return lambda x, y: float(_d(_known(x, column), _known(y, column)))
 
-    def position(x: Tensor, y: Tensor) -> float:
-        return float((x[:, centroid].mean(dim=0) - y[:, centroid].mean(dim=0)).norm())
+    def ratio(column: int) -> Statistic:
+        return lambda x, y: float(_known(y, column).mean() / _known(x, column).mean())
 
-    def column(i: int) -> Callable[[Tensor, Tensor], float]:
-        return lambda x, y: float(_d(x[:, i : i + 1], y[:, i : i + 1]))
+    def measured(column: int) -> bool:
+        return min(len(_known(a, column)), len(_known(b, column))) > 1
 
-    def ratio(i: int) -> Callable[[Tensor, Tensor], float]:
-        return lambda x, y: float(y[:, i].mean() / x[:, i].mean())
-
-    standard: list[tuple[str, str, Callable[[Tensor, Tensor], float], Better]] = [
-        ("mean_d", "Mean |d| of regional volumes, ICV-adjusted", mean_effect("standard"), "lower"),
-        ("small_d", f"Share of regions with |d| < {SMALL}", small("standard"), "higher"),
-        ("wasserstein", "Wasserstein index of volumes / ICV [SD]", index, "lower"),
-        ("spread", "Mean |log SD ratio| of log volumes", spread, "lower"),
-        ("icv_d", "d of intracranial volume", column(0), 0.0),
-    ]
-    for tissue, (x, y) in _tissues(real, synthetic).items():
-        a, b = torch.cat([a, x[:, None]], dim=1), torch.cat([b, y[:, None]], dim=1)
-        standard.append((f"{tissue.lower()}_d", f"d of {tissue} volume", column(a.shape[1] - 1), 0.0))
-    if not real.cortex.isnan().any() and not synthetic.cortex.isnan().any():
-        for name, title in CORTICAL.items():
-            standard.append((f"{name}_d", f"d of {title.lower()}", column(cortex + Cortex._fields.index(name)), 0.0))
-    standard += [
-        ("asymmetry", "Mean |d| of left-right asymmetry", asymmetry, "lower"),
-        ("position", "Offset of the mean centroid [mm]", position, "lower"),
-    ]
-    for i, name in enumerate(IMAGE):
-        if not real.image[:, i].isnan().any() and not synthetic.image[:, i].isnan().any():
-            standard.append((name, f"{name.capitalize()}, ratio of means", ratio(cortex + 6 + i), 1.0))
-    paper: list[tuple[str, str, Callable[[Tensor, Tensor], float], Better]] = [
-        ("mean_d", "Mean |d| of regional volumes, ICV-adjusted", mean_effect("paper"), "lower"),
-        ("small_d", f"Share of regions with |d| < {SMALL}", small("paper"), "higher"),
-        ("wasabi", "WASABI [1e-4]", transport, "lower"),
-    ]
-    both: list[tuple[Protocol, list[tuple[str, str, Callable[[Tensor, Tensor], float], Better]]]]
-    both = [("standard", standard), ("paper", paper)]
-    return [
-        Comparison(name, title, protocol, statistic, a, b, better, source, BOUNDS.get(name, EVERYTHING))
-        for protocol, entries in both
-        for name, title, statistic, better in entries
-    ]
-
-
-def _tissues(real: Anatomy, synthetic: Anatomy) -> dict[str, tuple[Tensor, Tensor]]:
-    both = tissue_volumes(real.volumes, real.regions), tissue_volumes(synthetic.volumes, synthetic.regions)
-    return {name: (values, both[1][name]) for name, values in both[0].items()}
+    effect_pair("standard")
+    add("wasserstein", "Wasserstein index of volumes / ICV [SD]", index)
+    add("spread", "Mean |log SD ratio| of log volumes", spread)
+    add("icv_d", "d of intracranial volume", effect(0), 0.0)
+    for k, tissue in enumerate(tissue_volumes(real.volumes, real.regions), start=sides.stop):
+        add(f"{tissue.lower()}_d", f"d of {tissue} volume", effect(k), 0.0)
+    for name, title in CORTICAL.items():
+        if measured(k := cortex + Cortex._fields.index(name)):
+            add(f"{name}_d", f"d of {title.lower()}", effect(k), 0.0)
+    title = "Mean |d| of left-right asymmetry"
+    add("asymmetry", title, lambda x, y: float(_d(x[:, sides], y[:, sides]).abs().nanmean()))
+    title = "Offset of the mean centroid [mm]"
+    add("position", title, lambda x, y: float((x[:, centroid].mean(dim=0) - y[:, centroid].mean(dim=0)).norm()))
+    for k, name in enumerate(IMAGE, start=image):
+        if measured(k):
+            add(name, f"{name.capitalize()}, ratio of means", ratio(k), 1.0)
+    effect_pair("paper")
+    add("wasabi", "WASABI [1e-4]", transport, "lower", "paper")
+    return found
 
 
 def region_rows(real: Anatomy, synthetic: Anatomy, resamples: int, seed: int = 0) -> list[Row]:

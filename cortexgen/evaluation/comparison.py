@@ -16,6 +16,7 @@ Better = Literal["lower", "higher"] | float | None
 Protocol = Literal["standard", "paper"]
 Statistic = Callable[[Tensor, Tensor], float]
 Row = dict[str, Value]
+FLOOR = 4  # brains of each side, for real against real
 
 COLUMNS = (
     Column("set", "Set"),
@@ -78,11 +79,16 @@ class Comparison:
         row |= {"n_floor": None, "at_floor": None, "floor": None}
         try:
             value = self._bounded(bootstrap_interval(self.statistic, self.real, self.synthetic, n=resamples, seed=seed))
+            if math.isnan(value.value):
+                raise UserError("not defined for these brains")
             row["value"] = value
             if self.alone is not None:
                 floor = self._bounded(bootstrap_interval(self.alone, self.real, n=resamples, seed=seed))
                 return row | {"n_floor": len(self.real), "at_floor": value.value, "floor": floor}
             n = min(len(self.real) // 2, len(self.synthetic))
+            if n < FLOOR:
+                found = f"{len(self.real)} real ones and {len(self.synthetic)}"
+                raise UserError(f"a floor needs {2 * FLOOR} or more real brains and {FLOOR} others, got {found}")
             values = real_against_real(self.statistic, self.real, n, repeats, seed)
             row["floor"] = Estimate(float(values.mean()), float(values.min()), float(values.max()))
             row["at_floor"] = float(same_size(self.statistic, self.real, self.synthetic, n, repeats, seed).mean())
@@ -99,17 +105,6 @@ class Comparison:
 def measure_all(comparisons: Sequence[Comparison], resamples: int, seed: int = 0) -> list[Row]:
     """A row each."""
     return [comparison.measure(resamples, seed=seed) for comparison in comparisons]
-
-
-def nan_mean(values: Tensor) -> float:
-    """Mean of what is not NaN.
-
-    Raises:
-        UserError: if nothing is.
-    """
-    if values.isnan().all():
-        raise UserError("no pair of brains was measured")
-    return float(values.nanmean())
 
 
 def rows(n: int, first: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from cortexgen.data.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
-from cortexgen.evaluation.comparison import Better, Comparison, Protocol, nan_mean, rows
+from cortexgen.evaluation.comparison import Better, Comparison, Protocol, rows
 from cortexgen.evaluation.store import Store, Volumes
 from cortexgen.metrics.coverage import precision_and_coverage
 from cortexgen.metrics.features import extract_features, paper_input, published_real_rows, standard_input
@@ -28,8 +28,8 @@ DEGREE = 3  # of the polynomial kernel
 NEIGHBOURS = 5
 
 
-def load_extractors(paths: Sequence[Path]) -> list[Network]:
-    """MedicalNet from published checkpoint files, or from the folders that hold them; random features are always there.
+def load_extractors(paths: Sequence[Path], random_features: bool = True) -> list[Network]:
+    """MedicalNet from published checkpoint files, or from the folders that hold them, and random features.
 
     Raises:
         UserError: if a file is missing, has the wrong hash, or a folder has no checkpoint.
@@ -40,7 +40,7 @@ def load_extractors(paths: Sequence[Path]) -> list[Network]:
         if not found:
             raise UserError(f"--medicalnet {path}: no resnet_*.pth in this folder")
         files += found
-    return [*map(load_medicalnet, files), RandomFeatures()]
+    return [*map(load_medicalnet, files), *([RandomFeatures()] if random_features else [])]
 
 
 @dataclass(frozen=True)
@@ -204,14 +204,14 @@ def diversity(store: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
 
 def ms_ssim_comparison(real: Tensor, synthetic: Tensor) -> Comparison:
     """Mean MS-SSIM within a set, beside that within the real one; `[N, N]` and `[M, M]` of `diversity`."""
-    floor = nan_mean(real)
+    floor = float(real.nanmean())
     title = "MS-SSIM within the set"
 
     def within(_: Tensor, y: Tensor) -> float:
-        return nan_mean(synthetic[y][:, y])
+        return float(synthetic[y][:, y].nanmean())
 
     def real_within(x: Tensor) -> float:
-        return nan_mean(real[x][:, x])
+        return float(real[x][:, x].nanmean())
 
     return Comparison(
         "ms_ssim", title, "standard", within, rows(len(real)), rows(len(synthetic)), floor, "images", alone=real_within
@@ -245,10 +245,10 @@ def published_ms_ssim_comparison(across: Tensor, real: Tensor) -> Comparison:
     n, m = across.shape
 
     def generated(x: Tensor, y: Tensor) -> float:
-        return nan_mean(across[x][:, y])
+        return float(across[x][:, y].nanmean())
 
     def real_within(x: Tensor) -> float:
-        return nan_mean(real[x][:, x])
+        return float(real[x][:, x].nanmean())
 
     title = "MS-SSIM against real brains"
     return Comparison("ms_ssim", title, "paper", generated, rows(n), rows(m), None, "images", alone=real_within)

@@ -36,9 +36,9 @@ def open_evaluation(out: Path, facts: Mapping[str, Any]) -> None:
 
 
 def write_evaluation(
-    evaluation: Evaluation, out: Path, failures: Mapping[str, str], seconds: Mapping[str, float]
+    evaluation: Evaluation, out: Path, failures: Mapping[str, str], seconds: Mapping[str, float], report: bool
 ) -> None:
-    """Write tables, record and report of what was measured so far.
+    """Write tables and record of what was measured so far, and the report if it is asked for.
 
     Arguments:
         failures: sets that could not be evaluated, and why.
@@ -60,4 +60,5 @@ def write_evaluation(
         "notes": evaluation.notes,
     }
     write_json(Path(out, RECORD), record)
-    write_report(Path(out, REPORT), evaluation, tables, failures)
+    if report:
+        write_report(Path(out, REPORT), evaluation, tables, failures)

@@ -105,11 +105,12 @@ def table1(evaluation: Evaluation, seconds: Mapping[str, float]) -> Table:
         seconds: a sample, by set.
     """
     columns = [*published.METRICS, published.UNSTATED_MMD, *_columns(evaluation, "paper", ("fid_random", "mmd_random"))]
-    trained = [network.label for network in evaluation.networks if network.distance == "FID"]
-    notes = [f"Features: {label}." for label in trained] or [
-        "FID and its MMD were not measured: they need MedicalNet's weights (--medicalnet). The random-feature distance "
-        f"is no FID, and can't be set beside published figures ({evaluation.networks[-1].label})."
-    ]
+    notes = [f"Features: {network.label}." for network in evaluation.networks]
+    if all(network.distance != "FID" for network in evaluation.networks):
+        notes.append(
+            "FID and its MMD were not measured: they need MedicalNet's weights (--medicalnet). A random-feature "
+            "distance is no FID, and can't be set beside published figures."
+        )
     caption = "Protocol paper: as published, quirks and all"
     table = wide(evaluation, "paper", columns, caption, {name: {"seconds": s} for name, s in seconds.items()}, notes)
     rows = [*table.rows, *published.published_rows()]

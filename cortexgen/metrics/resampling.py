@@ -33,7 +33,7 @@ def bootstrap_interval(
     vary with other brains of the same numbers, and nothing about its bias at these numbers.
 
     Arguments:
-        statistic: takes tensors like the samples, returns a number.
+        statistic: takes tensors like the samples, returns a number; resamples that it returns NaN for are left out.
         samples: `[N_k, *]` each: features, or `torch.arange(N)` where the statistic looks something up by index.
         n: resamples.
         level: share of intervals that should hold the expected value.
@@ -53,8 +53,8 @@ def bootstrap_interval(
         values.append(statistic(*(sample[row] for sample, row in zip(samples, rows, strict=True))))
     drawn = torch.tensor(values, dtype=torch.float64)
     value = float(statistic(*samples))
-    low, high = (float(drawn.quantile(q)) for q in ((1 - level) / 2, (1 + level) / 2))
-    shift = value - float(drawn.mean())
+    low, high = (float(drawn.nanquantile(q)) for q in ((1 - level) / 2, (1 + level) / 2))
+    shift = value - float(drawn.nanmean())
     return Interval(value, low + shift, high + shift)
 
 

@@ -257,16 +257,18 @@ def _measures(anatomy: Anatomy) -> dict[str, np.ndarray]:
 
 def _facts(evaluation: Evaluation) -> list[dict[str, str]]:
     real, options = evaluation.real, evaluation.options
-    facts = {"cortexgen": version("cortexgen"), "Real brains": f"{real.store.brains.path}, N = {len(real.store)}"}
+
+    def source(result: SetResult) -> str:
+        return f"{result.store.brains.path}, N = {len(result.store)}"
+
+    facts = [("cortexgen", version("cortexgen")), ("Real brains", source(real))]
     if evaluation.train is not None:
-        store = evaluation.train.store
-        facts["Training subjects"] = f"{store.brains.path}, N = {len(store)}"
-    for result in evaluation.sets:
-        facts[f"Set {result.name}"] = f"{result.store.brains.path}, N = {len(result.store)}"
-    facts["Grid"] = str(real.store.grid)
-    facts["Labels"] = evaluation.labeller.description if evaluation.labeller else "none, no anatomy was measured"
-    for network in evaluation.networks:
-        facts[f"Features for {network.distance}"] = network.label
+        facts.append(("Training subjects", source(evaluation.train)))
+    facts += [(f"Set {result.name}", source(result)) for result in evaluation.sets]
+    facts.append(("Grid", str(real.store.grid)))
+    labels = evaluation.labeller.description if evaluation.labeller else "none, no anatomy was measured"
+    facts.append(("Labels", labels))
+    facts += [(f"Features for {network.distance}", network.label) for network in evaluation.networks]
     values = {**vars(options), "protocols": _listed(options.protocols), "held_out": ", ".join(sorted(options.held_out))}
-    facts["Options"] = "; ".join(f"{name} {value or 'none'}" for name, value in values.items())
-    return [{"": name, "Value": value} for name, value in facts.items()]
+    facts += [(f"Option {name}", str(value) or "none") for name, value in values.items()]
+    return [{"": name, "Value": value} for name, value in facts]

@@ -53,9 +53,10 @@ class Column:
     @property
     def heading(self) -> str:
         """Title, unit, and where better values lie."""
-        sides: dict[Any, str] = {"lower": " ↓", "higher": " ↑", None: ""}
+        sides = {"lower": " ↓", "higher": " ↑", None: ""}
         unit = f" [{self.unit}]" if self.unit else ""
-        return (self.title or self.name) + unit + sides.get(self.better, f" → {self.better}")
+        side = f" → {self.better:.3g}" if isinstance(self.better, float | int) else sides[self.better]
+        return (self.title or self.name) + unit + side
 
     def badness(self, value: float) -> float:
         """What the best value of the column has least of."""

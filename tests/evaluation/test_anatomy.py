@@ -89,6 +89,18 @@ def test_measures_that_a_set_lacks_are_left_out() -> None:
     assert not {"thickness_d", "folding_d", "contrast", "noise"} & set(values)
 
 
+def test_a_brain_without_cortex_does_not_hide_the_others() -> None:
+    real, other = _anatomy(200, 0), _anatomy(200, 1)
+    before = _values(real, other)["thickness_d"]
+    other.cortex[0] = torch.nan
+    assert _values(real, other)["thickness_d"] == pytest.approx(before, abs=0.03)
+
+
+def test_repetition_of_one_brain_has_no_spread() -> None:
+    one = _anatomy(1, 1).volumes.expand(50, 3)
+    assert _values(_anatomy(50, 0), _anatomy(50, 1, volumes=one))["spread"] == pytest.approx(math.log(1000))
+
+
 def test_rows_of_regions() -> None:
     real, other = _anatomy(300, 0), _anatomy(200, 1, shift=1.0)
     rows = region_rows(real, other, 200)

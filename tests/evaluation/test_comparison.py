@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from cortexgen.errors import UserError
-from cortexgen.evaluation.comparison import Comparison, nan_mean
+from cortexgen.evaluation.comparison import Comparison
 from cortexgen.report.tables import Estimate
 
 
@@ -78,7 +77,26 @@ def test_too_few_brains_are_a_note_and_no_number() -> None:
     assert "got 1 and 5" in str(row["note"])
 
 
-def test_the_mean_of_nothing_is_an_error() -> None:
-    assert nan_mean(torch.tensor([math.nan, 1, 3])) == 2
-    with pytest.raises(UserError):
-        nan_mean(torch.tensor([math.nan]))
+def test_a_floor_of_two_brains_is_none() -> None:
+    row = Comparison("shift", "Shift", "standard", _shift, _normal(5, 0, 0), _normal(5, 0, 1)).measure(10)
+    assert isinstance(row["value"], Estimate)
+    assert row["floor"] is None
+    assert "a floor needs 8 or more real brains" in str(row["note"])
+
+
+def test_what_is_not_defined_is_a_note() -> None:
+    x = _normal(9, 0, 0)
+    row = Comparison("nan", "NaN", "standard", lambda a, b: math.nan, x, x).measure(10)
+    assert row["value"] is None
+    assert row["note"] == "not defined for these brains"
+
+
+def test_resamples_without_a_value_are_left_out() -> None:
+    x, y = _normal(9, 0, 0), _normal(9, 1, 1)
+
+    def sometimes(a: torch.Tensor, b: torch.Tensor) -> float:
+        return math.nan if float(b[0]) == float(y[3]) else _shift(a, b)
+
+    value = Comparison("shift", "Shift", "standard", sometimes, x, y).measure(200)["value"]
+    assert isinstance(value, Estimate)
+    assert value.low < value.value < value.high

@@ -223,6 +223,15 @@ def test_what_went_wrong_is_listed_and_cut(case: Case, tmp_path: Path) -> None:
     assert f"And {10 + others} more, all of them in evaluation.json." in page.words
 
 
+def test_how_it_was_measured_is_said(case: Case) -> None:
+    facts = dict(row for row in case.page.uncaptioned if len(row) == 2)
+    (network,) = case.evaluation.networks
+    assert facts["Features for random-feature distance"] == network.label and network.sha256 in network.label
+    assert facts["Labels"] == "label maps given with the images of both sides"
+    assert (facts["Option seed"], facts["Option resamples"], facts["Option held_out"]) == ("0", "4", "none")
+    assert facts["Real brains"].endswith("N = 5") and facts["Set two"].endswith("N = 2")
+
+
 class PartlyLabelled(GivenLabels):
     """No labels for the brains of a set."""
 
