@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -71,7 +72,8 @@ class Store:
     def _source(self, scan: Any) -> str:
         files = [path.stat() for path in (scan.image, scan.labels) if path is not None and path.is_file()]
         brains, stamps = self.brains, [(f.st_size, f.st_mtime_ns) for f in files]
-        options = (sorted((brains.classes or {}).items()), brains.rescale, brains.ignore_affine)
+        classes = sorted((brains.classes or {}).items()) if scan.labels else []
+        options = (brains.rescale, brains.ignore_affine, classes)
         return digest([str(scan.image), str(scan.labels), stamps, str(self.grid), options])
 
     def covariates(self, i: int) -> Mapping[str, Any]:
@@ -126,22 +128,21 @@ class Store:
             only: brains to measure; all unless given.
             without: what is kept on disk only, for `measured`.
         """
-        found: dict[int, Measures] = {}
+        mark, there = digest(key), []
         chosen = range(len(self)) if only is None else only
         for i in tqdm(chosen, desc=f"{kind} of {self.name}", unit="brain", disable=None):
-            name = self.names[i]
-            path, mark = self.folder / name / f"{kind}.npz", digest(key)
-            kept = _load(path)
-            if kept is None or str(kept.pop("key", "")) != mark:
-                try:
-                    kept = {k: np.asarray(v) for k, v in compute(i).items()}
-                except UserError as error:
-                    self.brains.problems[name] = f"{kind}: {error}"
-                    continue
-                with atomic(path) as temporary, open(temporary, "wb") as file:
-                    np.savez_compressed(file, **(kept | {"key": np.array(mark)}))  # type: ignore[arg-type]
-            found[i] = {k: v for k, v in kept.items() if k not in without}
-        return found
+            path = self.folder / self.names[i] / f"{kind}.npz"
+            try:
+                if str(_load(path, ["key"]).get("key")) != mark:
+                    found = {k: np.asarray(v) for k, v in compute(i).items()}
+                    with atomic(path) as temporary, open(temporary, "wb") as file:
+                        np.savez_compressed(file, **(found | {"key": np.array(mark)}))  # type: ignore[arg-type]
+                    del found
+                there.append(i)
+            except UserError as error:
+                self.brains.problems[self.names[i]] = f"{kind}: {error}"
+        # Read afterwards: small arrays that stay between large ones that go keep the heap from shrinking.
+        return {i: _load(self.folder / self.names[i] / f"{kind}.npz", None, ["key", *without]) for i in there}
 
     def measured(self, kind: str, i: int, name: str) -> np.ndarray:
         """One of the things that `measure` found of brain i."""
@@ -187,12 +188,13 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
-def _load(path: Path) -> Measures | None:
+def _load(path: Path, only: Sequence[str] | None = None, without: Sequence[str] = ()) -> Measures:
+    """What a file holds; nothing if it can't be read."""
     try:
         with np.load(path) as content:
-            return dict(content)
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
+            return {k: content[k] for k in (only or content.files) if k not in without}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
