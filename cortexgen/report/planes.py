@@ -140,4 +140,4 @@ def letters(axes: Axes, plane: Plane) -> None:
     stroke = withStroke(linewidth=1.5, foreground=BACKGROUND)
     style: dict[str, Any] = {"color": INK, "fontsize": 8, "path_effects": [stroke]}
     for letter, (x, y, horizontal, vertical) in zip(plane.letters, spots, strict=True):
-        axes.text(x, y, letter, transform=axes.transAxes, ha=horizontal, va=vertical, **style)
+        axes.text(x, y, letter, transform=axes.transAxes, ha=horizontal, va=vertical, snap=False, **style)
