@@ -216,9 +216,9 @@ def test_other_grids_and_ranges_are_brought_to_the_real_ones_and_said(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["REAL", "OTHER", "OUT", "--medicalnet", '["nowhere.pth"]'], "nowhere.pth: no such file"),
+        (["REAL", "OTHER", "OUT", "--medicalnet", "nowhere.pth"], "nowhere.pth: no such file"),
         (["REAL", "OTHER", "OTHER", "OUT"], "another set is called"),
-        (["REAL", "OTHER", "OUT", "--held-out", '["99"]'], "--held_out: sub-99 not among the 5 real brains"),
+        (["REAL", "OTHER", "OUT", "--held-out", "99"], "--held_out: sub-99 not among the 5 real brains"),
         (["REAL", "OTHER", "OUT", "--real-labels", "REAL"], "give both, from one segmenter"),
         (["REAL", "OTHER", "OUT", "--pairs", "0"], "--pairs: expected 1 or more, got 0"),
         (["REAL", "OTHER", "REAL"], "holds other files"),
@@ -251,7 +251,7 @@ def test_a_segmenters_maps_from_folders(cohort: Path, other: Path, tmp_path: Pat
     names = "41\tRight-Cerebral-White-Matter\n42\tRight-Cerebral-Cortex\n"
     table.write_text("index\tname\n0\tUnknown\n" + names, encoding="utf-8")
     out = tmp_path / "out"
-    maps = ("--real-labels", str(folders[0]), "--synthetic-labels", json.dumps([str(folders[1])]))
+    maps = ("--real-labels", str(folders[0]), "--synthetic-labels", str(folders[1]))
     options = ("--label-table", str(table), "--protocol", "standard", "--pairs", "2", "--resamples", "10")
     run(["evaluate", str(cohort), str(other), str(out), *maps, *options])
     assert {r["region"] for r in _table(out, "regions")} == {"Right-Cerebral-White-Matter", "Right-Cerebral-Cortex"}

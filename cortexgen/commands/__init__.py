@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from cortexgen.errors import UserError
+
 # Shown by `cortexgen --help`; the functions are imported when they are called.
 COMMANDS = {
     "preprocess": "raw T1w scans (BIDS, ADNI, NCANDA, folders) to a cohort in template space, with quality control",
@@ -44,6 +46,11 @@ def arguments(name: str, args: Sequence[str]) -> list[str]:
     return _images_first(out) if name == "register" else out
 
 
+def listed(text: str | None) -> list[str]:
+    """The parts of a comma-separated option."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
 def _sets_listed(args: Sequence[str], switches: set[str]) -> list[str]:
     """`evaluate REAL A B OUT` with A and B as one list."""
     places, taken = [], False
@@ -54,9 +61,13 @@ def _sets_listed(args: Sequence[str], switches: set[str]) -> list[str]:
         switch = arg[2:].replace("-", "_") in switches and [*args, ""][i + 1].lower() not in TRUTH
         taken = option and "=" not in arg and not switch and arg not in ("--help",)
     if len(places) < 3:
+        if places and not any(
+            arg in ("--help", "-h") or arg.startswith(("--config", "--print_config")) for arg in args
+        ):
+            raise UserError(f"evaluate: expected REAL SYNTHETIC... OUT, got {' '.join(args[i] for i in places)}")
         return list(args)
-    listed = json.dumps([args[i] for i in places[1:-1]])
-    return [listed if i == places[1] else arg for i, arg in enumerate(args) if i not in places[2:-1]]
+    sets = json.dumps([args[i] for i in places[1:-1]])
+    return [sets if i == places[1] else arg for i, arg in enumerate(args) if i not in places[2:-1]]
 
 
 def _images_first(args: list[str]) -> list[str]:

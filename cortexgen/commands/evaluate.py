@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cortexgen.commands import listed
 from cortexgen.data.template import MNI152, read_label_table
 from cortexgen.errors import UserError
 from cortexgen.evaluation.distribution import load_extractors
@@ -26,11 +27,11 @@ def evaluate(
     protocol: Literal["both", "standard", "paper"] = "both",
     labels: Labels = "register",
     real_labels: Path | None = None,
-    synthetic_labels: list[Path] | None = None,
+    synthetic_labels: str | None = None,
     label_table: Path | None = None,
-    medicalnet: list[Path] | None = None,
+    medicalnet: str | None = None,
     random_features: bool = True,
-    held_out: list[str] | None = None,
+    held_out: str | None = None,
     train: Path | None = None,
     spacing: float | None = None,
     real_images: str = IMAGES,
@@ -68,11 +69,11 @@ def evaluate(
         labels: register brings the template's labels to the brains of both sides, given takes the label maps beside
             the images, which one labeller must have made, none measures no anatomy.
         real_labels: Folder of label maps of the real brains, from a segmenter of yours.
-        synthetic_labels: Folders of label maps of the sets, in their order, from the same segmenter.
+        synthetic_labels: Folders of label maps of the sets, comma-separated, in their order, from the same segmenter.
         label_table: Names of their classes, a tab-separated file with columns index and name.
-        medicalnet: MedicalNet's checkpoint files, or folders that hold them, for FID. Nothing is downloaded.
+        medicalnet: MedicalNet's checkpoint files, or folders of them, comma-separated, for FID. Nothing is downloaded.
         random_features: Measure the distance of random features too.
-        held_out: Names of real brains that the generator hasn't seen.
+        held_out: Names of real brains that the generator hasn't seen, comma-separated, 05,10 for instance.
         train: The brains it has seen, where they are not among the real ones.
         spacing: Compare at this voxel size in mm, instead of the real brains' own.
         real_images: File name pattern of the images in REAL.
@@ -118,10 +119,10 @@ def evaluate(
         return
     if (real_labels is None) != (synthetic_labels is None):
         raise UserError("--real_labels and --synthetic_labels: give both, from one segmenter, so that sides are alike")
-    maps = [None] * len(sets) if synthetic_labels is None else list(synthetic_labels)
+    maps = [None] * len(sets) if synthetic_labels is None else [Path(text) for text in listed(synthetic_labels)]
     if len(maps) != len(sets):
         raise UserError(f"--synthetic_labels: {len(maps)} folders for {len(sets)} sets; give one for each, in order")
-    networks = load_extractors(medicalnet or [], random_features)
+    networks = load_extractors([Path(text) for text in listed(medicalnet)], random_features)
     given = labels == "given" or real_labels is not None
     classes = read_label_table(label_table) if label_table else None
     common: dict[str, Any] = {
@@ -139,7 +140,7 @@ def evaluate(
     common |= {"grid": ours.grid, "classes": ours.classes, "images": images or IMAGES}
     options = Options(
         protocols=("standard", "paper") if protocol == "both" else (protocol,),
-        held_out=frozenset(name if name.startswith("sub-") else f"sub-{name}" for name in held_out or []),
+        held_out=frozenset(name if name.startswith("sub-") else f"sub-{name}" for name in listed(held_out)),
         pairs=pairs,
         passes=passes,
         resamples=resamples,

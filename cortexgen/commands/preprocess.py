@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from cortexgen.commands import listed
 from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
 from cortexgen.preprocess import Pipeline, Resample, Step, default_steps
@@ -62,9 +63,9 @@ def preprocess(
         for step in chosen:
             if isinstance(step, Resample):
                 step.spacing = spacing
-    pipeline = Pipeline(chosen, load_template(template, template_labels), _listed(skip))
+    pipeline = Pipeline(chosen, load_template(template, template_labels), listed(skip))
     check_same_steps(out, pipeline)
-    found = find_study(images, study, table, where, _listed(visits), _listed(groups), image, several)
+    found = find_study(images, study, table, where, listed(visits), listed(groups), image, several)
     found = convert_dicom(found, out / "sourcedata", jobs)
     rows = preprocess_cohort(found.scans, out, pipeline, jobs, scheduler, found.problems, threads)
     count = Counter(row["status"] for row in rows)
@@ -73,7 +74,3 @@ def preprocess(
     if failed:
         first = f"{failed[0]['participant_id']}: {failed[0]['reason']}"
         raise UserError(f"{len(failed)} scan(s) failed, see {out / TABLE}; {first}")
-
-
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
