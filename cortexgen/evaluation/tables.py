@@ -104,7 +104,9 @@ def table1(evaluation: Evaluation, seconds: Mapping[str, float]) -> Table:
     Arguments:
         seconds: a sample, by set.
     """
-    columns = [*published.METRICS, published.UNSTATED_MMD, *_columns(evaluation, "paper", ("fid_random", "mmd_random"))]
+    columns = [*published.METRICS, published.UNSTATED_MMD]
+    names = {column.name for column in columns}
+    columns += [c for c in _columns(evaluation, "paper", ("fid_", "mmd_")) if c.name not in names]
     notes = [f"Features: {network.label}." for network in evaluation.networks]
     if all(network.distance != "FID" for network in evaluation.networks):
         notes.append(
