@@ -16,7 +16,13 @@ from cortexgen.report.tables import Column
 SMALL = 0.2  # |d| below it is called small
 LEAST = 1e-3  # of a volume in ml, and of a ratio, whose logarithm is taken
 EVERYTHING = (-math.inf, math.inf)
-BOUNDS = {"mean_d": (0.0, math.inf), "small_d": (0.0, 1.0), "spread": (0.0, math.inf), "position": (0.0, math.inf)}
+BOUNDS = {
+    "mean_d": (0.0, math.inf),
+    "mean_raw_d": (0.0, math.inf),
+    "small_d": (0.0, 1.0),
+    "spread": (0.0, math.inf),
+    "position": (0.0, math.inf),
+}
 IMAGE = ("contrast", "sharpness", "noise")
 CORTICAL = {"thickness": "Cortical thickness", "pial_area": "Pial area", "folding": "Folding index"}
 
@@ -28,6 +34,7 @@ REGION_COLUMNS = (
     Column("mean", "Mean", "ml"),
     Column("sd", "SD", "ml"),
     Column("d", "d, ICV-adjusted [95 % CI]", better=0.0, format="+.2f"),
+    Column("d_raw", "d, not adjusted", better=0.0, format="+.2f"),
     Column("d_paper", "d (paper: real − synthetic)", better=0.0, format="+.2f"),
     Column("sd_ratio", "SD ratio [95 % CI]", better=1.0, format=".2f"),
     Column("wasserstein", "Wasserstein index", "SD", better="lower", format=".2f"),
@@ -99,6 +106,8 @@ def anatomy_comparisons(real: Anatomy, synthetic: Anatomy, source: str) -> list[
         return min(len(_known(a, column)), len(_known(b, column))) > 1
 
     effect_pair("standard")
+    title = "Mean |d| of regional volumes, as they are"
+    add("mean_raw_d", title, lambda x, y: float(_d(x[:, volumes], y[:, volumes]).abs().nanmean()))
     add("wasserstein", "Wasserstein index of volumes / ICV [SD]", index)
     add("spread", "Mean |log SD ratio| of log volumes", spread)
     add("icv_d", "d of intracranial volume", effect(0), 0.0)
@@ -128,6 +137,7 @@ def region_rows(real: Anatomy, synthetic: Anatomy, resamples: int, seed: int = 0
     x, y = real.volumes, synthetic.volumes
     standard = effect_sizes(x, y, real.icv, synthetic.icv, "standard", resamples, seed)
     paper = adjusted_effects(x, y, real.icv, synthetic.icv, "paper")
+    raw = _d(x, y)
     ratio = sd_ratio(x, y)
     distance = wasserstein_index(x / real.icv[:, None], y / synthetic.icv[:, None])
 
@@ -142,6 +152,7 @@ def region_rows(real: Anatomy, synthetic: Anatomy, resamples: int, seed: int = 0
             "mean": float(y[:, k].mean()),
             "sd": float(y[:, k].std()),
             "d": entry(standard, k),
+            "d_raw": float(raw[k]),
             "d_paper": float(paper[k]),
             "sd_ratio": entry(ratio, k),
             "wasserstein": float(distance[k]),

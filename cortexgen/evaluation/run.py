@@ -21,7 +21,7 @@ from cortexgen.evaluation.store import Measures, Store
 
 T = TypeVar("T")
 Maps = tuple[list[str], Tensor]
-LABELS, MEASURES = 1, 1  # raised when a labeller or `measure_brain` gives something else for the same brain
+LABELS, MEASURES = 1, 2  # raised when a labeller or `measure_brain` gives something else for the same brain
 
 
 @dataclass(frozen=True)

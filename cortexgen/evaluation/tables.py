@@ -21,7 +21,8 @@ D = (
     "copies and repetitions do that."
 )
 ANATOMY = {
-    "mean_d": "Mean |d|",
+    "mean_d": "Mean |d|, ICV-adjusted",
+    "mean_raw_d": "Mean |d|",
     "small_d": "|d| < 0.2",
     "wasserstein": "Wasserstein index",
     "spread": "|log SD ratio|",

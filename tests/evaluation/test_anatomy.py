@@ -43,6 +43,7 @@ def test_a_shift_of_volumes_is_its_own_effect_size() -> None:
     real, other = _anatomy(2000, 0), _anatomy(2000, 1, shift=0.7)
     values = _values(real, other)
     assert values["mean_d"] == pytest.approx(0.7, abs=0.07)
+    assert values["mean_raw_d"] == pytest.approx(0.7, abs=0.07)
     assert values["small_d"] == 0
     assert values["cortical-gm_d"] == pytest.approx(0.7, abs=0.1)
     assert values["wm_d"] == pytest.approx(0.7, abs=0.1)
@@ -101,6 +102,18 @@ def test_repetition_of_one_brain_has_no_spread() -> None:
     assert _values(_anatomy(50, 0), _anatomy(50, 1, volumes=one))["spread"] == pytest.approx(math.log(1000))
 
 
+def test_a_difference_of_head_size_alone_is_none_once_adjusted() -> None:
+    """Volumes that follow the head: far apart as they are, alike for their head."""
+    head = torch.randn(600, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    real, other = _anatomy(300, 0), _anatomy(300, 1)
+    for anatomy, size in ((real, head[:300]), (other, 2 + head[300:])):
+        anatomy.icv.copy_(1500 + 100 * size)
+        anatomy.volumes.add_(2 * SDS * size[:, None])
+    values = _values(real, other)
+    assert values["mean_raw_d"] > 1
+    assert values["mean_d"] < 0.2
+
+
 def test_rows_of_regions() -> None:
     real, other = _anatomy(300, 0), _anatomy(200, 1, shift=1.0)
     rows = region_rows(real, other, 200)
@@ -112,6 +125,7 @@ def test_rows_of_regions() -> None:
     assert isinstance(d, Estimate)
     assert d.low < d.value < d.high
     assert d.value == pytest.approx(1, abs=0.2)
+    assert first["d_raw"] == pytest.approx(1, abs=0.2)
     assert first["d_paper"] == pytest.approx(-1, abs=0.2)  # real less synthetic
 
 
