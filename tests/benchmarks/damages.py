@@ -16,7 +16,7 @@ on, image and labels alike. OUT/undamaged holds them as they are: what it scores
     flip          25, 50, 100 % of the brains mirrored
 
 Sets that are there already are used again. At the end, a table says which measure of `evaluate` saw which damage: the
-floor, the undamaged set, the three severities, and whether they are in order and beyond the floor.
+undamaged set, the three severities, whether these are in order, and whether the worst lies beyond the undamaged set.
 """
 
 import argparse
@@ -243,9 +243,10 @@ def verdict(out: Path) -> list[Row]:
             values = [_value(regions, set=name, region=measure) for name in names]
         else:
             values = [_value(comparisons, set=name, name=measure) for name in names]
-        steps = [sign * (b - a) for a, b in pairwise(values)]
+        steps = [sign * (b - a) for a, b in pairwise(values[1:])]
         row: Row = {"damage": damage, "measure": measure, **dict(zip(("undamaged", *"123"), values, strict=True))}
-        rows.append(row | {"in_order": all(step > 0 for step in steps)})
+        worse = sign * (values[-1] - values[0]) > 0
+        rows.append(row | {"in_order": all(step > 0 for step in steps), "beyond_undamaged": worse})
     return rows
 
 
