@@ -10,7 +10,7 @@ from cortexgen.errors import UserError
 from cortexgen.evaluation.distribution import load_extractors
 from cortexgen.evaluation.labelling import GivenLabels, Labeller, Labels, RegisteredLabels
 from cortexgen.evaluation.output import REPORT, TABLES, open_evaluation, write_evaluation
-from cortexgen.evaluation.pairs import FIELDS, WARPED, WARPED_LABELS
+from cortexgen.evaluation.pairs import FIELDS, WARPED, WARPED_LABELS, Sources
 from cortexgen.evaluation.reading import IMAGES, LABELS, BrainSet
 from cortexgen.evaluation.registration import evaluate_registration
 from cortexgen.evaluation.run import Evaluation, Options
@@ -100,20 +100,16 @@ def evaluate(
             raise UserError(f"--{name}: expected {least} or more, got {value}")
     sets = named_sets(synthetic)
     if registration:
-        found = evaluate_registration(
-            real,
-            sets,
-            out,
-            images or WARPED,
-            label_pattern or WARPED_LABELS,
-            fields or FIELDS,
-            moving,
-            moving_labels,
-            label_table,
-            real_images,
+        sources = Sources(
+            images=images or WARPED,
+            labels=label_pattern or WARPED_LABELS,
+            fields=fields or FIELDS,
+            moving=moving,
+            moving_labels=moving_labels,
+            label_table=label_table,
+            fixed_images=real_images,
         )
-        for name, table in found.tables.items():
-            table.write(out / TABLES / name)
+        found = evaluate_registration(real, sets, out, sources)
         write_registered_report(out / REPORT, found)
         close(found.problems, {}, out)
         return
@@ -185,7 +181,7 @@ def close(problems: Mapping[str, str], failures: Mapping[str, str], out: Path) -
     Raises:
         UserError: if a set or a brain couldn't be used.
     """
-    print(f"evaluated: {out / REPORT}, tables in {out / 'tables'}")
+    print(f"evaluated: {out / REPORT}, tables in {out / TABLES}")
     if failures:
         name, why = next(iter(failures.items()))
         raise UserError(f"{len(failures)} set(s) could not be evaluated; {name}: {why}")

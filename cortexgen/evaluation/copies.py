@@ -91,8 +91,7 @@ class Copies:
 def coarse_images(store: Store, view: Frame) -> Tensor:
     """Every brain of a set, smoothed and at about 4 mm in the frame's box, `[N, 1, d, h, w]`, mirror images alike."""
     factor = [max(1.0, COARSE / size) for size in store.grid.spacing]
-    places = torch.nonzero(view.mask[0])
-    low, high = places.amin(dim=0).tolist(), places.amax(dim=0).tolist()
+    low, high = list(view.low), list(view.high)
     low[2] = min(low[2], store.grid.shape[2] - 1 - high[2])  # the box is symmetric
     high[2] = store.grid.shape[2] - 1 - low[2]
     size = [max(2, round((b - a + 1) / f)) for a, b, f in zip(low, high, factor, strict=True)]

@@ -14,6 +14,7 @@ from cortexgen.data.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
 from cortexgen.evaluation.comparison import Better, Comparison, Protocol, rows
 from cortexgen.evaluation.store import Store, Volumes
+from cortexgen.metrics.box import bounding_box
 from cortexgen.metrics.coverage import precision_and_coverage
 from cortexgen.metrics.features import extract_features, paper_input, published_real_rows, standard_input
 from cortexgen.metrics.frechet import frechet_distance
@@ -48,12 +49,18 @@ class Frame:
     """The field of view of the real brains, which all sets are looked at in.
 
     Attributes:
-        mask: their bounding box's corners and what lies between, `[1, D, H, W]` bool.
-        key: says which.
+        mask: where they have tissue, `[1, D, H, W]` bool.
+        low, high: first and last voxel (D, H, W) of its box.
     """
 
     mask: Tensor
-    key: str
+    low: list[int]
+    high: list[int]
+
+    @property
+    def key(self) -> str:
+        """Says which box."""
+        return f"{self.low} {self.high}"
 
 
 def frame(real: Store) -> Frame:
@@ -62,11 +69,10 @@ def frame(real: Store) -> Frame:
     for i in range(len(real)):
         count += real.image(i) > BRAIN_FOREGROUND
     mask = count >= max(1.0, SHARE * len(real))
-    places = torch.nonzero(mask[0])
-    if not len(places):
+    box = bounding_box(mask)
+    if box is None:
         raise UserError(f"{real.brains.path}: no voxel of any image is brighter than air")
-    low, high = places.amin(dim=0).tolist(), places.amax(dim=0).tolist()
-    return Frame(mask, f"{low} {high}")
+    return Frame(mask, *box)
 
 
 def paper_volumes(store: Store, view: Frame) -> Volumes:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,29 @@ class Warped(NamedTuple):
     labels: Tensor | None
 
 
+@dataclass(frozen=True)
+class Sources:
+    """What is compared in the folders.
+
+    Attributes:
+        images, labels, fields: file name patterns of a method's warped images and label maps, and of its ITK
+            displacement fields on the fixed grid.
+        moving: what was registered: the template's name, or a NIfTI file.
+        moving_labels: the label map of such a file.
+        label_table: names of the labels; `dseg.tsv` of the fixed data set unless given.
+        fixed_images, fixed_labels: file name patterns.
+    """
+
+    images: str = WARPED
+    labels: str = WARPED_LABELS
+    fields: str = FIELDS
+    moving: str = MNI152
+    moving_labels: Path | None = None
+    label_table: Path | None = None
+    fixed_images: str = IMAGES
+    fixed_labels: str = LABELS
+
+
 class Pairs:
     """The fixed brains of a folder, each method's results for them, and the moving image as doing nothing leaves it.
 
@@ -51,32 +75,33 @@ class Pairs:
         self,
         fixed: Path,
         results: Mapping[str, Path],
-        images: str = WARPED,
-        labels: str = WARPED_LABELS,
-        fields: str = FIELDS,
-        moving: str = MNI152,
-        moving_labels: Path | None = None,
-        label_table: Path | None = None,
-        fixed_images: str = IMAGES,
-        fixed_labels: str = LABELS,
+        sources: Sources,
     ) -> None:
         """Find the files; arguments and errors are those of `evaluate_registration`."""
         for name in results:
             if name in RESERVED or "/" in name:
                 raise UserError(f"a method can't be called {name!r}, which names a folder and a column of tables")
-        table = label_table or Path(fixed, "dseg.tsv")
-        self.classes = _distinct(read_label_table(table)) if label_table or table.is_file() else None
-        self.fixed = BrainSet(fixed, classes=self.classes, images=fixed_images, labels=fixed_labels)
+        table = sources.label_table or Path(fixed, "dseg.tsv")
+        self.classes = _distinct(read_label_table(table)) if sources.label_table or table.is_file() else None
+        self.fixed = BrainSet(fixed, classes=self.classes, images=sources.fixed_images, labels=sources.fixed_labels)
         self.results = {
-            name: BrainSet(folder, grid=self.fixed.grid, classes=self.classes, images=images, labels=labels)
+            name: BrainSet(
+                folder,
+                grid=self.fixed.grid,
+                classes=self.classes,
+                images=sources.images,
+                labels=sources.labels,
+            )
             for name, folder in results.items()
         }
         self._found = {name: {scan.name: scan for scan in brains.scans} for name, brains in self.results.items()}
-        self.fields = {name: _find(Path(folder), fields) for name, folder in results.items()}
+        self.fields = {name: _find(Path(folder), sources.fields) for name, folder in results.items()}
         self.template = load_template()
-        self.moving = load_template(moving, moving_labels, table if moving_labels and self.classes else None)
+        self.moving = load_template(
+            sources.moving, sources.moving_labels, table if sources.moving_labels and self.classes else None
+        )
         self.moving_labels, self.notes = self.moving.labels, []
-        if self.moving_labels is not None and moving_labels is None and not self._same_classes():
+        if self.moving_labels is not None and sources.moving_labels is None and not self._same_classes():
             self.moving_labels = None
             why = f"{table} names other classes" if self.classes else f"{table} isn't there to say what theirs are"
             self.notes.append(f"The fixed labels can't be compared with those of {self.moving.name}: {why}.")
@@ -84,8 +109,8 @@ class Pairs:
         self._last: tuple[Grid, Warped] | None = None  # most sets have one grid
         self._to_fixed: dict[str, Tensor] = {}
         self._to_moving = torch.eye(4, dtype=torch.float64)
-        if moving != MNI152:
-            self._to_moving = self._affine(self.moving.image, self.moving.grid, moving)
+        if sources.moving != MNI152:
+            self._to_moving = self._affine(self.moving.image, self.moving.grid, sources.moving)
 
     def _match(self) -> list[Scan]:
         """The fixed scans that a method has; notes what has no counterpart."""

@@ -12,12 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cortexgen.data.cohort import Scan
-from cortexgen.data.template import MNI152
 from cortexgen.errors import UserError
 from cortexgen.evaluation.pair_measures import MEASURES, VERSION, measure
-from cortexgen.evaluation.pairs import FIELDS, NO_REGISTRATION, WARPED, WARPED_LABELS, Pairs
+from cortexgen.evaluation.pairs import NO_REGISTRATION, Pairs, Sources
 from cortexgen.evaluation.published import PAPER, REGISTRATION
-from cortexgen.evaluation.reading import IMAGES, LABELS, Brain
+from cortexgen.evaluation.reading import Brain
 from cortexgen.io import write_json
 from cortexgen.io.bids import Row
 from cortexgen.metrics import bootstrap_interval
@@ -80,14 +79,7 @@ def evaluate_registration(
     fixed: Path,
     results: Mapping[str, Path],
     out: Path,
-    images: str = WARPED,
-    labels: str = WARPED_LABELS,
-    fields: str = FIELDS,
-    moving: str = MNI152,
-    moving_labels: Path | None = None,
-    label_table: Path | None = None,
-    fixed_images: str = IMAGES,
-    fixed_labels: str = LABELS,
+    sources: Sources = Sources(),  # noqa: B008
 ) -> RegistrationEvaluation:
     """Measure registered images against the fixed ones, each pair on its fixed image's own grid, one at a time.
 
@@ -99,20 +91,13 @@ def evaluate_registration(
         results: the folder of each method's results by the method's name; images, label maps and fields in them go with
             the fixed images by name, and may all but the images be missing.
         out: folder to write to.
-        images, labels, fields: file name patterns of a method's warped images and label maps, and of its ITK
-            displacement fields on the fixed grid.
-        moving: what was registered: the template's name, or a NIfTI file.
-        moving_labels: the label map of such a file.
-        label_table: names of the labels; `dseg.tsv` of the fixed data set unless given.
-        fixed_images, fixed_labels: file name patterns.
+        sources: what is compared in the folders.
 
     Raises:
         UserError: if there are no fixed images, a method has none of theirs, or no pair at all can be measured.
     """
     out = Path(out)
-    pairs = Pairs(
-        fixed, results, images, labels, fields, moving, moving_labels, label_table, fixed_images, fixed_labels
-    )
+    pairs = Pairs(fixed, results, sources)
     rows, problems = _measured(pairs, out / "registration")
     classes = _classes(rows, pairs.classes)
     sets = (pairs.fixed, *pairs.results.values())

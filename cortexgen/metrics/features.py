@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from cortexgen.errors import UserError
+from cortexgen.metrics.box import bounding_box
 
 PAPER_BOX, PAPER_GRID = (138, 176, 138), (144, 192, 144)  # x, y, z
 
@@ -37,11 +38,10 @@ def paper_input(volume: Tensor, mask: Tensor | None = None) -> Tensor:
     if mask is not None:
         if mask.shape[-3:] != volume.shape[-3:]:
             raise ValueError(f"expected a mask of {tuple(volume.shape[-3:])} voxels, got {tuple(mask.shape)}")
-        places = torch.nonzero(mask.reshape(mask.shape[-3:]))
-        if not len(places):
+        box = bounding_box(mask)
+        if box is None:
             raise UserError("the paper's input: the mask is empty")
-        ends = zip(places.amin(dim=0).tolist(), places.amax(dim=0).tolist(), strict=True)
-        d, h, w = (slice(low, high + 1) for low, high in ends)
+        d, h, w = (slice(low, high + 1) for low, high in zip(*box, strict=True))
         volume = volume[:, d, h, w]
         factor = min(most / n for most, n in zip(PAPER_BOX[::-1], volume.shape[1:], strict=True))
         size = [round(factor * n) for n in volume.shape[1:]]

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from cortexgen.errors import UserError
+from cortexgen.metrics.box import bounding_box
 from cortexgen.metrics.gaussian import along_axes, gaussian_matrix
 
 SIGMA, REACH = 1.5, 2  # of the Gaussian window, in voxels: 5 taps
@@ -40,11 +41,10 @@ def _crop(volumes: Tensor, mask: Tensor | None) -> Tensor:
     """`[*, D, H, W]` within the bounding box of a mask."""
     if mask is None:
         return volumes
-    inside = torch.nonzero(mask.reshape(mask.shape[-3:]))
-    if not len(inside):
+    box = bounding_box(mask)
+    if box is None:
         raise UserError("MS-SSIM: the mask is empty")
-    ends = zip(inside.amin(dim=0).tolist(), inside.amax(dim=0).tolist(), strict=True)
-    d, h, w = (slice(low, high + 1) for low, high in ends)
+    d, h, w = (slice(low, high + 1) for low, high in zip(*box, strict=True))
     return volumes[..., d, h, w]
 
 

@@ -38,8 +38,8 @@ def _dpi(evaluation: Evaluation) -> int:
 
 def middle(evaluation: Evaluation) -> list[int]:
     """The voxel (D, H, W) in the middle of the real brains' box."""
-    places = torch.nonzero(evaluation.view.mask[0])
-    return ((places.amin(dim=0) + places.amax(dim=0)) // 2).tolist()
+    view = evaluation.view
+    return [(low + high) // 2 for low, high in zip(view.low, view.high, strict=True)]
 
 
 def slices(page: Report, evaluation: Evaluation) -> None:

@@ -18,7 +18,7 @@ from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.evaluation import registration
 from cortexgen.evaluation.pair_measures import measure
-from cortexgen.evaluation.pairs import Warped
+from cortexgen.evaluation.pairs import Sources, Warped
 from cortexgen.evaluation.reading import Brain
 from cortexgen.evaluation.registration import NO_REGISTRATION, evaluate_registration
 from cortexgen.io import Grid, write_field, write_volume
@@ -327,7 +327,7 @@ def test_images_without_labels_or_fields_and_another_moving_image(pairs, tmp_pat
     image, labels = itk.parent / "moving.nii.gz", itk.parent / "moving_dseg.nii.gz"
     shutil.copy(derivative(fixed, "sub-01", "T1w"), image)
     shutil.copy(derivative(fixed, "sub-01", "dseg"), labels)
-    found = evaluate_registration(fixed, {"itk": itk}, tmp_path, moving=str(image), moving_labels=labels)
+    found = evaluate_registration(fixed, {"itk": itk}, tmp_path, Sources(moving=str(image), moving_labels=labels))
     rows = by_pair(found)
     same = rows[f"{NO_REGISTRATION}/sub-01"]
     assert same["dice"] == 1 and same["hd95"] == 0 and same["psnr"] > 100
