@@ -25,10 +25,12 @@ class Labelled(NamedTuple):
     Attributes:
         labels: `[1, D, H, W]`, int64.
         log_jacobian: growth of the template's voxels in it, `[1, d, h, w]` on the labeller's field grid, or None.
+        velocity: that takes the template to it, `[3, d, h, w]` in voxels of that grid, or None.
     """
 
     labels: Tensor
     log_jacobian: Tensor | None = None
+    velocity: Tensor | None = None
 
 
 class Labeller(Protocol):
@@ -114,4 +116,4 @@ class RegisteredLabels:
         assert moving.space.labels is not None
         positions = maps.positions(maps.forward(velocity))
         labels, _ = warp_labels(moving.space.labels[None], positions, len(moving.space.classes))
-        return Labelled(labels[0], log_jacobian(integrate(-velocity, maps.steps))[0])
+        return Labelled(labels[0], log_jacobian(integrate(-velocity, maps.steps))[0], velocity[0])

@@ -21,7 +21,8 @@ from cortexgen.evaluation.store import Measures, Store
 
 T = TypeVar("T")
 Maps = tuple[list[str], Tensor]
-LABELS, MEASURES = 1, 2  # raised when a labeller or `measure_brain` gives something else for the same brain
+KEPT = 6  # fields of a set, for the page
+LABELS, MEASURES = 2, 2  # raised when a labeller or `measure_brain` gives something else for the same brain
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,15 @@ class SetResult:
     def labels(self, i: int) -> Tensor:
         """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
         return torch.from_numpy(self.store.measured("labels", i, "labels")).long()
+
+    def field(self) -> tuple[int, Tensor] | None:
+        """The labelled brain nearest the middle of the set whose field was kept, and its velocity `[3, d, h, w]`."""
+        index = self.anatomy.index if self.anatomy else []
+        for place in sorted(range(len(index)), key=lambda k: abs(k - len(index) // 2)):
+            if self.store.has("labels", index[place], "velocity"):
+                velocity = torch.from_numpy(self.store.measured("labels", index[place], "velocity"))
+                return index[place], velocity.float()
+        return None
 
     def attempt(self, what: str, action: Callable[[], T]) -> T | None:
         """What `action` returns; where there are too few brains for it, None and a note."""
@@ -176,16 +186,18 @@ class Evaluation:
         if labeller is None:
             return
         store = result.store
+        kept = {round(k * (len(store) - 1) / (KEPT - 1)) for k in range(KEPT)}
 
         def label(i: int) -> Mapping[str, object]:
             found = labeller.label(store, i)
-            growth = {} if found.log_jacobian is None else {"growth": found.log_jacobian.half()}
-            return {"labels": found.labels.to(torch.int32 if int(found.labels.max()) > 255 else torch.uint8), **growth}
+            maps = {"growth": found.log_jacobian, "velocity": found.velocity if i in kept else None}
+            labels = found.labels.to(torch.int32 if int(found.labels.max()) > 255 else torch.uint8)
+            return {"labels": labels, **{name: field.half() for name, field in maps.items() if field is not None}}
 
         def measure(i: int) -> Mapping[str, object]:
             return measure_brain(store.image(i), result.labels(i), labeller.classes, store.grid)
 
-        labelled = store.measure("labels", f"{LABELS} {labeller.key}", label, without=["labels"])
+        labelled = store.measure("labels", f"{LABELS} {labeller.key}", label, without=["labels", "velocity"])
         key = f"{MEASURES} {LABELS} {labeller.key}"
         result.measured = store.measure("anatomy", key, measure, only=sorted(labelled))
         if not result.measured:

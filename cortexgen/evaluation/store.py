@@ -149,6 +149,14 @@ class Store:
         with np.load(self.folder / self.names[i] / f"{kind}.npz") as content:
             return np.asarray(content[name])
 
+    def has(self, kind: str, i: int, name: str) -> bool:
+        """Whether `measure` found that of brain i."""
+        path = self.folder / self.names[i] / f"{kind}.npz"
+        if not path.is_file():
+            return False
+        with np.load(path) as content:
+            return name in content.files
+
     def clear(self) -> None:
         """Remove the decoded volumes, and keep what was measured."""
         for path in self.folder.glob("*/*.npy"):

@@ -84,14 +84,18 @@ def _slabs(evaluation: Evaluation) -> tuple[Slabs, Slabs]:
 
 
 def registrations(page: Report, evaluation: Evaluation, labeller: RegisteredLabels) -> None:
-    """The template registered to one brain of each set, in template space: the paper's fixed, field and moving."""
+    """The template registered to one brain of each set, in template space: the paper's fixed, field and moving.
+
+    The fields are those that labelling found; no network runs here.
+    """
     for result in evaluation.sets:
-        if not result.anatomy:
+        found = result.field()
+        if found is None:
             continue
-        i = result.anatomy.index[len(result.anatomy.index) // 2]
+        i, velocity = found
         name = f"{result.name}, {result.store.names[i]}"
         try:
-            moving, fixed, warped, u = _registered(labeller, result, i)
+            moving, fixed, warped, u = _registered(labeller, result, i, velocity)
         except UserError as error:
             page.text(f"{name}: no picture, {error}")
             continue
@@ -100,15 +104,15 @@ def registrations(page: Report, evaluation: Evaluation, labeller: RegisteredLabe
         page.figure(figure, f"{name} (fixed), the field, and the template (moving).", dpi=_dpi(evaluation))
 
 
-def _registered(labeller: RegisteredLabels, result: SetResult, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _registered(
+    labeller: RegisteredLabels, result: SetResult, i: int, velocity: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Moving, fixed and warped image `[1, D, H, W]` and displacement `[3, D, H, W]` on the network's grid."""
     registrar, store = labeller.registrar, result.store
     grid, coarse = registrar.grid, registrar.velocity_grid
     fixed = registrar.prepared(store.image(i), store.grid, store.brains.path / store.names[i])
     (moving, target), _ = registrar.pair(registrar.atlas(max(grid.spacing)), fixed)
-    with registrar.arithmetic():
-        velocity, _ = registrar.module.solve(moving, target)
-    flow = integrate(velocity.float().cpu(), registrar.module.h.integration_steps)
+    flow = integrate(velocity[None], registrar.module.h.integration_steps)
     u = resample_field(flow, coarse.torch_affine, grid.shape, grid.torch_affine)
     return moving[0].cpu(), target[0].cpu(), warp(moving.cpu(), u)[0], u[0]
 

@@ -90,8 +90,10 @@ distances grow as n falls, so compare values at one n only.
 
 Intervals in brackets after a set's value are 95 % bootstrap intervals over brains. They hold no bias.
 
-Effect sizes d are the set less the real brains, over the pooled SD, after regression on intracranial volume with the
-real brains' slope; |d| < {SMALL} is called small.
+Effect sizes d are the set less the real brains, over the pooled SD, after regression on intracranial volume with one
+slope for both: the one within the real brains and the set, pooled (as in analysis of covariance), so that a difference
+of head size between them doesn't bend it. The published protocol takes the slope over all brains thrown together.
+|d| < {SMALL} is called small.
 
 Copies. A sample is flagged if it is nearer to a training subject than {FRACTION} of the reference's median distance to
 the nearest one, and than {FRACTION} of its own distance to the second nearest. Mirror images count as the same subject.

@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 from contextlib import nullcontext
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -286,13 +287,13 @@ class Pictures:
         self.figures.append((figure, caption))
 
 
-def _stub(grid: Grid, image: Tensor, coarse: Grid, velocity: Tensor | None = None) -> Any:
-    """A labeller whose network always answers with one velocity."""
+def _stub(grid: Grid, image: Tensor, coarse: Grid) -> Any:
+    """A labeller without a network, for a page runs none."""
 
     def pair(moving: Any, fixed: Any) -> tuple[tuple[Tensor, Tensor], None]:
         return (moving.model_image, fixed), None
 
-    module = SimpleNamespace(solve=lambda *_: (velocity, 0), h=SimpleNamespace(integration_steps=4))
+    module = SimpleNamespace(h=SimpleNamespace(integration_steps=4))
     registrar = SimpleNamespace(grid=grid, velocity_grid=coarse, module=module, pair=pair, arithmetic=nullcontext)
     registrar.prepared = lambda fixed, *_: fixed[None]
     registrar.atlas = lambda spacing: SimpleNamespace(model_image=image[None])
@@ -300,18 +301,42 @@ def _stub(grid: Grid, image: Tensor, coarse: Grid, velocity: Tensor | None = Non
     return SimpleNamespace(registrar=registrar, grid=coarse, template=SimpleNamespace(mask=mask))
 
 
-def test_the_registration_of_a_brain_of_each_set_is_drawn(case: Case) -> None:
-    store = case.evaluation.real.store
-    velocity = torch.zeros(1, 3, *store.grid.shape)
-    velocity[:, 1] = 1.0  # a voxel along H
+class MovedLabels(GivenLabels):
+    """Label maps, and for each brain a field that moves it along H by its number in the set."""
+
+    def label(self, store, i) -> Labelled:
+        velocity = torch.zeros(3, *store.grid.shape)
+        velocity[1] = float(i)
+        return Labelled(super().label(store, i).labels, None, velocity)
+
+
+def test_the_registration_of_a_brain_of_each_set_is_drawn_from_the_field_that_labelled_it(
+    cohort: Path, sets: Path, tmp_path: Path
+) -> None:
+    real = BrainSet(cohort)
+    labeller = MovedLabels(real.classes)
+    evaluation = Evaluation(real, tmp_path, labeller, [], Options(("standard",), pairs=2, resamples=2))
+    ours = evaluation.add("two", BrainSet(sets / "two", grid=real.grid, classes=real.classes)).store
+    store = evaluation.real.store
     page = Pictures()
-    registrations(page, case.evaluation, _stub(store.grid, store.image(0), store.grid, velocity))
-    assert [caption.partition(" (fixed)")[0] for _, caption in page.figures] == [f"{NAME}, sub-new2", "two, sub-new2"]
+    registrations(page, evaluation, _stub(store.grid, store.image(0), store.grid))
+    assert [caption.partition(" (fixed)")[0] for _, caption in page.figures] == ["two, sub-new2"]
     moving, fixed, warped = [axes.images[0].get_array() for axes in page.figures[0][0].axes[:3]]
-    ours = case.evaluation.sets[0].store
-    assert np.abs(warped[:-1] - moving[1:]).max() < 1e-4  # axial: H runs upwards
+    assert np.abs(warped[:-1] - moving[1:]).max() < 1e-3  # axial: H runs upwards; brain 1 moves by one voxel
     middle = [k for k, cut in enumerate(ours.image(ours.names.index("sub-new2"))[0]) if np.array_equal(cut, fixed)]
     assert len(middle) == 1
+
+
+def test_fields_of_six_brains_are_kept(cohort: Path, tmp_path: Path) -> None:
+    """Those of all would take more room than everything else that is kept."""
+    real = BrainSet(cohort)
+    real.scans = [replace(scan, name=f"{scan.name}x{k}") for k in range(4) for scan in real.scans]
+    evaluation = Evaluation(real, tmp_path, MovedLabels(real.classes), [], Options(("standard",), resamples=2))
+    store = evaluation.real.store
+    kept = [i for i in range(len(store)) if store.has("labels", i, "velocity")]
+    assert len(store) == 20 and kept == [0, 4, 8, 11, 15, 19]
+    assert evaluation.real.field()[0] == 11  # nearest to the middle, 10
+    assert not store.has("labels", 0, "nothing") and not store.has("nothing", 0, "velocity")
 
 
 def test_growth_maps_show_shift_and_ratio_of_spread(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
