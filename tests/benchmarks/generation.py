@@ -1,8 +1,10 @@
 """Generators of fields against the cohort they were trained on and its held-out subjects, one table.
 
-    python tests/benchmarks/generation.py FIELDS OUT --checkpoint generate.ckpt --samples 400
+    cortexgen register COHORT FIELDS --refine 20 --refine-intensity 0
+    python tests/benchmarks/generation.py FIELDS OUT --held-out 05,10,15 --samples 400
 
-FIELDS is what `cortexgen predict` wrote for stage 1. Samples are measured as they were drawn, before any rejection;
+FIELDS is what `cortexgen predict` or `register` wrote for stage 1; the held-out subjects are those that the former
+recorded, unless named. Without a checkpoint the package's weights draw. Samples are measured as they were drawn, before any rejection;
 volumes are integrals of |J| of the inverse over the template's regions on both sides. Writes OUT/generators.tsv, a row
 a generator, and OUT/volumes.tsv, a row a generator and class.
 """
@@ -109,13 +111,14 @@ def main() -> None:
     parser.add_argument("fields", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--held-out", help="subjects that the weights haven't seen, comma-separated")
     parser.add_argument("--samples", type=int, default=400)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--sampler", default="dpm++")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--corrections", type=lambda t: [float(x) for x in t.split(",")], default=[0.5, 0.0])
     chosen = parser.parse_args()
-    data = FieldDataModule(chosen.fields)
+    data = FieldDataModule(chosen.fields, val_subjects=chosen.held_out.split(",") if chosen.held_out else None)
     data.setup("fit")
     template = data.template
     coarse = template.to(template.grid.at_spacing(2.0))
