@@ -11,8 +11,9 @@ from torch import Tensor
 from cortexgen.data.cohort import Scan
 from cortexgen.data.template import Template, load_template
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, write_json
+from cortexgen.io import Grid, HeaderChoice, write_json
 from cortexgen.io.bids import Row, sha256
+from cortexgen.io.header import NO_CHOICE
 from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
@@ -96,13 +97,16 @@ class Pipeline:
         return subject
 
 
-def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1) -> Row:
+def preprocess_scan(
+    scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1, choice: HeaderChoice = NO_CHOICE
+) -> Row:
     """Preprocess one scan and write what comes of it, as BIDS derivatives under `out`.
 
     A scan that was done before by the same steps is not done again. One that fails leaves nothing but its row.
 
     Arguments:
         threads: of each library; the result of one thread is the same on every run.
+        choice: what decides where the scan's header leaves a choice.
 
     Returns:
         The scan's row: participant_id, status ("ok", "flagged" or "failed"), reason or flags, measures, seconds.
@@ -110,13 +114,13 @@ def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1)
     start = time.perf_counter()
     outputs = Outputs(out, scan)
     try:
-        made = _made(scan, pipeline)
+        made = _made(scan, pipeline, choice)
         done = outputs.done(made)
         if done is not None:
             return done
         outputs.remove()
         with limited_threads(threads):
-            image, grid = read_scan(scan.image)
+            image, grid = read_scan(scan.image, choice)
             subject = pipeline.run(image, grid, str(scan.image))
             outputs.write(subject, pipeline.describe(), (image, grid))
         row: Row = {"participant_id": scan.name, "status": "flagged" if subject.flags else "ok"}
@@ -135,21 +139,22 @@ def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1)
     return row
 
 
-def finished(scan: Scan, out: Path, pipeline: Pipeline) -> Row | None:
+def finished(scan: Scan, out: Path, pipeline: Pipeline, choice: HeaderChoice = NO_CHOICE) -> Row | None:
     """The row of a scan that was done before by the same steps, or None."""
     try:
-        return Outputs(out, scan).done(_made(scan, pipeline))
+        return Outputs(out, scan).done(_made(scan, pipeline, choice))
     except UserError:
         return None
 
 
-def _made(scan: Scan, pipeline: Pipeline) -> dict[str, Any]:
+def _made(scan: Scan, pipeline: Pipeline, choice: HeaderChoice) -> dict[str, Any]:
     """What results depend on.
 
     Raises:
         UserError: if the scan can't be read.
     """
-    return {"SourceHash": _hash(scan.image), "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
+    made = {"SourceHash": _hash(scan.image), "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
+    return made | {"Header": choice.describe() or None}
 
 
 def _hash(path: Path) -> str:

@@ -92,7 +92,8 @@ class StudyDataModule(RegistrationDataModule):
         pipeline = Pipeline(steps, load_template(*self.template_source), self.skip)
         cohort.check_same_steps(self.root, pipeline)
         found = convert_dicom(self.found, self.root / "sourcedata", self.jobs)
-        cohort.preprocess_cohort(found.scans, self.root, pipeline, jobs=self.jobs, problems=found.problems)
+        more: dict[str, Any] = {"jobs": self.jobs, "problems": found.problems, "choice": self.choice}
+        cohort.preprocess_cohort(found.scans, self.root, pipeline, **more)
 
     def setup(self, stage: str) -> None:
         """Read what was preprocessed of the chosen scans, as RegistrationDataModule does."""
