@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cortexgen.data.intensity import AIR, background, normalize
+from cortexgen.data.intensity import AIR, constant_background, normalize
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.io.nifti import to_file, to_memory
@@ -31,8 +31,8 @@ def to_unit(image: Tensor, source: object) -> tuple[Tensor, str | None]:
         UserError: if values are negative and the background isn't at the bottom, as after z-scoring within a mask:
             nothing says where zero was.
     """
-    level = background(image)
-    if level > AIR * float(image.max() - level):
+    level = constant_background(image) if image.ndim == 4 else None
+    if level and level > AIR * float(image.max() - level):
         return normalize((image - level).clamp(min=0), source), f"a background of {level:.3g} taken as zero"
     low, high = float(image.min()), float(image.max())
     if low >= 0:

@@ -159,14 +159,14 @@ def apart(one: np.ndarray | None, two: np.ndarray | None, shape: tuple[int, ...]
 def _tolerance(header: nib.Nifti1Header, affine: np.ndarray | None) -> float:
     """What `apart` may be: a share of a voxel, and what float32 leaves of a quaternion.
 
-    Its real part a isn't stored. a² = 1 - b² - c² - d² is known to 2e-7, so a itself, half the angle, is least so near
-    half turns.
+    Its real part a, the cosine of half the angle, isn't stored. a² = 1 - b² - c² - d² is known to 2e-7, so a is known
+    least near half turns; nibabel takes it as 0 below 6e-4.
     """
     if affine is None:
         return 0.0
     sizes = voxel_sizes(affine)
     a = float(np.sqrt(max(0.0, 1 - sum(float(header[f"quatern_{k}"]) ** 2 for k in "bcd"))))
-    turn = 2 * min(6e-4, 1e-7 / max(a, 1e-9)) if int(header["qform_code"]) else 0.0
+    turn = 2 * (1e-7 / a if a > 6e-4 else 6e-4) if int(header["qform_code"]) else 0.0
     return TOLERANCE * float(sizes.min()) + turn * float(np.linalg.norm(sizes * header.get_data_shape()[:3]))
 
 

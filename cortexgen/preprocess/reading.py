@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cortexgen.data.intensity import check_background
+from cortexgen.data.intensity import constant_background
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import NO_CHOICE
@@ -13,18 +13,17 @@ COARSEST, MOST_ANISOTROPIC = 4.0, 5.0  # millimetres; longest side of a voxel by
 
 
 def read_scan(path: Path, choice: HeaderChoice = NO_CHOICE) -> tuple[Tensor, Grid]:
-    """Read a raw T1w, `[1, D, H, W]` float32, and its grid.
+    """Read a raw T1w, `[1, D, H, W]` float32, and its grid; a constant background becomes zero.
 
     Arguments:
         choice: what decides where headers leave a choice.
 
     Raises:
-        UserError: as `read_volume`; or if voxels are too large or too flat, or the background isn't zero.
+        UserError: as `read_volume`; or if voxels are too large or too flat.
     """
     image, grid = read_volume(path, choice=choice)
     check_voxels(grid, path)
-    check_background(image, path)
-    return image, grid
+    return image - (constant_background(image) or 0.0), grid
 
 
 def check_voxels(grid: Grid, source: object) -> None:
