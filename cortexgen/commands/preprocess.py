@@ -71,11 +71,11 @@ def preprocess(
         for step in chosen:
             if isinstance(step, Resample):
                 step.spacing = spacing
-    pipeline = Pipeline(chosen, load_template(template, template_labels, None, trust), listed(skip))
+    pipeline = Pipeline(chosen, load_template(template, template_labels, None, trust), listed(skip), choice)
     check_same_steps(out, pipeline)
     found = find_study(images, study, table, where, listed(visits), listed(groups), image, several)
     found = convert_dicom(found, out / "sourcedata", jobs)
-    rows = preprocess_cohort(found.scans, out, pipeline, jobs, scheduler, found.problems, threads, choice)
+    rows = preprocess_cohort(found.scans, out, pipeline, jobs, scheduler, found.problems, threads)
     count = Counter(row["status"] for row in rows)
     print(f"{count['ok']} scan(s) ok, {count['flagged']} to look at, {count['failed']} failed: {out / OVERVIEW}")
     failed = [row for row in rows if row["status"] == "failed"]

@@ -14,9 +14,7 @@ from tqdm import tqdm
 
 from cortexgen.data.cohort import Scan, write_participants
 from cortexgen.errors import UserError
-from cortexgen.io import HeaderChoice
 from cortexgen.io.bids import Row, check_output, describe_dataset, generated_by, read_tsv, write_tsv
-from cortexgen.io.header import NO_CHOICE
 from cortexgen.preprocess.pipeline import Pipeline, finished, preprocess_scan
 
 TABLE, OVERVIEW = "preprocess.tsv", "preprocess.html"
@@ -130,7 +128,6 @@ def preprocess_cohort(
     scheduler: str | None = None,
     problems: Mapping[str, str] | None = None,
     threads: int = 1,
-    choice: HeaderChoice = NO_CHOICE,
 ) -> list[Row]:
     """Preprocess scans into BIDS derivatives; those that are done already are left as they are.
 
@@ -140,7 +137,6 @@ def preprocess_cohort(
         scheduler: address of a Dask scheduler ("tcp://host:8786") whose workers take the scans instead.
         problems: scans that can't be used, by name, to be listed with their reason.
         threads: of each process.
-        choice: what decides where the scans' headers leave a choice.
 
     Returns:
         A row a scan, in the order of `scans` with the problems after them, as in preprocess.tsv; "status" is "ok",
@@ -158,10 +154,10 @@ def preprocess_cohort(
     check_output(out)
     about = {"Template": pipeline.template.name, "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
     describe_dataset(out, "preprocessed T1w", {"Command": "cortexgen preprocess", **about})
-    done = {scan.name: row for scan in scans if (row := finished(scan, out, pipeline, choice))}
+    done = {scan.name: row for scan in scans if (row := finished(scan, out, pipeline))}
     waiting = [scan for scan in scans if scan.name not in done]
     if waiting:
-        work = partial(preprocess_scan, out=out, pipeline=pipeline, threads=threads, choice=choice)
+        work = partial(preprocess_scan, out=out, pipeline=pipeline, threads=threads)
         with _workers(min(jobs, len(waiting)), scheduler) as pool:
             done |= _collect(waiting, work, pool)
     rows = [done[scan.name] for scan in scans]

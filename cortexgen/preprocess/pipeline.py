@@ -33,18 +33,21 @@ class Pipeline:
         steps: in their order.
         template: where they lead.
         skip: names of steps to leave out.
+        choice: what decides where scans' headers leave a choice.
 
     Raises:
         UserError: if there is no step, no step has a name to skip, one comes twice, too early, or without its tool.
     """
 
-    def __init__(self, steps: Sequence[Step], template: Template, skip: Sequence[str] = ()) -> None:
+    def __init__(
+        self, steps: Sequence[Step], template: Template, skip: Sequence[str] = (), choice: HeaderChoice = NO_CHOICE
+    ) -> None:
         names = [step.name for step in steps]
         unknown = sorted(set(skip) - set(names))
         if unknown:
             raise UserError(f"skip: no step is called {', '.join(unknown)}; there are {', '.join(names)}")
         self.steps = [step for step in steps if step.name not in skip]
-        self.template = template
+        self.template, self.choice = template, choice
         if not self.steps:
             raise UserError("steps: none is left to run")
         names = [step.name for step in self.steps]
@@ -97,16 +100,13 @@ class Pipeline:
         return subject
 
 
-def preprocess_scan(
-    scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1, choice: HeaderChoice = NO_CHOICE
-) -> Row:
+def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1) -> Row:
     """Preprocess one scan and write what comes of it, as BIDS derivatives under `out`.
 
     A scan that was done before by the same steps is not done again. One that fails leaves nothing but its row.
 
     Arguments:
         threads: of each library; the result of one thread is the same on every run.
-        choice: what decides where the scan's header leaves a choice.
 
     Returns:
         The scan's row: participant_id, status ("ok", "flagged" or "failed"), reason or flags, measures, seconds.
@@ -114,13 +114,13 @@ def preprocess_scan(
     start = time.perf_counter()
     outputs = Outputs(out, scan)
     try:
-        made = _made(scan, pipeline, choice)
+        made = _made(scan, pipeline)
         done = outputs.done(made)
         if done is not None:
             return done
         outputs.remove()
         with limited_threads(threads):
-            image, grid = read_scan(scan.image, choice)
+            image, grid = read_scan(scan.image, pipeline.choice)
             subject = pipeline.run(image, grid, str(scan.image))
             outputs.write(subject, pipeline.describe(), (image, grid))
         row: Row = {"participant_id": scan.name, "status": "flagged" if subject.flags else "ok"}
@@ -139,22 +139,22 @@ def preprocess_scan(
     return row
 
 
-def finished(scan: Scan, out: Path, pipeline: Pipeline, choice: HeaderChoice = NO_CHOICE) -> Row | None:
+def finished(scan: Scan, out: Path, pipeline: Pipeline) -> Row | None:
     """The row of a scan that was done before by the same steps, or None."""
     try:
-        return Outputs(out, scan).done(_made(scan, pipeline, choice))
+        return Outputs(out, scan).done(_made(scan, pipeline))
     except UserError:
         return None
 
 
-def _made(scan: Scan, pipeline: Pipeline, choice: HeaderChoice) -> dict[str, Any]:
+def _made(scan: Scan, pipeline: Pipeline) -> dict[str, Any]:
     """What results depend on.
 
     Raises:
         UserError: if the scan can't be read.
     """
     made = {"SourceHash": _hash(scan.image), "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
-    return made | {"Header": choice.describe() or None}
+    return made | {"Header": pipeline.choice.describe() or None}
 
 
 def _hash(path: Path) -> str:

@@ -448,23 +448,24 @@ def test_training_with_a_choice(tmp_path, template):
         assert np.allclose(corner, affine[:3, 3], atol=1e-3) and not data.problems
 
 
-def test_preprocessing_with_a_choice(tmp_path, template):
+def test_preprocessing_with_a_choice(tmp_path):
     save(tmp_path / "a.nii", qform=SHIFTED, codes=(2, 1))
-    scan, pipeline = Scan("sub-1", "sub-1", tmp_path / "a.nii"), Pipeline([Resample(spacing=8.0)], load_template())
+    scan, template = Scan("sub-1", "sub-1", tmp_path / "a.nii"), load_template()
     centres = {}
     for trust in ("sform", "qform"):  # the second one takes nothing over from the first
-        row = preprocess_scan(scan, tmp_path, pipeline, choice=HeaderChoice(trust))
+        row = preprocess_scan(scan, tmp_path, Pipeline([Resample(spacing=8.0)], template, choice=HeaderChoice(trust)))
         assert row["status"] != "failed"
         made = nib.load(next(tmp_path.glob("sub-1/anat/*_space-*_T1w.nii.gz")))
         centres[trust] = apply_affine(made.affine, np.argwhere(np.asarray(made.dataobj) > 300)).mean(axis=0)
     np.testing.assert_allclose(centres["qform"] - centres["sform"], (7, 0, 0), atol=1)
-    assert preprocess_scan(scan, tmp_path, pipeline)["status"] == "failed"  # nor does a run without a choice
+    row = preprocess_scan(scan, tmp_path, Pipeline([Resample(spacing=8.0)], template))
+    assert row["status"] == "failed"  # nor does a run without a choice
 
 
 def test_the_program_passes_a_choice_on(tmp_path, monkeypatch):
     seen = {}
     command = import_module("cortexgen.commands.preprocess")
-    monkeypatch.setattr(command, "preprocess_cohort", lambda *a, **k: seen.update(choice=a[-1]) or [])
+    monkeypatch.setattr(command, "preprocess_cohort", lambda *a, **k: seen.update(choice=a[2].choice) or [])
     nib.save(nib.AnalyzeImage(blob(), None), tmp_path / "scan.img")
     main(["preprocess", str(tmp_path / "scan.img"), str(tmp_path / "o"), "--orientation", "las", "--trust", "qform"])
     assert seen["choice"] == HeaderChoice("qform", "LAS")
