@@ -5,6 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from cortexgen.data.template import MNI152, load_template
+from cortexgen.io import HeaderChoice
+from cortexgen.io.header import Form
 from cortexgen.modules.diffusemorph import DiffuseMorphModule
 from cortexgen.modules.drawing import Sample, Sampler
 from cortexgen.modules.precision import Precision, autocast, choose_device
@@ -14,10 +16,12 @@ from cortexgen.weights import load, load_generator
 
 
 @lru_cache(maxsize=2)
-def _registrar(checkpoint: Path | None, template: str, device: str, precision: Precision, affine: Affine) -> Registrar:
+def _registrar(
+    checkpoint: Path | None, template: str, device: str, precision: Precision, affine: Affine, choice: HeaderChoice
+) -> Registrar:
     module = load(checkpoint)
     assert isinstance(module, DiffuseMorphModule)
-    return Registrar(module, load_template(template), device, precision, affine)
+    return Registrar(module, load_template(template), device, precision, affine, choice)
 
 
 def register(
@@ -30,6 +34,8 @@ def register(
     mirror: bool = True,
     checkpoint: str | Path | None = None,
     affine: Affine = "auto",
+    trust: Form | None = None,
+    orientation: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
 ) -> Propagated:
@@ -44,6 +50,7 @@ def register(
         mirror: average the answers to the pair and to its mirror image.
         checkpoint: other weights than the package's.
         affine: run the affine to template space where it is needed, always, or never.
+        trust, orientation: what decides where a file's header leaves a choice, as of `cortexgen register`.
         device, precision: as of `cortexgen register`.
 
     Returns:
@@ -53,7 +60,8 @@ def register(
     Raises:
         UserError: if an image can't be read, is no skull-stripped brain, or can't be aligned.
     """
-    registrar = _registrar(Path(checkpoint) if checkpoint else None, MNI152, device, precision, affine)
+    choice = HeaderChoice(trust, orientation)
+    registrar = _registrar(Path(checkpoint) if checkpoint else None, MNI152, device, precision, affine, choice)
     registrar.module.refine, registrar.module.refine_intensity = refine, refine_intensity
     registrar.module.mirror = mirror
     registrar.module.check_mirror()

@@ -15,6 +15,8 @@ from cortexgen.evaluation.reading import IMAGES, LABELS, BrainSet
 from cortexgen.evaluation.registration import evaluate_registration
 from cortexgen.evaluation.run import Evaluation, Options
 from cortexgen.evaluation.tables import REAL
+from cortexgen.io import HeaderChoice
+from cortexgen.io.header import Form
 from cortexgen.modules.precision import Precision, choose_device
 from cortexgen.report.registered import write_registered_report
 
@@ -39,6 +41,8 @@ def evaluate(
     label_pattern: str | None = None,
     rescale: bool = True,
     ignore_affine: bool = False,
+    trust: Form | None = None,
+    orientation: str | None = None,
     refine: int = 0,
     checkpoint: Path | None = None,
     pairs: int = 200,
@@ -81,6 +85,9 @@ def evaluate(
         label_pattern: Of the label maps beside them; *_dseg.nii*, with --registration *_desc-warped_dseg.nii*.
         rescale: Divide every image by its robust maximum; otherwise images outside [0, 1] are refused.
         ignore_affine: Take every image as lying on the real brains' grid, whatever its header says.
+        trust: The one to take, sform or qform, where a file's two differ, which is refused unless it is given.
+        orientation: Where the axes of files run to (LAS, for instance) whose header doesn't say it; they are
+            refused unless it is given.
         refine: Gradient steps on each pair in labelling by registration.
         checkpoint: Other weights of stage 1 for it.
         pairs: Of brains for MS-SSIM within a set.
@@ -98,7 +105,7 @@ def evaluate(
     for name, value, least in (("pairs", pairs, 1), ("passes", passes, 1), ("resamples", resamples, 2)):
         if value < least:
             raise UserError(f"--{name}: expected {least} or more, got {value}")
-    sets = named_sets(synthetic)
+    sets, choice = named_sets(synthetic), HeaderChoice(trust, orientation)
     if registration:
         sources = Sources(
             images=images or WARPED,
@@ -108,6 +115,7 @@ def evaluate(
             moving_labels=moving_labels,
             label_table=label_table,
             fixed_images=real_images,
+            choice=choice,
         )
         found = evaluate_registration(real, sets, out, sources)
         write_registered_report(out / REPORT, found)
@@ -124,6 +132,7 @@ def evaluate(
     common: dict[str, Any] = {
         "rescale": rescale,
         "ignore_affine": ignore_affine,
+        "choice": choice,
         "labels": (label_pattern or LABELS) if given else None,
     }
     ours = BrainSet(real, real_labels, classes=classes, images=real_images, **common)

@@ -12,7 +12,8 @@ from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.template import class_names, load_template, resample_labels
 from cortexgen.diffusion import SamplerName
 from cortexgen.errors import UserError
-from cortexgen.io import read_volume
+from cortexgen.io import HeaderChoice, read_volume
+from cortexgen.io.header import Form
 from cortexgen.modules.deformation_model import StatisticalDeformationModel
 from cortexgen.modules.generator import GeneratorModule
 from cortexgen.modules.precision import native_bfloat16
@@ -37,6 +38,7 @@ def generate(
     label_table: Path | None = None,
     template: Path | None = None,
     template_labels: Path | None = None,
+    trust: Form | None = None,
     checkpoint: Path | None = None,
     deformation_model: Path | None = None,
     devices: int = 1,
@@ -67,6 +69,7 @@ def generate(
         label_table: Names of its classes, or of a template file's, with columns index and name.
         template: The template of other weights, a NIfTI file; the one that they name unless given.
         template_labels: The dseg of a template file.
+        trust: The one to take, sform or qform, where those of these files differ, which is refused unless it is given.
         checkpoint: Other weights: a .ckpt of `cortexgen fit`, or a .safetensors of `cortexgen export`.
         deformation_model: Draw from the principal components of the registered fields in this folder instead (the
             classical statistical deformation model, a yardstick).
@@ -86,9 +89,9 @@ def generate(
     module.num_samples, module.sample_seed, module.conditions = num_samples, seed, chosen or None
     module.spacing, module.native_size, module.save_fields = resolution, native_size, save_fields
     if template:
-        module.template = load_template(template, template_labels, None if labels else label_table)
+        module.template = load_template(template, template_labels, None if labels else label_table, trust)
     if labels:
-        module.parcellation = _parcellation(module, labels, label_table)
+        module.parcellation = _parcellation(module, labels, label_table, trust)
     module.output = out
     warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -121,9 +124,9 @@ def _deformation_model(fields: Path) -> StatisticalDeformationModel:
     return StatisticalDeformationModel(data, tuple(names))
 
 
-def _parcellation(module: GeneratorModule, labels: Path, table: Path | None) -> tuple:
+def _parcellation(module: GeneratorModule, labels: Path, table: Path | None, trust: Form | None) -> tuple:
     """Another dseg, brought to the template's grid, and its classes' names."""
     original = module.template or load_template(*module.contract["template_source"])
-    dseg, grid = read_volume(labels, labels=True)
+    dseg, grid = read_volume(labels, labels=True, choice=HeaderChoice(trust))
     names = class_names(dseg, table)
     return (dseg if grid.matches(original.grid) else resample_labels(dseg, grid, original.grid, len(names))), names

@@ -6,6 +6,8 @@ from pathlib import Path
 from cortexgen.commands import listed
 from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
+from cortexgen.io import HeaderChoice
+from cortexgen.io.header import Form
 from cortexgen.preprocess import Pipeline, Resample, Step, default_steps
 from cortexgen.preprocess.cohort import OVERVIEW, TABLE, check_same_steps, preprocess_cohort
 from cortexgen.studies import Several, Study, convert_dicom, find_study
@@ -26,6 +28,8 @@ def preprocess(
     spacing: float | None = None,
     template: str = MNI152,
     template_labels: Path | None = None,
+    trust: Form | None = None,
+    orientation: str | None = None,
     jobs: int = 1,
     threads: int = 1,
     scheduler: str | None = None,
@@ -53,17 +57,21 @@ def preprocess(
         spacing: Voxel size in millimetres, instead of the steps' own (1).
         template: MNI152NLin2009aSym, or a NIfTI file.
         template_labels: The dseg of a template file.
+        trust: The one to take, sform or qform, where a file's two differ, which is refused unless it is given.
+        orientation: Where the axes of files run to (LAS, for instance) whose header doesn't say it, as in Analyze 7.5;
+            such files are refused unless it is given.
         jobs: Scans at a time on this machine, each in a process of its own.
         threads: Of each process.
         scheduler: Address of a Dask scheduler whose workers take the scans; needs `cortexgen[cluster]` and a folder
             that all of them see.
     """
+    choice = HeaderChoice(trust, orientation)
     chosen = default_steps() if steps is None else list(steps)
     if spacing is not None:
         for step in chosen:
             if isinstance(step, Resample):
                 step.spacing = spacing
-    pipeline = Pipeline(chosen, load_template(template, template_labels), listed(skip))
+    pipeline = Pipeline(chosen, load_template(template, template_labels, None, trust), listed(skip), choice)
     check_same_steps(out, pipeline)
     found = find_study(images, study, table, where, listed(visits), listed(groups), image, several)
     found = convert_dicom(found, out / "sourcedata", jobs)

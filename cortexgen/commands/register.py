@@ -8,8 +8,9 @@ from tqdm import tqdm
 from cortexgen.data.cohort import Scan, find_scans
 from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
-from cortexgen.io import write_json
+from cortexgen.io import HeaderChoice, write_json
 from cortexgen.io.bids import sha256
+from cortexgen.io.header import Form
 from cortexgen.modules.base import open_run
 from cortexgen.modules.diffusemorph import DiffuseMorphModule
 from cortexgen.modules.precision import Precision
@@ -35,6 +36,8 @@ def register(
     frames: int = 0,
     mirror: bool = True,
     nearest_labels: bool = False,
+    trust: Form | None = None,
+    orientation: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
 ) -> None:
@@ -62,6 +65,9 @@ def register(
         frames: Also write so many frames of the continuous deformation, as a 4D image and an animated picture.
         mirror: Average the answers to the pair and to its mirror image, where the weights' grid is symmetric.
         nearest_labels: Take warped labels from the nearest voxel instead of the largest interpolated indicator.
+        trust: The one to take, sform or qform, where a file's two differ, which is refused unless it is given.
+        orientation: Where the axes of files run to (LAS, for instance) whose header doesn't say it, as in Analyze 7.5;
+            such files are refused unless it is given.
         device: cpu, cuda, cuda:1, mps, or auto.
         precision: Of the network: bf16, 32, or auto (bf16 where it is fast).
     """
@@ -70,16 +76,18 @@ def register(
             raise UserError(f"--{name}: expected 0 or more{', not 1' * (name == 'frames')}, got {value}")
     if moving_labels and not moving:
         raise UserError("--moving_labels: give --moving too")
+    choice = HeaderChoice(trust, orientation)
     module = load(checkpoint)
     assert isinstance(module, DiffuseMorphModule)
     module.refine, module.refine_intensity = refine, refine_intensity
     module.frames, module.nearest_labels, module.mirror = frames, nearest_labels, mirror
     module.check_mirror()
-    original = load_template(template, template_labels, None if moving else label_table)
-    registrar = Registrar(module, original, device, precision, affine)
+    original = load_template(template, template_labels, None if moving else label_table, trust)
+    registrar = Registrar(module, original, device, precision, affine, choice)
     scans = find_scans(images, pattern, labels)
     other = registrar.prepare(moving, moving_labels, _entity(moving), label_table) if moving else None
     options = module.run_options() | {"affine": affine, "moving": sha256(moving) if moving else original.name}
+    options |= {"trust": choice.trust, "orientation": choice.orientation}
     open_run(out, "registration", module, options)
     failures: dict[str, str] = {}
     for scan in tqdm(scans, desc="registering", unit="image", disable=None):

@@ -17,6 +17,7 @@ from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import read_field
 from cortexgen.io.bids import read_tsv, sidecar
+from cortexgen.io.header import Form
 from cortexgen.spatial import mirrored
 
 AGREED = ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid")  # what the sidecars must have in common
@@ -60,6 +61,7 @@ class FieldDataModule(LightningDataModule):
         mirror: show each field's mirror image half of the time.
         batch_size: of training.
         num_workers: loading processes.
+        trust: "sform" or "qform", the one to take where those of a template's file differ.
     """
 
     def __init__(
@@ -77,10 +79,11 @@ class FieldDataModule(LightningDataModule):
         mirror: bool = True,
         batch_size: int = 1,
         num_workers: int = 0,
+        trust: Form | None = None,
     ) -> None:
         super().__init__()
         self.root = Path(root)
-        self.template_source = (template, template_labels, label_table)
+        self.template_source = (template, template_labels, label_table, trust)
         self.pattern = fields
         self.splitting = {"val": val, "test": test, "val_subjects": val_subjects, "test_subjects": test_subjects}
         self.split_seed = split_seed

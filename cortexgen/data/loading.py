@@ -12,26 +12,28 @@ from cortexgen.data.cohort import Scan
 from cortexgen.data.intensity import normalize
 from cortexgen.data.template import resample_labels
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, read_volume
+from cortexgen.io import Grid, HeaderChoice, read_volume
+from cortexgen.io.header import NO_CHOICE
 from cortexgen.spatial import resample
 
 if TYPE_CHECKING:
     from cortexgen.data.registration import RegistrationDataModule
 
-DECODING = 1  # raised when load_scan or load_labels give something else for the same file
+DECODING = 2  # raised when load_scan or load_labels give something else for the same file
 
 
-def load_scan(scan: Scan, native: Grid, grid: Grid) -> Tensor:
+def load_scan(scan: Scan, native: Grid, grid: Grid, choice: HeaderChoice = NO_CHOICE) -> Tensor:
     """A scan's image on the working grid, `[1, D, H, W]` in [0, 1].
 
     Arguments:
         native: the cohort's grid; the image must lie on it.
         grid: the working grid, another spacing or window of `native`.
+        choice: what decides where headers leave a choice.
 
     Raises:
         UserError: if the file can't be read or lies on another grid.
     """
-    image, found = read_volume(scan.image)
+    image, found = read_volume(scan.image, choice=choice)
     if not found.matches(native):
         raise UserError(f"{scan.image}: its grid is {found}; the cohort's is {native}")
     image = normalize(image, scan.image)
@@ -40,7 +42,7 @@ def load_scan(scan: Scan, native: Grid, grid: Grid) -> Tensor:
     return resample(image[None], native.torch_affine, grid.shape, grid.torch_affine)[0]
 
 
-def load_labels(scan: Scan, grid: Grid, classes: int) -> Tensor | None:
+def load_labels(scan: Scan, grid: Grid, classes: int, choice: HeaderChoice = NO_CHOICE) -> Tensor | None:
     """A scan's dseg on a grid, `[1, D, H, W]` int64, or None if it has none.
 
     Raises:
@@ -48,7 +50,7 @@ def load_labels(scan: Scan, grid: Grid, classes: int) -> Tensor | None:
     """
     if scan.labels is None or classes == 0:
         return None
-    labels, found = read_volume(scan.labels, labels=True)
+    labels, found = read_volume(scan.labels, labels=True, choice=choice)
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise UserError(f"{scan.labels}: label {int(labels.max())} is not among the template's {classes} classes")
     return labels if found.matches(grid) else resample_labels(labels, found, grid, classes)

@@ -1,16 +1,11 @@
 """What is refused before a scan is preprocessed, each with one line that says what to do."""
 
-from pathlib import Path
-
-import nibabel as nib
 import torch
 from torch import Tensor
 
 from cortexgen.data.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
-from cortexgen.io.grid import check_affine
-from cortexgen.io.nifti import open_image
 
 # Measured above BRAIN_FOREGROUND: native brains 1220-1540 ml, brains scaled to the template 1870-2210 ml; a whole head
 # 4150 ml.
@@ -21,20 +16,6 @@ LEVELS = 32  # of intensity in the foreground; a T1w of 8 bits has about 200
 FLAT, FLAT_INFERIOR = 20.0, 60.0
 FLAT_PER_MM = 4.4  # what a sphere of 70 mm radius has more for each millimetre of slice thickness
 SIDES = (("inferior", "superior"), ("posterior", "anterior"), ("left", "right"))
-
-
-def check_header(path: Path) -> None:
-    """See that a file says where its voxels lie.
-
-    Raises:
-        UserError: if it is missing or no image, its affine is singular, or NIfTI's sform and qform are both unset.
-    """
-    image = open_image(path)
-    check_affine(image.affine, path)
-    header = image.header
-    if isinstance(header, nib.Nifti1Header) and not (int(header["sform_code"]) or int(header["qform_code"])):
-        found = "its header has no orientation (sform_code and qform_code are 0)"
-        raise UserError(f"{path}: {found}, so left and right are unknown; convert the scan again, or set its sform")
 
 
 def check_brain(image: Tensor, grid: Grid, source: object = "image") -> None:

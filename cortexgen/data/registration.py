@@ -18,7 +18,8 @@ from cortexgen.data.cohort import Scan, read_cohort, split_subjects
 from cortexgen.data.loading import DECODING, Predictions, Scans, first, load_labels, load_scan
 from cortexgen.data.template import MNI152, Template, load_template
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, read_grid
+from cortexgen.io import Grid, HeaderChoice, read_grid
+from cortexgen.io.header import Form
 
 
 def brain_box(template: Template, margin: float = 8.0) -> Grid:
@@ -70,6 +71,8 @@ class RegistrationDataModule(LightningDataModule):
             memory, or not at all ("none", `false`).
         cache_dir: folder of a disk cache, which runs and processes may share; one for the cohort in
             $XDG_CACHE_HOME/cortexgen or ~/.cache/cortexgen unless given. It can be deleted at any time.
+        trust: "sform" or "qform", the one to take where a file's two differ, which is refused unless it is given.
+        orientation: where the axes run to ("LAS") of files whose header doesn't say it, which are refused otherwise.
     """
 
     def __init__(
@@ -95,10 +98,13 @@ class RegistrationDataModule(LightningDataModule):
         num_workers: int = 0,
         cache: Caching | bool = "memory",
         cache_dir: Path | None = None,
+        trust: Form | None = None,
+        orientation: str | None = None,
     ) -> None:
         super().__init__()
         self.root, self.only, self.whole = Path(root), only, whole
-        self.template_source = (template, template_labels, label_table)
+        self.template_source = (template, template_labels, label_table, trust)
+        self.choice = HeaderChoice(trust, orientation)
         self.patterns = (image, labels)
         self.spacing, self.crop = spacing, crop
         self.splitting: dict[str, Any] = {
@@ -138,7 +144,7 @@ class RegistrationDataModule(LightningDataModule):
             self.grid = grid
             self.template = self.original.to(grid)
             self.split = split_subjects([s.subject for s in self.scans], **self.splitting)
-            recipe = [DECODING, grid.to_dict(), len(self.template.classes)]
+            recipe = [DECODING, grid.to_dict(), len(self.template.classes), self.choice.describe()]
             self._cache: Cache = open_cache(self.caching, self.cache_dir or cache_folder(self.root), recipe)
         if self.augmentation in ("mirror", "scanner") and not self.grid.is_symmetric():
             raise UserError(f"mirroring needs a grid symmetric about x = 0; the working grid is {self.grid}")
@@ -157,7 +163,7 @@ class RegistrationDataModule(LightningDataModule):
         groups: list[tuple[Grid, list[Scan]]] = []
         for scan in self.scans:
             try:
-                grid = read_grid(scan.image)
+                grid = read_grid(scan.image, self.choice)
             except UserError as error:
                 self._leave_out(scan, str(error))
                 continue
@@ -204,7 +210,7 @@ class RegistrationDataModule(LightningDataModule):
 
     def image_of(self, scan: Scan) -> Tensor:
         """A scan's image on the working grid, `[1, D, H, W]` float32."""
-        return self._cache.get(scan.image, lambda: load_scan(scan, self.native, self.grid).half()).float()
+        return self._cache.get(scan.image, lambda: load_scan(scan, self.native, self.grid, self.choice).half()).float()
 
     def labels_of(self, scan: Scan) -> Tensor | None:
         """A scan's labels on the working grid, `[1, D, H, W]` int64, if it has some."""
@@ -212,7 +218,7 @@ class RegistrationDataModule(LightningDataModule):
         if scan.labels is None or classes == 0:
             return None
         return self._cache.get(
-            scan.labels, lambda: cast(Tensor, load_labels(scan, self.grid, classes)).to(torch.int16)
+            scan.labels, lambda: cast(Tensor, load_labels(scan, self.grid, classes, self.choice)).to(torch.int16)
         ).long()
 
     def side(self, side: str) -> list[Scan]:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from cortexgen.data.intensity import normalize
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, read_volume
+from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.bids import read_tsv
+from cortexgen.io.header import Form
 from cortexgen.io.nifti import to_memory
 from cortexgen.spatial import resample
 
@@ -71,7 +72,10 @@ def resample_labels(labels: Tensor, grid: Grid, target: Grid, classes: int) -> T
 
 
 def load_template(
-    template: str | Path = MNI152, labels: Path | None = None, label_table: Path | None = None
+    template: str | Path = MNI152,
+    labels: Path | None = None,
+    label_table: Path | None = None,
+    trust: Form | None = None,
 ) -> Template:
     """Load a template.
 
@@ -80,6 +84,7 @@ def load_template(
             a NIfTI file.
         labels: a dseg on the grid of `template`.
         label_table: a tab-separated file with columns `index` and `name`; classes are numbered without it.
+        trust: which of a file's sform and qform to take where they differ.
 
     Raises:
         UserError: if a file is missing or damaged, labels lie on another grid, or a label has no name in the table.
@@ -91,12 +96,13 @@ def load_template(
     path = Path(template)
     if not path.is_file():
         raise UserError(f"template: {path} is neither a file nor the name {MNI152}")
-    image, grid = read_volume(path)
+    choice = HeaderChoice(trust)
+    image, grid = read_volume(path, choice=choice)
     image = normalize(image, path)
     dseg: Tensor | None = None
     classes: tuple[str, ...] = ()
     if labels is not None:
-        dseg, label_grid = read_volume(labels, labels=True)
+        dseg, label_grid = read_volume(labels, labels=True, choice=choice)
         if not label_grid.matches(grid):
             raise UserError(f"template and labels lie on different grids: {path}: {grid}; {labels}: {label_grid}")
         classes = class_names(dseg, label_table)

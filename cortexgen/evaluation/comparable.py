@@ -7,11 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cortexgen.data.intensity import normalize
-from cortexgen.data.plausibility import check_header
+from cortexgen.data.intensity import AIR, constant_background, normalize
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
-from cortexgen.io.nifti import open_image, to_file, to_memory
+from cortexgen.io.nifti import to_file, to_memory
 
 BACKGROUND = 0.1  # of all voxels at the least: air has one value, at the bottom of the range
 ROUNDING = 1e-3  # by which [0, 1] may be left
@@ -32,6 +31,9 @@ def to_unit(image: Tensor, source: object) -> tuple[Tensor, str | None]:
         UserError: if values are negative and the background isn't at the bottom, as after z-scoring within a mask:
             nothing says where zero was.
     """
+    level = constant_background(image) if image.ndim == 4 else None
+    if level and level > AIR * float(image.max() - level):
+        return normalize((image - level).clamp(min=0), source), f"a background of {level:.3g} taken as zero"
     low, high = float(image.min()), float(image.max())
     if low >= 0:
         kind = None if high <= 1 + ROUNDING else "up to 255" if high <= 255 else "above 255"
@@ -58,19 +60,6 @@ def in_unit(image: Tensor, source: object) -> Tensor:
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise UserError(f"{source}: intensities from {low:.3g} to {high:.3g}, expected [0, 1]")
     return image.clamp(0, 1)
-
-
-def check_file(path: Path, oriented: bool = True) -> None:
-    """See that a file holds one real number a voxel and, where it matters, says where its voxels lie.
-
-    Raises:
-        UserError: if not, or it is no image.
-    """
-    if oriented:
-        check_header(path)
-    kind = open_image(path).get_data_dtype()
-    if kind.names or kind.kind not in "iufb":
-        raise UserError(f"{path}: expected one number a voxel, found {'colours' if kind.names else kind}")
 
 
 def covered(grid: Grid, by: Grid) -> float:

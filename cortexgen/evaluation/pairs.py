@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from cortexgen.data.template import MNI152, load_template, read_label_table, res
 from cortexgen.errors import UserError
 from cortexgen.evaluation.comparable import present_labels
 from cortexgen.evaluation.reading import IMAGES, LABELS, Brain, BrainSet
-from cortexgen.io import Grid, read_field, read_grid
+from cortexgen.io import Grid, HeaderChoice, read_field, read_grid
+from cortexgen.io.header import NO_CHOICE
 from cortexgen.spatial import resample
 
 NO_REGISTRATION = "no registration"
@@ -47,6 +48,7 @@ class Sources:
         moving_labels: the label map of such a file.
         label_table: names of the labels; `dseg.tsv` of the fixed data set unless given.
         fixed_images, fixed_labels: file name patterns.
+        choice: what decides where the headers of images and labels leave a choice.
     """
 
     images: str = WARPED
@@ -57,6 +59,7 @@ class Sources:
     label_table: Path | None = None
     fixed_images: str = IMAGES
     fixed_labels: str = LABELS
+    choice: HeaderChoice = NO_CHOICE
 
 
 class Pairs:
@@ -83,14 +86,15 @@ class Pairs:
                 raise UserError(f"a method can't be called {name!r}, which names a folder and a column of tables")
         table = sources.label_table or Path(fixed, "dseg.tsv")
         self.classes = _distinct(read_label_table(table)) if sources.label_table or table.is_file() else None
-        self.fixed = BrainSet(fixed, classes=self.classes, images=sources.fixed_images, labels=sources.fixed_labels)
+        common: dict[str, Any] = {"classes": self.classes, "choice": sources.choice}
+        self.fixed = BrainSet(fixed, images=sources.fixed_images, labels=sources.fixed_labels, **common)
         self.results = {
             name: BrainSet(
                 folder,
                 grid=self.fixed.grid,
-                classes=self.classes,
                 images=sources.images,
                 labels=sources.labels,
+                **common,
             )
             for name, folder in results.items()
         }
@@ -98,7 +102,10 @@ class Pairs:
         self.fields = {name: _find(Path(folder), sources.fields) for name, folder in results.items()}
         self.template = load_template()
         self.moving = load_template(
-            sources.moving, sources.moving_labels, table if sources.moving_labels and self.classes else None
+            sources.moving,
+            sources.moving_labels,
+            table if sources.moving_labels and self.classes else None,
+            sources.choice.trust,
         )
         self.moving_labels, self.notes = self.moving.labels, []
         if self.moving_labels is not None and sources.moving_labels is None and not self._same_classes():
@@ -161,7 +168,7 @@ class Pairs:
         Raises:
             UserError: if it can't be read.
         """
-        self.fixed.grid = read_grid(scan.image)
+        self.fixed.grid = read_grid(scan.image, self.fixed.choice)
         return self.fixed.read(scan)
 
     def read(self, method: str, scan: Scan, fixed: Brain) -> Warped:

@@ -13,8 +13,9 @@ from torch import Tensor
 from cortexgen.data.cohort import Scan, find_scans
 from cortexgen.data.template import read_label_table, resample_labels
 from cortexgen.errors import UserError
-from cortexgen.evaluation.comparable import check_file, covered, cut, in_unit, laid_on, overlap, present_labels, to_unit
-from cortexgen.io import Grid, read_grid, read_volume
+from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap, present_labels, to_unit
+from cortexgen.io import Grid, HeaderChoice, read_grid, read_volume
+from cortexgen.io.header import NO_CHOICE
 from cortexgen.spatial import resample
 
 OVERLAP = 0.5  # of the smaller field of view; less, and two grids show different places
@@ -62,6 +63,7 @@ class BrainSet:
         ignore_affine: bool = False,
         images: str = IMAGES,
         labels: str | None = LABELS,
+        choice: HeaderChoice = NO_CHOICE,
     ) -> None:
         """Find the brains, and read one header.
 
@@ -76,12 +78,14 @@ class BrainSet:
             ignore_affine: take every image as lying on the grid, whatever its header says (some generators write
                 none); those of another size are refused.
             images, labels: file name patterns; None for no labels.
+            choice: what decides where headers leave a choice.
 
         Raises:
             UserError: if there is no image, none of them can be read, two have one name, or no label map of
                 `labels_from` belongs to an image.
         """
         self.path, self.rescale, self.ignore_affine = Path(path), rescale, ignore_affine
+        self.choice = dataclasses.replace(choice, ignored=ignore_affine)
         self.scans = find_images(self.path, images, labels)
         self.problems: dict[str, str] = {}
         self._treated: dict[str, tuple[str, list[str]]] = {}
@@ -145,8 +149,7 @@ class BrainSet:
             UserError: if a file can't be read, shows another place than the grid, has intensities whose zero is lost,
                 or holds unknown labels.
         """
-        check_file(scan.image, oriented=not self.ignore_affine)
-        image, found = read_volume(scan.image)
+        image, found = read_volume(scan.image, choice=self.choice)
         if self.rescale:
             image, treatment = to_unit(image, scan.image)
             if treatment:
@@ -163,7 +166,7 @@ class BrainSet:
     def _labels(self, scan: Scan) -> Tensor | None:
         if scan.labels is None:
             return None
-        labels, found = read_volume(scan.labels, labels=True)
+        labels, found = read_volume(scan.labels, labels=True, choice=self.choice)
         present = present_labels(labels)
         known = present >= 0 if self.classes is None else torch.isin(present, torch.tensor([0, *self.classes]))
         if not known.all():
@@ -211,8 +214,7 @@ class BrainSet:
     def _first_grid(self) -> Grid:
         for scan in self.scans:
             try:
-                check_file(scan.image, oriented=not self.ignore_affine)
-                return read_grid(scan.image)
+                return read_grid(scan.image, self.choice)
             except UserError as error:
                 self.problems[scan.name] = str(error)
         first = next(iter(self.problems.values()))

@@ -168,6 +168,7 @@ def _key(pairs: Pairs, method: str, scan: Scan) -> list[Any]:
     """What a row depends on, as JSON holds it."""
     files = [(path, path.stat()) for path in pairs.files(method, scan) if path.is_file()]
     key: list[Any] = [VERSION, [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in files]]
+    key += [pairs.fixed.choice.describe()] if pairs.fixed.choice.describe() else []
     key.append([[k, name] for k, name in (pairs.classes or {}).items()])
     return [*key, pairs.moving.hash, pairs.moving_labels is not None] if method == NO_REGISTRATION else key
 

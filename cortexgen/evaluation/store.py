@@ -73,7 +73,7 @@ class Store:
         files = [path.stat() for path in (scan.image, scan.labels) if path is not None and path.is_file()]
         brains, stamps = self.brains, [(f.st_size, f.st_mtime_ns) for f in files]
         classes = sorted((brains.classes or {}).items()) if scan.labels else []
-        options = (brains.rescale, brains.ignore_affine, classes)
+        options = (brains.rescale, brains.ignore_affine, brains.choice.describe(), classes)
         return digest([str(scan.image), str(scan.labels), stamps, str(self.grid), options])
 
     def covariates(self, i: int) -> Mapping[str, Any]:

@@ -2,11 +2,13 @@
 
 from cortexgen.io.atomic import atomic, write_json, write_text
 from cortexgen.io.grid import Grid
+from cortexgen.io.header import HeaderChoice
 from cortexgen.io.itk import read_field, write_field
 from cortexgen.io.nifti import read_grid, read_volume, write_series, write_volume
 
 __all__ = [
     "Grid",
+    "HeaderChoice",
     "atomic",
     "read_field",
     "read_grid",

@@ -16,7 +16,8 @@ from torch import Tensor
 from cortexgen.errors import UserError
 from cortexgen.io.atomic import atomic, write_text
 from cortexgen.io.grid import Grid
-from cortexgen.io.nifti import open_image, to_file, to_memory, voxels
+from cortexgen.io.header import file_affine
+from cortexgen.io.nifti import nifti, open_image, to_file, to_memory, voxels
 
 LPS = np.diag([-1.0, -1.0, 1.0])
 
@@ -26,9 +27,8 @@ def write_field(path: Path, field: Tensor, grid: Grid) -> None:
     turn = LPS @ grid.affine[:3, :3]
     vectors = np.einsum("ij,jdhw->dhwi", turn, field.detach().cpu().double().numpy())
     array, affine = to_file(vectors, grid)
-    image = nib.Nifti1Image(np.ascontiguousarray(array[:, :, :, None, :], dtype=np.float32), affine)
+    image = nifti(np.ascontiguousarray(array[:, :, :, None, :], dtype=np.float32), affine)
     image.header.set_intent("vector")
-    image.header.set_xyzt_units("mm")
     with atomic(path) as temporary:
         nib.save(image, temporary)
 
@@ -40,13 +40,15 @@ def read_field(path: Path) -> tuple[Tensor, Grid]:
         `[3, D, H, W]` in voxels of its grid, float32, and the grid.
 
     Raises:
-        UserError: if the file is missing, damaged, or not a 3D vector field.
+        UserError: if the file is missing, damaged, not a 3D vector field, or its header is not to be trusted (see
+            `file_affine`).
     """
     image = open_image(path)
     if len(image.shape) != 5 or image.shape[3:] != (1, 3):
         shape = " x ".join(map(str, image.shape))
         raise UserError(f"{path}: expected a displacement field of shape X x Y x Z x 1 x 3, found {shape}")
-    array, grid = to_memory(voxels(image, path)[:, :, :, 0, :].astype(np.float64), image.affine, path)
+    affine = file_affine(image, path)
+    array, grid = to_memory(voxels(image, path)[:, :, :, 0, :].astype(np.float64), affine, path)
     if not np.isfinite(array).all():
         raise UserError(f"{path}: the field holds NaN or infinite values")
     turn = np.linalg.inv(grid.affine[:3, :3]) @ LPS

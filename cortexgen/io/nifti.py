@@ -1,33 +1,100 @@
 """Volumes as NIfTI files."""
 
+import gzip
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import nibabel as nib
 import numpy as np
 import torch
+from nibabel.filebasedimages import SerializableImage
+from nibabel.imageglobals import logger
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from torch import Tensor
 
 from cortexgen.errors import UserError
 from cortexgen.io.atomic import atomic
 from cortexgen.io.grid import Grid, check_affine
+from cortexgen.io.header import NO_CHOICE, HeaderChoice, apart, file_affine
 
 MEMORY = axcodes2ornt("SAR")
+GZIP = b"\x1f\x8b"
+ROUNDING = 1e-2  # millimetres, as `Grid.matches` has it
+DEFLATED = 1032  # bytes that gzip makes of one, at the most
+LARGEST = {False: float(np.finfo(np.float32).max) / 1e6, True: 2.0**31 - 1}  # of an image, of a label map
 
 
 def open_image(path: Path) -> nib.Nifti1Image:
-    """Open a NIfTI file without reading its voxels.
+    """Open an image without reading its voxels.
 
     Raises:
-        UserError: if it is missing or not an image.
+        UserError: if it is missing, no image, smaller than its header says, or has not one real number a voxel.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: {'a folder, expected an image' if path.is_dir() else 'no such file'}")
     try:
-        return cast(nib.Nifti1Image, nib.load(path))
+        start = _start(path)
+        with _silent():
+            image = cast(nib.Nifti1Image, nib.load(path))
+    except OSError as error:
+        if error.strerror:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise _unreadable(path, start, error) from error
     except Exception as error:
-        raise UserError(f"{path}: not a readable NIfTI image ({error})") from error
+        raise _unreadable(path, start, error) from error
+    kind = image.get_data_dtype()
+    if kind.names or kind.kind not in "iufb":
+        what = "colours (RGB)" if kind.names else f"voxels of type {kind}"
+        raise UserError(f"{path}: expected one number a voxel, found {what}; is it a screenshot of a scan?")
+    _check_size(image, path)
+    return image
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what nibabel logs of headers, which errors say too."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(2)
+
+
+def _unreadable(path: Path, start: bytes, error: Exception) -> UserError:
+    compressed, named = start == GZIP, path.name.lower().endswith(".gz")
+    reason = " ".join(str(error).split())
+    if not start:
+        reason = "it is empty"
+    elif compressed and path.name.lower().endswith(".nii"):
+        reason = "it is compressed by gzip: rename it to .nii.gz"
+    elif named and not compressed:
+        reason = "its name says that it is compressed by gzip, which it is not: is it a .nii?"
+    return UserError(f"{path}: not a readable NIfTI image ({reason})")
+
+
+def _check_size(image: nib.Nifti1Image, path: Path) -> None:
+    """See that the file can hold what its header promises, before anything of that size is allocated."""
+    proxy, holder = image.dataobj, image.file_map.get("image")
+    if not isinstance(proxy, nib.arrayproxy.ArrayProxy) or holder is None or holder.filename is None:
+        return
+    file = Path(holder.filename)
+    if not file.is_file():
+        raise UserError(f"{path}: its voxels should be in {file.name}, which isn't there")
+    expected = proxy.offset + math.prod(map(int, proxy.shape)) * proxy.dtype.itemsize
+    size = file.stat().st_size
+    if expected > size * (DEFLATED if _start(file) == GZIP else 1):
+        shape = " x ".join(map(str, proxy.shape))
+        found = f"its header promises {shape} voxels, {expected} bytes, in a file of {size}"
+        raise UserError(f"{path}: {found}; is it truncated?")
 
 
 def voxels(image: nib.Nifti1Image, path: Path) -> np.ndarray:
@@ -37,9 +104,16 @@ def voxels(image: nib.Nifti1Image, path: Path) -> np.ndarray:
         UserError: if the file is truncated or damaged.
     """
     try:
+        if isinstance(image, SerializableImage) and _start(path) == GZIP:
+            with gzip.open(path) as stream, _silent():
+                array = np.asanyarray(type(image).from_stream(stream).dataobj)
+                while stream.read(1 << 20):  # its check sum comes at the end
+                    pass
+            return array
         return np.asanyarray(image.dataobj)
     except Exception as error:
-        raise UserError(f"{path}: cannot be read to its end; is the file truncated? ({error})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: cannot be read to its end; is the file truncated or damaged? ({reason})") from error
 
 
 def _spatial(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
@@ -69,42 +143,54 @@ def to_file(array: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return apply_orientation(array, turn), grid.affine @ inv_ornt_aff(turn, array.shape[:3])
 
 
-def read_grid(path: Path) -> Grid:
+def read_grid(path: Path, choice: HeaderChoice = NO_CHOICE) -> Grid:
     """The grid of a volume, from its header alone.
 
+    Arguments:
+        choice: what decides where headers leave a choice.
+
     Raises:
-        UserError: if the file is missing, no 3D image, or has no valid affine.
+        UserError: if the file is missing, no 3D image, or its header is not to be trusted (see `file_affine`).
     """
     image = open_image(path)
     shape = _spatial(image, path)
-    codes = check_affine(image.affine, path)
-    turn, affine = _to_memory(image.affine, shape)
+    found = file_affine(image, path, choice)
+    codes = check_affine(found, path)
+    turn, affine = _to_memory(found, shape)
     d, h, w = (shape[int(np.where(turn[:, 0] == axis)[0][0])] for axis in range(3))
     return Grid((d, h, w), affine, codes)
 
 
-def read_volume(path: Path, labels: bool = False) -> tuple[Tensor, Grid]:
+def read_volume(path: Path, labels: bool = False, choice: HeaderChoice = NO_CHOICE) -> tuple[Tensor, Grid]:
     """Read a volume in memory order.
 
     Arguments:
-        path: a NIfTI file, 3D (trailing axes of size 1 are dropped).
+        path: an image file, 3D (trailing axes of size 1 are dropped).
         labels: read whole numbers as int64 instead of float32.
+        choice: what decides where headers leave a choice.
 
     Returns:
         `[1, D, H, W]` and its grid.
 
     Raises:
-        UserError: if the file is missing, damaged, not 3D, or holds NaNs, one constant, or (labels) fractions.
+        UserError: if the file is missing, damaged, not 3D, has not one real number a voxel, or holds NaNs, one
+            constant, numbers that are too large, or (labels) fractions; or its header is not to be trusted (see
+            `file_affine`).
     """
     image = open_image(path)
-    array = voxels(image, path).reshape(_spatial(image, path))
+    shape = _spatial(image, path)
+    affine = file_affine(image, path, choice)
+    array = voxels(image, path).reshape(shape)
     if not np.isfinite(array).all():
         raise UserError(f"{path}: {int((~np.isfinite(array)).sum())} voxels are NaN or infinite")
-    if array.min() == array.max():
-        raise UserError(f"{path}: every voxel is {array.flat[0]:g}; an image has contrast")
+    low, high = array.min(), array.max()
+    if low == high:
+        raise UserError(f"{path}: every voxel is {low:g}; an image has contrast")
     if labels and not np.array_equal(array, np.rint(array)):
         raise UserError(f"{path}: expected whole numbers in a label map, found fractions")
-    array, grid = to_memory(array, image.affine, path)
+    if max(abs(float(low)), abs(float(high))) > LARGEST[labels]:
+        raise UserError(f"{path}: values from {low:.3g} to {high:.3g}, expected at most {LARGEST[labels]:.3g}")
+    array, grid = to_memory(array, affine, path)
     return torch.from_numpy(array.astype(np.int64 if labels else np.float32)).unsqueeze(0), grid
 
 
@@ -147,7 +233,18 @@ def write_series(path: Path, volumes: Tensor, grid: Grid) -> None:
 
 def _image(array: np.ndarray, grid: Grid) -> nib.Nifti1Image:
     """An image in file orientation from an array `(D, H, W, ...)` of its grid."""
-    turned, affine = to_file(array, grid)
-    image = nib.Nifti1Image(turned, affine)
+    return nifti(*to_file(array, grid))
+
+
+def nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+    """An image whose sform is an affine, with the code that makes ITK take it, and whose qform is the same.
+
+    There is no qform where its quaternion, rounded to float32, would be off, as it is near half turns.
+    """
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    if apart(image.get_qform(), affine, array.shape[:3]) > ROUNDING:
+        image.set_qform(None, 0)
     image.header.set_xyzt_units("mm")
     return image

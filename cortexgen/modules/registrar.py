@@ -10,10 +10,11 @@ from torch import Tensor
 
 from cortexgen.data.alignment import align, check_alignment, in_template_space
 from cortexgen.data.intensity import normalize
-from cortexgen.data.plausibility import check_brain, check_header
+from cortexgen.data.plausibility import check_brain
 from cortexgen.data.template import Template, class_names, resample_labels
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, read_volume
+from cortexgen.io import Grid, HeaderChoice, read_volume
+from cortexgen.io.header import NO_CHOICE
 from cortexgen.modules.diffusemorph import DiffuseMorphModule
 from cortexgen.modules.precision import Precision, autocast, choose_device
 from cortexgen.modules.propagation import Propagated, Propagation, Space
@@ -44,6 +45,7 @@ class Registrar:
         device: "auto", "cpu", "cuda", ...
         precision: of the network; the fields are float32.
         affine: run the affine to template space where an image isn't there yet, always, or never.
+        choice: what decides where the headers of images and labels leave a choice.
 
     Raises:
         UserError: if the template is another one than the weights' or there is no such device.
@@ -56,11 +58,13 @@ class Registrar:
         device: str = "auto",
         precision: Precision = "auto",
         affine: Affine = "auto",
+        choice: HeaderChoice = NO_CHOICE,
     ) -> None:
         expected = module.contract["template"]["hash"]
         if template.hash != expected:
             raise UserError(f"the weights' template has hash {expected:.12}, {template.name} has {template.hash:.12}")
         self.device, self.precision, self.affine = choose_device(device), precision, affine
+        self.choice = choice
         self.module, self.template = module.to(self.device).eval(), template
         self.grid = Grid.from_dict(module.contract["grid"])
         self._atlases: dict[str, Prepared] = {}
@@ -88,8 +92,7 @@ class Registrar:
         Raises:
             UserError: if it is not a skull-stripped brain that can be aligned to the template; the line says why.
         """
-        check_header(path)
-        image, grid = read_volume(path)
+        image, grid = read_volume(path, choice=self.choice)
         dseg = self._labels(labels, grid) if labels else None
         return self.prepared(normalize(image, path), grid, path, dseg, name, label_table)
 
@@ -118,7 +121,7 @@ class Registrar:
         return Prepared(Space(name, image, dseg, grid, grid, matrix, classes), model)
 
     def _labels(self, path: Path, grid: Grid) -> Tensor:
-        labels, found = read_volume(path, labels=True)
+        labels, found = read_volume(path, labels=True, choice=self.choice)
         return labels if found.matches(grid) else resample_labels(labels, found, grid, int(labels.max()) + 1)
 
     def pair(self, moving: Prepared, fixed: Prepared) -> tuple[tuple[Tensor, Tensor], Propagation]:

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from cortexgen.data.cohort import Scan, write_participants
-from cortexgen.data.intensity import normalize
-from cortexgen.data.registration import load_labels
+from cortexgen.data.loading import load_labels, load_scan
 from cortexgen.data.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, read_volume, write_field, write_json, write_series, write_volume
+from cortexgen.io import Grid, write_field, write_json, write_series, write_volume
 from cortexgen.io.bids import Row, anat, derivative, sidecar, transform, write_tsv
 from cortexgen.metrics import dice, psnr, ssim
 from cortexgen.modules.propagation import Propagated, Propagation, Space
@@ -221,8 +220,9 @@ class RegistrationWriter:
 
     def _fixed(self, scan: Scan) -> Space:
         grid = self.space.grid
-        image = self.data.image_of(scan) if self.slab else normalize(read_volume(scan.image)[0], scan.image)
-        return self._space("T1w", image, load_labels(scan, grid, len(self.data.template.classes)), grid)
+        image = self.data.image_of(scan) if self.slab else load_scan(scan, grid, grid, self.data.choice)
+        labels = load_labels(scan, grid, len(self.data.template.classes), self.data.choice)
+        return self._space("T1w", image, labels, grid)
 
     def close(self) -> dict[str, str]:
         """Join the rows of all processes to registration.tsv; returns the scans that failed, with their reason."""

@@ -26,7 +26,7 @@ class Outputs:
         """The row of a scan that is there, made of the same source by the same steps."""
         try:
             found = json.loads(self.metrics.read_text(encoding="utf-8"))
-            return found["Row"] if all(found[key] == value for key, value in made.items()) else None
+            return found["Row"] if all(found.get(key) == value for key, value in made.items()) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

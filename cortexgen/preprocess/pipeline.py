@@ -11,8 +11,9 @@ from torch import Tensor
 from cortexgen.data.cohort import Scan
 from cortexgen.data.template import Template, load_template
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, write_json
+from cortexgen.io import Grid, HeaderChoice, write_json
 from cortexgen.io.bids import Row, sha256
+from cortexgen.io.header import NO_CHOICE
 from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
@@ -32,18 +33,21 @@ class Pipeline:
         steps: in their order.
         template: where they lead.
         skip: names of steps to leave out.
+        choice: what decides where scans' headers leave a choice.
 
     Raises:
         UserError: if there is no step, no step has a name to skip, one comes twice, too early, or without its tool.
     """
 
-    def __init__(self, steps: Sequence[Step], template: Template, skip: Sequence[str] = ()) -> None:
+    def __init__(
+        self, steps: Sequence[Step], template: Template, skip: Sequence[str] = (), choice: HeaderChoice = NO_CHOICE
+    ) -> None:
         names = [step.name for step in steps]
         unknown = sorted(set(skip) - set(names))
         if unknown:
             raise UserError(f"skip: no step is called {', '.join(unknown)}; there are {', '.join(names)}")
         self.steps = [step for step in steps if step.name not in skip]
-        self.template = template
+        self.template, self.choice = template, choice
         if not self.steps:
             raise UserError("steps: none is left to run")
         names = [step.name for step in self.steps]
@@ -116,7 +120,7 @@ def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1)
             return done
         outputs.remove()
         with limited_threads(threads):
-            image, grid = read_scan(scan.image)
+            image, grid = read_scan(scan.image, pipeline.choice)
             subject = pipeline.run(image, grid, str(scan.image))
             outputs.write(subject, pipeline.describe(), (image, grid))
         row: Row = {"participant_id": scan.name, "status": "flagged" if subject.flags else "ok"}
@@ -149,7 +153,8 @@ def _made(scan: Scan, pipeline: Pipeline) -> dict[str, Any]:
     Raises:
         UserError: if the scan can't be read.
     """
-    return {"SourceHash": _hash(scan.image), "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
+    made = {"SourceHash": _hash(scan.image), "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
+    return made | {"Header": pipeline.choice.describe() or None}
 
 
 def _hash(path: Path) -> str:

@@ -3,13 +3,11 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from cortexgen.data.intensity import constant_background
 from cortexgen.data.template import Template
 from cortexgen.io import Grid
-
-CONSTANT = 0.3  # share of voxels of exactly one value, from which that is a background without noise
 
 
 @dataclass
@@ -52,13 +50,6 @@ class Subject:
     def keep(self, mask: Tensor) -> None:
         """Make this the brain, and everything else 0."""
         self.mask, self.image = mask, self.image.clamp(min=0) * mask
-
-
-def constant_background(image: Tensor) -> float | None:
-    """The value around a head or brain `[1, D, H, W]`, if it is exactly one as after masking; else None."""
-    planes = [side for axis in (1, 2, 3) for side in (image.select(axis, 0), image.select(axis, -1))]
-    value = torch.cat([plane.flatten() for plane in planes]).median()
-    return float(value) if float((image == value).float().mean()) >= CONSTANT else None
 
 
 def foreground(image: Tensor) -> Tensor:

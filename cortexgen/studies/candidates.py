@@ -62,6 +62,11 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
+def is_analyze(path: Path) -> bool:
+    """Whether the name is of one file of a pair, Analyze 7.5's or NIfTI's."""
+    return path.name.lower().endswith((".img", ".hdr", ".img.gz", ".hdr.gz")) and not path.name.startswith(".")
+
+
 def unreadable(path: Path) -> str:
     """Why there is nothing behind a path, "" if there is."""
     if path.exists():

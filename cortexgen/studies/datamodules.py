@@ -89,7 +89,7 @@ class StudyDataModule(RegistrationDataModule):
             UserError: if the folder holds scans preprocessed otherwise, or nobody is left.
         """
         steps = default_steps() if self.steps is None else self.steps
-        pipeline = Pipeline(steps, load_template(*self.template_source), self.skip)
+        pipeline = Pipeline(steps, load_template(*self.template_source), self.skip, self.choice)
         cohort.check_same_steps(self.root, pipeline)
         found = convert_dicom(self.found, self.root / "sourcedata", self.jobs)
         cohort.preprocess_cohort(found.scans, self.root, pipeline, jobs=self.jobs, problems=found.problems)

@@ -39,7 +39,7 @@ def read_folder(root: Path, table: Path | None = None) -> list[Candidate]:
 
 def named_after(path: Path) -> tuple[str, str]:
     """Labels of subject and session that a file name gives."""
-    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    stem = re.sub(r"\.(nii|img|hdr)(\.gz)?$", "", path.name, flags=re.IGNORECASE)
     found = re.match(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?(_|$)", stem)
     return (found[1], found[2] or "") if found else (label(stem), "")
 

@@ -10,7 +10,7 @@ from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError
 from cortexgen.studies.adni import PTID, read_adni, subject_folders
 from cortexgen.studies.bids import read_bids
-from cortexgen.studies.candidates import Candidate, is_nifti, natural
+from cortexgen.studies.candidates import Candidate, is_analyze, is_nifti, natural
 from cortexgen.studies.folder import TABLES, read_folder
 from cortexgen.studies.ncanda import CASE, case_folders, read_ncanda
 from cortexgen.studies.selection import choose_images, choose_visits, choose_where
@@ -90,7 +90,7 @@ def find_study(
     root = Path(root)
     if not root.exists():
         raise UserError(f"{root}: no such file or folder")
-    if not root.is_dir() and not (is_nifti(root) or root.suffix.lower() in TABLES):
+    if not root.is_dir() and not (is_nifti(root) or is_analyze(root) or root.suffix.lower() in TABLES):
         raise UserError(f"{root}: expected a folder, a NIfTI file, or a table (.csv, .tsv)")
     kind = kind_of(root) if study == "auto" else study
     if kind != "folder" and root.is_file():

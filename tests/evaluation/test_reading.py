@@ -402,3 +402,25 @@ def test_iterating_keeps_two_volumes_at_the_most(tmp_path):
     tracemalloc.stop()
     assert brain.name == "sub-199" and most <= 2
     assert peak < 4 * 4 * 40**3  # bytes of four volumes, of what numpy holds
+
+
+def test_a_background_far_above_zero_is_taken_as_zero_and_said(tmp_path):
+    save(tmp_path / "sub-00_T1w.nii.gz", 900 * blob() + 1000)
+    brains = BrainSet(tmp_path)
+    (brain,) = brains
+    image = blob()
+    expected = np.clip(image / np.quantile(image[image > 0], 0.995), 0, 1).transpose(2, 1, 0)
+    np.testing.assert_allclose(brain.image[0], expected, atol=1e-3)
+    assert "a background of 1e+03 taken as zero" in brains.notes[0]
+
+
+def test_what_is_to_be_ignored_may_be_anything(tmp_path):
+    folder(tmp_path / "real")
+    for k, affine in enumerate((RAS, np.diag([1e9, 1, 1, 1]), None)):
+        save(tmp_path / "fake" / f"sub-{k:02d}_T1w.nii", blob(k), affine)
+    data = bytearray((tmp_path / "fake" / "sub-00_T1w.nii").read_bytes())
+    data[280:296] = bytes(16)  # srow_x
+    (tmp_path / "fake" / "sub-00_T1w.nii").write_bytes(data)
+    real = BrainSet(tmp_path / "real")
+    fake = BrainSet(tmp_path / "fake", grid=real.grid, ignore_affine=True)
+    assert len(names(fake)) == 3

@@ -2,7 +2,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from cortexgen.preprocess.state import Subject, constant_background, foreground, otsu
+from cortexgen.data.intensity import constant_background
+from cortexgen.preprocess.state import Subject, foreground, otsu
 
 
 def head(template, noise):

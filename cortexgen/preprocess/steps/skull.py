@@ -9,12 +9,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from cortexgen.data.intensity import normalize
+from cortexgen.data.intensity import constant_background, normalize
 from cortexgen.data.plausibility import VOLUME
 from cortexgen.data.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
-from cortexgen.preprocess.state import Subject, constant_background
+from cortexgen.preprocess.state import Subject
 from cortexgen.preprocess.steps.step import Step
 from cortexgen.preprocess.steps.volumes import from_xyz, to_xyz
 
