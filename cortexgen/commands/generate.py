@@ -9,10 +9,10 @@ from lightning import Trainer
 
 from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder
 from cortexgen.data.fields import FieldDataModule
-from cortexgen.data.template import class_names, load_template, resample_labels
+from cortexgen.data.labels import read_labels
+from cortexgen.data.template import load_template
 from cortexgen.diffusion import SamplerName
 from cortexgen.errors import UserError
-from cortexgen.io import read_volume
 from cortexgen.modules.deformation_model import StatisticalDeformationModel
 from cortexgen.modules.generator import GeneratorModule
 from cortexgen.modules.precision import native_bfloat16
@@ -88,7 +88,7 @@ def generate(
     if template:
         module.template = load_template(template, template_labels, None if labels else label_table)
     if labels:
-        module.parcellation = _parcellation(module, labels, label_table)
+        module.parcellation = read_labels(labels, label_table)
     module.output = out
     warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -119,11 +119,3 @@ def _deformation_model(fields: Path) -> StatisticalDeformationModel:
             continue
         names.append(name)
     return StatisticalDeformationModel(data, tuple(names))
-
-
-def _parcellation(module: GeneratorModule, labels: Path, table: Path | None) -> tuple:
-    """Another dseg, brought to the template's grid, and its classes' names."""
-    original = module.template or load_template(*module.contract["template_source"])
-    dseg, grid = read_volume(labels, labels=True)
-    names = class_names(dseg, table)
-    return (dseg if grid.matches(original.grid) else resample_labels(dseg, grid, original.grid, len(names))), names

@@ -85,8 +85,8 @@ def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii
             scans.append(Scan("_".join(parts), parts[0], images[0], dsegs[0] if dsegs else None))
     if not scans:
         raise UserError(f"{root}: no image sub-*/[ses-*/]anat/{image} in it")
-    names = [(s.subject.removeprefix("sub-"), s.name.removeprefix(s.subject).removeprefix("_ses-")) for s in scans]
-    rows = read_covariates(root, names, warn)
+    places = [(s.subject.removeprefix("sub-"), s.name.removeprefix(s.subject).removeprefix("_ses-")) for s in scans]
+    rows = read_covariates(root, places, warn)
     return [replace(scan, covariates=row) for scan, row in zip(scans, rows, strict=True)]
 
 

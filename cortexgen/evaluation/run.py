@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +19,11 @@ from cortexgen.evaluation.effects import effect_rows
 from cortexgen.evaluation.labelling import Labeller, RegisteredLabels
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Measures, Store
+from cortexgen.io.labels import label_type
 
 T = TypeVar("T")
 Maps = tuple[list[str], Tensor]
-LABELS, MEASURES = 1, 2  # raised when a labeller or `measure_brain` gives something else for the same brain
+LABELS, MEASURES = 1, 3  # raised when a labeller or `measure_brain` gives something else for the same brain
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class SetResult:
 
     def labels(self, i: int) -> Tensor:
         """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
-        return torch.from_numpy(self.store.measured("labels", i, "labels")).long()
+        return torch.from_numpy(self.store.measured("labels", i, "labels").astype(np.int64))
 
     def attempt(self, what: str, action: Callable[[], T]) -> T | None:
         """What `action` returns; where there are too few brains for it, None and a note."""
@@ -180,7 +182,7 @@ class Evaluation:
         def label(i: int) -> Mapping[str, object]:
             found = labeller.label(store, i)
             growth = {} if found.log_jacobian is None else {"growth": found.log_jacobian.half()}
-            return {"labels": found.labels.to(torch.int32 if int(found.labels.max()) > 255 else torch.uint8), **growth}
+            return {"labels": found.labels.numpy().astype(label_type(int(found.labels.max()))), **growth}
 
         def measure(i: int) -> Mapping[str, object]:
             return measure_brain(store.image(i), result.labels(i), labeller.classes, store.grid)

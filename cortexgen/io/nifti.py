@@ -12,6 +12,7 @@ from torch import Tensor
 from cortexgen.errors import UserError
 from cortexgen.io.atomic import atomic
 from cortexgen.io.grid import Grid, check_affine
+from cortexgen.io.labels import check_labels
 
 MEMORY = axcodes2ornt("SAR")
 
@@ -94,16 +95,16 @@ def read_volume(path: Path, labels: bool = False) -> tuple[Tensor, Grid]:
         `[1, D, H, W]` and its grid.
 
     Raises:
-        UserError: if the file is missing, damaged, not 3D, or holds NaNs, one constant, or (labels) fractions.
+        UserError: if the file is missing, damaged, not 3D, or holds NaNs or one constant, or (labels) is no label map.
     """
     image = open_image(path)
     array = voxels(image, path).reshape(_spatial(image, path))
     if not np.isfinite(array).all():
         raise UserError(f"{path}: {int((~np.isfinite(array)).sum())} voxels are NaN or infinite")
+    if labels:
+        check_labels(array, path)
     if array.min() == array.max():
         raise UserError(f"{path}: every voxel is {array.flat[0]:g}; an image has contrast")
-    if labels and not np.array_equal(array, np.rint(array)):
-        raise UserError(f"{path}: expected whole numbers in a label map, found fractions")
     array, grid = to_memory(array, image.affine, path)
     return torch.from_numpy(array.astype(np.int64 if labels else np.float32)).unsqueeze(0), grid
 

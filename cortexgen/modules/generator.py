@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder, complete
+from cortexgen.data.labels import LabelMap
 from cortexgen.data.template import Template
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
@@ -30,7 +31,7 @@ class GeneratorModule(StageModule):
         native_size: draw the size of the head too, and write images of that size.
         save_fields: write velocity, inverse transform and log |J| of each sample too.
         template: the weights' template, should it not be where it was when they were trained.
-        parcellation: other labels to warp, on the template's grid, and their names.
+        parcellation: other labels of the template to warp.
         run_options: what else a sample depends on, names of attributes.
     """
 
@@ -42,7 +43,7 @@ class GeneratorModule(StageModule):
     native_size: bool = False
     save_fields: bool = False
     template: Template | None = None
-    parcellation: tuple[Tensor, tuple[str, ...]] | None = None
+    parcellation: LabelMap | None = None
     run_options: Sequence[str] = ()
 
     @property
