@@ -75,6 +75,7 @@ def generate(
     for name, value in (("num_samples", num_samples), ("steps", steps), ("devices", devices)):
         if value < 1:
             raise UserError(f"--{name}: expected 1 or more, got {value}")
+    parcellation = read_labels(labels, label_table) if labels else None
     chosen = {k: v for k, v in ((conditions or {}) | {"age": age, "sex": sex}).items() if v is not None}
     module: GeneratorModule
     if deformation_model:
@@ -87,8 +88,7 @@ def generate(
     module.spacing, module.native_size, module.save_fields = resolution, native_size, save_fields
     if template:
         module.template = load_template(template, template_labels, None if labels else label_table)
-    if labels:
-        module.parcellation = read_labels(labels, label_table)
+    module.parcellation = parcellation
     module.output = out
     warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

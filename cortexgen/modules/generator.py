@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -102,8 +103,10 @@ class GeneratorModule(StageModule):
         for name in ("num_samples", *(["steps"] if "steps" in self.run_options else [])):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: expected 1 or more, got {getattr(self, name)}")
-        if self.spacing is not None and self.spacing <= 0:
-            raise UserError(f"spacing: expected millimetres, got {self.spacing:g}")
+        for name in ("spacing", "guidance", "correction"):
+            value = getattr(self, name, None)
+            if value is not None and (not isfinite(value) or (name == "spacing" and value <= 0)):
+                raise UserError(f"{name}: expected a number{' above zero' * (name == 'spacing')}, got {value:g}")
         if "mean" not in self.contract:
             raise UserError("there are no trained weights to sample from: give --ckpt_path")
         if self.conditions:
