@@ -133,11 +133,17 @@ class Registrar:
         return images, Propagation(moving.space, target, self.velocity_grid, self.module.h.integration_steps)
 
     def register(self, moving: Prepared, fixed: Prepared) -> Propagated:
-        """Register a pair in memory."""
+        """Register a pair in memory; its labels have the numbers of their files, volumes come in that order."""
         images, maps = self.pair(moving, fixed)
         with self.arithmetic():
             velocity, _ = self.module.solve(*images)
-        return maps.run(velocity.float().cpu(), self.module.nearest_labels)
+        found = maps.run(velocity.float().cpu(), self.module.nearest_labels)
+        return replace(
+            found,
+            moving=_in_numbers(found.moving),
+            fixed=_in_numbers(found.fixed),
+            labels=None if found.labels is None else numbered(found.labels, found.moving.numbers),
+        )
 
     def arithmetic(self) -> Any:
         """The context that the network runs in."""
@@ -151,3 +157,8 @@ class Registrar:
             "ImageGrid": moving.space.grid.to_dict(),
             "Preprocessing": self.module.contract.get("preprocessing", []),
         }
+
+
+def _in_numbers(space: Space) -> Space:
+    """A space whose labels are those of its file."""
+    return space if space.labels is None else replace(space, labels=numbered(space.labels, space.numbers))
