@@ -7,20 +7,18 @@ from pathlib import Path
 from cortexgen.data.template import MNI152, load_template
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
-from cortexgen.modules.diffusemorph import DiffuseMorphModule
 from cortexgen.modules.drawing import Sample, Sampler
 from cortexgen.modules.precision import Precision, autocast, choose_device
 from cortexgen.modules.propagation import Propagated
 from cortexgen.modules.registrar import Affine, Registrar
-from cortexgen.weights import load, load_generator
+from cortexgen.weights import load_generator, load_registration
 
 
 @lru_cache(maxsize=2)
 def _registrar(
     checkpoint: Path | None, template: str, device: str, precision: Precision, affine: Affine, choice: HeaderChoice
 ) -> Registrar:
-    module = load(checkpoint)
-    assert isinstance(module, DiffuseMorphModule)
+    module = load_registration(checkpoint)
     return Registrar(module, load_template(template), device, precision, affine, choice)
 
 

@@ -96,9 +96,14 @@ def run(args: Sequence[str]) -> Any:
 
     name, *rest = args
     if name in COMMANDS:
-        from jsonargparse import auto_cli
+        from jsonargparse import ArgumentParser, auto_cli
 
-        return auto_cli(load(name), args=_with_presets(arguments(name, rest)), prog=f"cortexgen {name}")
+        class Parser(ArgumentParser):
+            def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+                raise UserError(f"{name}: {message}") from None
+
+        args = _with_presets(arguments(name, rest))
+        return auto_cli(load(name), args=args, prog=f"cortexgen {name}", parser_class=Parser)
     if name not in VERBS:
         raise UserError(f"unknown command {name!r}; there are {', '.join([*COMMANDS, *VERBS])}")
     from cortexgen.training import run_verb
@@ -123,7 +128,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT):
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+            _fail(f"{error.filename or 'a path'!s:.200}: {error.strerror}")
+        if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG):
             _fail(f"{error.filename or 'output'}: cannot write ({error.strerror})")
         raise
     except KeyboardInterrupt:

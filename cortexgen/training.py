@@ -1,8 +1,11 @@
 """LightningCLI for both stages: run folders, resuming, loggers."""
 
+import contextlib
+import os
+import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -10,6 +13,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.registration import RegistrationDataModule
@@ -64,7 +68,30 @@ class _SaveConfig(SaveConfigCallback):
 
 
 class CortexgenCLI(LightningCLI):
-    """`fit`, `validate`, `test` and `predict` of both stages."""
+    """`fit`, `validate`, `test` and `predict` of both stages.
+
+    Attributes:
+        made: the run folder, if this run makes it.
+    """
+
+    made: Path | None = None
+    above: Sequence[Path] = ()
+
+    def __init__(self, **kwargs: Any) -> None:
+        try:
+            super().__init__(**kwargs)
+        except Exception:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        """Remove the folder of a training that failed before there was a checkpoint."""
+        if self.made and int(os.environ.get("LOCAL_RANK", 0)) == 0 and not any(self.made.rglob("*.ckpt")):
+            shutil.rmtree(self.made, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for above in self.made.parents:
+                    if above in self.above:
+                        above.rmdir()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--output", type=str | None, default=None, help="Folder that predict writes to.")
@@ -88,14 +115,28 @@ class CortexgenCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
+        if self.config.subcommand == "fit" and not self.run_folder.exists():
+            self.made = self.run_folder
+            self.above = [path for path in self.made.parents if not path.exists()]
         path = self.chosen.get("ckpt_path")
         if path in ("last", "best"):
             path = self.run_folder / "checkpoints" / f"{path}.ckpt"
             if not path.is_file():
                 raise UserError(f"--ckpt_path {self.chosen.ckpt_path}: there is no {path}; nothing to go on from")
         if path:
-            read_checkpoint(Path(path))
+            self._check_class(read_checkpoint(Path(path)), path)
             self.chosen.ckpt_path = str(path)
+
+    def _check_class(self, checkpoint: Mapping[str, Any], path: object) -> None:
+        """Lightning takes the model's class from the checkpoint, whatever the configuration says.
+
+        Raises:
+            UserError: if they differ.
+        """
+        found = checkpoint.get("cortexgen_module") or checkpoint["hyper_parameters"].get("_class_path")
+        theirs, ours = (str(name).rpartition(".")[2] for name in (found, self.chosen.model.class_path))
+        if found and theirs != ours:
+            raise UserError(f"--ckpt_path {path}: a checkpoint of {theirs}, the configuration's model is {ours}")
 
     def instantiate_classes(self) -> None:
         try:
@@ -179,6 +220,8 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
             trainer_defaults={"callbacks": [Pictures(), _SaveLast()]},
             args=list(args),
         )
+    except MisconfigurationException as error:  # of the trainer's options
+        raise UserError(" ".join(str(error).split())) from error
     finally:
         sys.argv = argv
     problems = getattr(cli.datamodule, "problems", {}) | cli.model.failures

@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import os
 import shutil
 from pathlib import Path
 
@@ -247,3 +248,87 @@ def test_condition_outside_the_cohort_warns(registered, trained_generator, verb,
     with pytest.warns(UserWarning, match="age 130 lies outside the cohort's range"):
         verb("predict", "generate.yaml", "--data.root", registered[1], *common, "--model.num_samples", 1,
              "--model.conditions", "{age: 130}")  # fmt: skip
+
+
+def test_weights_of_the_other_stage(registered, trained_generator, cohort, fails, tmp_path):
+    stage_1s, stage_2s = (folder / "checkpoints" / "last.ckpt" for folder in (registered[0], trained_generator))
+    out = ("--output", tmp_path / "out")
+    line = fails("register", image_of(cohort, "sub-0001"), tmp_path / "r", "--checkpoint", stage_2s)
+    assert "weights of stage 2; register needs stage 1's" in line
+    assert "generate needs stage 2's" in fails("generate", tmp_path / "g", "--checkpoint", stage_1s)
+    line = fails(*stage_1("predict", cohort, tmp_path / "run", *out, "--ckpt_path", stage_2s))
+    assert "FieldDiffusionModule" in line
+    assert not any((tmp_path / name).exists() for name in ("r", "g", "out"))
+
+
+HOPELESS = {
+    "zero": ("0", "above zero"),
+    "negative": ("-1", "above zero"),
+    "not a number": (".nan", "above zero"),
+    "endless": (".inf", "above zero"),
+    "tiny": ("0.02", "GB of memory, this machine has"),
+}
+
+
+@pytest.mark.parametrize("kind", HOPELESS)
+def test_voxels_of_no_size_or_too_small_for_the_memory(kind, cohort, fails, tmp_path):
+    value, reason = HOPELESS[kind]
+    out = tmp_path / "out"
+    calls = [
+        ("simulate", out, "--subjects", 1, f"--spacing={value}"),
+        ("generate", out, "--num-samples", 1, f"--resolution={value}"),
+        ("preprocess", cohort, out, f"--spacing={value}"),
+        ("evaluate", cohort, cohort, out, f"--spacing={value}", "--labels", "none"),
+        stage_1("fit", cohort, out, f"--data.spacing={value}"),
+    ]
+    for call in calls:
+        line = fails(*call)
+        assert "spacing" in line and (reason in line or "above 0" in line), call
+        assert not out.exists(), call
+
+
+@pytest.mark.parametrize(
+    "option", ["--guidance=inf", "--correction=nan", "--age=nan", "--devices=0", "--num-samples=-1"]
+)
+def test_numbers_of_generation_that_are_none(option, fails, tmp_path):
+    assert "expected" in fails("generate", tmp_path / "out", option).lower()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_fails_leaves_no_folder(cohort, fails, tmp_path):
+    run = tmp_path / "runs" / "mine"
+    fails(*stage_1("fit", cohort, run, "--data.val", 99))
+    assert not run.parent.exists()
+    assert "devices" in fails(*stage_1("fit", cohort, run, "--trainer.devices", 0))
+    assert not run.parent.exists()
+    run.mkdir(parents=True)
+    (run / "notes.txt").write_text("mine")
+    fails(*stage_1("fit", cohort, run, "--data.val", 99))
+    assert (run / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number, text", [(errno.EFBIG, "File too large"), (errno.ENOSPC, "No space left"),
+                                          (errno.ENAMETOOLONG, "name too long")])  # fmt: skip
+def test_what_the_system_refuses_is_said_in_a_line(number, text, fails, monkeypatch, tmp_path):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    monkeypatch.setattr("cortexgen.commands.simulate.simulate_cohort", refuse)
+    line = fails("simulate", tmp_path / "out")
+    assert "some/file" in line and text in line
+
+
+def test_a_name_that_is_too_long(fails, tmp_path):
+    assert "name too long" in fails("register", tmp_path / ("x" * 300), tmp_path / "out")
+    assert "name too long" in fails("simulate", tmp_path / ("x" * 300))
+
+
+def test_images_given_as_labels(cohort, fails, tmp_path):
+    image = tmp_path / "t1.nii.gz"
+    shutil.copy(image_of(cohort, "sub-0001"), image)
+    rewrite(image, lambda a, m: ((a * 4000).astype(np.int16), m))
+    for call in (
+        ("generate", tmp_path / "out", "--labels", image),
+        ("register", image, tmp_path / "out", "--moving", image, "--moving_labels", image),
+    ):
+        assert f"{image}: " in (line := fails(*call)) and "this is an image, expected a label map" in line

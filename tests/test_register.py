@@ -1,6 +1,7 @@
 """`cortexgen register` and `cortexgen.register`: files, spaces, resuming, mistakes."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -135,6 +136,33 @@ def test_any_pair_and_its_labels(cohort, registered, tmp_path):
     torch.testing.assert_close(warped.warped, image, atol=1e-4, rtol=0)
     written, _ = read_volume(next((tmp_path / "x").rglob("*_desc-warped_dseg.nii.gz")), labels=True)
     assert torch.equal(warped.labels, written)
+
+
+def test_labels_of_large_numbers_are_the_same_labels(cohort, registered, tmp_path):
+    """Classes 1 to 17 as 2019 to 2035: all that is written is what small numbers give, under the file's numbers."""
+    weights = registered[0] / "checkpoints" / "last.ckpt"
+    made = {}
+    for shift in (0, 2018):
+        root = tmp_path / str(shift)
+        for subject in ("sub-0001", "sub-0002"):
+            (root / subject / "anat").mkdir(parents=True)
+            image, dseg = (next((cohort / subject / "anat").glob(f"*_{end}.nii.gz")) for end in ("T1w", "dseg"))
+            shutil.copy(image, root / subject / "anat")
+            labels, grid = read_volume(dseg, labels=True)
+            write_volume(root / subject / "anat" / dseg.name, labels + shift * (labels > 0), grid, np.int32)
+        image, dseg = (next((root / "sub-0002" / "anat").glob(f"*_{end}.nii.gz")) for end in ("T1w", "dseg"))
+        options = ["--moving", str(image), "--moving_labels", str(dseg), "--checkpoint", str(weights)]
+        run(["register", str(root), str(root / "out"), *options])
+        written = root / "out" / "sub-0001" / "anat" / f"sub-0001_{FILES[3]}"
+        rows = read_tsv(root / "out" / "registration.tsv")
+        made[shift] = read_volume(written, labels=True)[0], nib.load(written).get_data_dtype(), rows[0]
+    (small, kind, row), (large, wide, other) = made[0], made[2018]
+    assert kind == np.uint8 and wide == np.int16
+    assert torch.equal(large, small + 2018 * (small > 0)) and len(small.unique()) > 12
+    assert 0 < row["dice_before"] == other["dice_before"] and row["dice"] == other["dice"]
+    assert [other[f"volume_label-{k + 2018}_ml"] for k in range(1, 18)] == [
+        row[f"volume_label-{k}_ml"] for k in range(1, 18)
+    ]
 
 
 def test_one_bad_image_of_a_folder_is_named_and_the_others_are_done(cohort, registered, tmp_path, capsys):

@@ -2,15 +2,32 @@
 
 import hashlib
 import json
+import shutil
+import sys
+import types
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from cortexgen.cli import run
 from cortexgen.errors import UserError
 from cortexgen.modules import DiffuseMorphModule
 from cortexgen.spatial import folded, integrate
-from cortexgen.weights import GENERATE, REGISTER, card, load, load_checkpoint, load_weights, save_weights, shipped
+from cortexgen.weights import (
+    GENERATE,
+    REGISTER,
+    card,
+    load,
+    load_checkpoint,
+    load_generator,
+    load_registration,
+    load_weights,
+    save_weights,
+    shipped,
+)
 
 CONTRACT = {"template": {"name": "T", "hash": "0" * 64, "classes": ["a", "b"]}, "grid": {}, "preprocessing": []}
 
@@ -49,6 +66,113 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, module):
     (tmp_path / "x.ckpt").write_bytes(b"nothing")
     with pytest.raises(UserError, match="not a checkpoint"):
         load(tmp_path / "x.ckpt")
+
+
+def described(path):
+    """The description in a weights file."""
+    with safe_open(path, framework="pt") as content:
+        return json.loads(content.metadata()["cortexgen"])
+
+
+def rewritten(path, tensors=None, **changes):
+    """A weights file with another description; None takes an entry away."""
+    content = {k: v for k, v in (described(path) | changes).items() if v is not None}
+    with safe_open(path, framework="pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()} if tensors is None else tensors  # noqa: SIM118
+    save_file(state, path, {"cortexgen": json.dumps(content)})
+
+
+class Mine(DiffuseMorphModule):
+    """Somebody else's stage."""
+
+
+BROKEN = {
+    "an unknown module": ({"module": "Transformer", "class_path": None}, "its module Transformer cannot be imported"),
+    "an absent package": ({"class_path": "no.such.Thing"}, "its module no.such.Thing cannot be imported"),
+    "another class": ({"class_path": "pathlib.Path"}, "its module pathlib.Path is no StageModule"),
+    "a function": ({"class_path": "os.system"}, "its module os.system is no StageModule"),
+    "no module": ({"module": None}, "its description is damaged"),
+    "no contract": ({"contract": None}, "its description is damaged"),
+    "a contract without grid": ({"contract": {"template": {"hash": ""}}}, "its description is damaged"),
+    "other hyper-parameters": ({"hyper_parameters": {"width": 3}}, "does not fit this version's DiffuseMorphModule"),
+    "wrong hyper-parameters": ({"hyper_parameters": {"encoder": "x"}}, "does not fit this version's"),
+    "other shapes": ({"hyper_parameters": {"code": "fixed"}}, "does not fit this version's DiffuseMorphModule"),
+    "no parameters": ({"tensors": {"x": torch.zeros(1)}}, "does not fit this version's DiffuseMorphModule"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_description_that_does_not_fit_is_said_in_a_line(kind, tmp_path, module):
+    path, (changes, reason) = tmp_path / "w.safetensors", BROKEN[kind]
+    save_weights(path, module)
+    rewritten(path, **changes)
+    with pytest.raises(UserError, match=rf"w\.safetensors: {reason}") as error:
+        load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_hold_something_else(tmp_path, module):
+    path = tmp_path / "w.safetensors"
+    save_file({"x": torch.zeros(1)}, path, {"cortexgen": "{no json"})
+    with pytest.raises(UserError, match="its description is damaged"):
+        load(path)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="the file is empty"):
+        load(path)
+    with pytest.raises(UserError, match="a folder, expected"):
+        load(tmp_path)
+    for content in ({"state_dict": {}, "pytorch-lightning_version": "2"}, [1], torch.zeros(1), {"cortexgen": {}}):
+        torch.save(content, tmp_path / "a.ckpt")
+        with pytest.raises(UserError, match=r"a\.ckpt: (not written by cortexgen|a damaged checkpoint, without state)"):
+            load(tmp_path / "a.ckpt")
+
+
+def test_a_pickle_that_runs_code_is_not_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"cortexgen": Bomb()}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"a\.ckpt: not a checkpoint that can be read"):
+        load(tmp_path / "a.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_files_content_counts_and_not_its_name(tmp_path, module, registered):
+    save_weights(tmp_path / "w.pt", module)
+    assert load(tmp_path / "w.pt").weights_hash() == module.weights_hash()
+    checkpoint = registered[0] / "checkpoints" / "last.ckpt"
+    shutil.copy(checkpoint, tmp_path / "c.pt")
+    assert load(tmp_path / "c.pt").weights_hash() == load(checkpoint).weights_hash()
+
+
+def test_a_module_of_somebody_else_names_its_class(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "theirs", types.SimpleNamespace(Mine=Mine))
+    monkeypatch.setattr(Mine, "__module__", "theirs")
+    theirs = Mine(encoder=(4, 8), denoiser_width=4)
+    theirs.contract = CONTRACT
+    save_weights(tmp_path / "w.safetensors", theirs)
+    assert described(tmp_path / "w.safetensors")["class_path"] == "theirs.Mine"
+    assert type(load(tmp_path / "w.safetensors")) is Mine
+    content = {"hyper_parameters": dict(theirs.hparams), "state_dict": theirs.state_dict(), "global_step": 3}
+    theirs.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "a.ckpt")
+    again, steps = load_checkpoint(tmp_path / "a.ckpt")
+    assert type(again) is Mine and steps == 3 and again.weights_hash() == theirs.weights_hash()
+
+
+def test_checkpoints_from_before_classes_were_named_still_load(tmp_path, registered):
+    content = torch.load(registered[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content.pop("cortexgen_module") == "cortexgen.modules.diffusemorph.DiffuseMorphModule"
+    torch.save(content, tmp_path / "old.ckpt")
+    assert type(load(tmp_path / "old.ckpt")) is DiffuseMorphModule
+
+
+def test_the_other_stages_weights_are_refused():
+    with pytest.raises(UserError, match=r"generate.*weights of stage 2; register needs stage 1's"):
+        load_registration(shipped(GENERATE))
+    with pytest.raises(UserError, match=r"register.*weights of stage 1; generate needs stage 2's"):
+        load_generator(shipped(REGISTER))
 
 
 def test_export_of_a_run(tmp_path, registered):

@@ -102,7 +102,12 @@ def evaluate(
         device: Of the networks: cpu, cuda, cuda:1, mps, or auto.
         precision: Of the registration network: bf16, 32, or auto.
     """
-    for name, value, least in (("pairs", pairs, 1), ("passes", passes, 1), ("resamples", resamples, 2)):
+    for name, value, least in (
+        ("pairs", pairs, 1),
+        ("passes", passes, 1),
+        ("resamples", resamples, 2),
+        ("seed", seed, 0),
+    ):
         if value < least:
             raise UserError(f"--{name}: expected {least} or more, got {value}")
     sets, choice = named_sets(synthetic), HeaderChoice(trust, orientation)

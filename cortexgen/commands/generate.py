@@ -9,10 +9,11 @@ from lightning import Trainer
 
 from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder
 from cortexgen.data.fields import FieldDataModule
-from cortexgen.data.template import class_names, load_template, resample_labels
+from cortexgen.data.labels import read_labels
+from cortexgen.data.template import load_template
 from cortexgen.diffusion import SamplerName
 from cortexgen.errors import UserError
-from cortexgen.io import HeaderChoice, read_volume
+from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.modules.deformation_model import StatisticalDeformationModel
 from cortexgen.modules.generator import GeneratorModule
@@ -78,6 +79,7 @@ def generate(
     for name, value in (("num_samples", num_samples), ("steps", steps), ("devices", devices)):
         if value < 1:
             raise UserError(f"--{name}: expected 1 or more, got {value}")
+    parcellation = read_labels(labels, label_table, HeaderChoice(trust)) if labels else None
     chosen = {k: v for k, v in ((conditions or {}) | {"age": age, "sex": sex}).items() if v is not None}
     module: GeneratorModule
     if deformation_model:
@@ -90,8 +92,7 @@ def generate(
     module.spacing, module.native_size, module.save_fields = resolution, native_size, save_fields
     if template:
         module.template = load_template(template, template_labels, None if labels else label_table, trust)
-    if labels:
-        module.parcellation = _parcellation(module, labels, label_table, trust)
+    module.parcellation = parcellation
     module.output = out
     warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -122,11 +123,3 @@ def _deformation_model(fields: Path) -> StatisticalDeformationModel:
             continue
         names.append(name)
     return StatisticalDeformationModel(data, tuple(names))
-
-
-def _parcellation(module: GeneratorModule, labels: Path, table: Path | None, trust: Form | None) -> tuple:
-    """Another dseg, brought to the template's grid, and its classes' names."""
-    original = module.template or load_template(*module.contract["template_source"])
-    dseg, grid = read_volume(labels, labels=True, choice=HeaderChoice(trust))
-    names = class_names(dseg, table)
-    return (dseg if grid.matches(original.grid) else resample_labels(dseg, grid, original.grid, len(names))), names

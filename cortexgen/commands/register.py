@@ -12,11 +12,10 @@ from cortexgen.io import HeaderChoice, write_json
 from cortexgen.io.bids import sha256
 from cortexgen.io.header import Form
 from cortexgen.modules.base import open_run
-from cortexgen.modules.diffusemorph import DiffuseMorphModule
 from cortexgen.modules.precision import Precision
 from cortexgen.modules.registrar import Affine, Prepared, Registrar
 from cortexgen.modules.registration_writer import row_path, write_registration, write_table
-from cortexgen.weights import load
+from cortexgen.weights import load_registration
 
 
 def register(
@@ -72,13 +71,12 @@ def register(
         precision: Of the network: bf16, 32, or auto (bf16 where it is fast).
     """
     for name, value in (("refine", refine), ("refine_intensity", refine_intensity), ("frames", frames)):
-        if value < 0 or (name == "frames" and value == 1):
+        if not 0 <= value < float("inf") or (name == "frames" and value == 1):
             raise UserError(f"--{name}: expected 0 or more{', not 1' * (name == 'frames')}, got {value}")
     if moving_labels and not moving:
         raise UserError("--moving_labels: give --moving too")
     choice = HeaderChoice(trust, orientation)
-    module = load(checkpoint)
-    assert isinstance(module, DiffuseMorphModule)
+    module = load_registration(checkpoint)
     module.refine, module.refine_intensity = refine, refine_intensity
     module.frames, module.nearest_labels, module.mirror = frames, nearest_labels, mirror
     module.check_mirror()

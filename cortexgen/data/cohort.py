@@ -3,11 +3,12 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cortexgen.errors import UserError
-from cortexgen.io.bids import Row, read_tsv, write_tsv
+from cortexgen.io.bids import Row, write_tsv
+from cortexgen.io.participants import read_covariates
 
 
 @dataclass(frozen=True)
@@ -27,26 +28,6 @@ class Scan:
     image: Path
     labels: Path | None = None
     covariates: Row = field(default_factory=dict)
-
-
-def read_participants(root: Path) -> dict[str, Row]:
-    """Rows of participants.tsv by subject; empty where there is no such file."""
-    path = Path(root, "participants.tsv")
-    if not path.is_file():
-        return {}
-    rows = read_tsv(path)
-    if "participant_id" not in rows[0]:
-        raise UserError(f"{path}: expected a column participant_id, found {', '.join(rows[0])}")
-    return {str(row.pop("participant_id")): row for row in rows}
-
-
-def read_sessions(root: Path, subject: str) -> dict[str, Row]:
-    """Rows of a subject's sessions.tsv by session; empty where there is no such file."""
-    path = Path(root, subject, f"{subject}_sessions.tsv")
-    rows = read_tsv(path) if path.is_file() else []
-    if rows and "session_id" not in rows[0]:
-        raise UserError(f"{path}: expected a column session_id, found {', '.join(rows[0])}")
-    return {str(row.pop("session_id")): row for row in rows}
 
 
 def write_participants(root: Path, scans: Sequence[Scan]) -> None:
@@ -74,16 +55,17 @@ def write_participants(root: Path, scans: Sequence[Scan]) -> None:
             if scan.name != subject
         ]
         if sessions:
-            write_tsv(Path(root, subject, f"{subject}_sessions.tsv"), sessions)
-    write_tsv(Path(root, "participants.tsv"), rows)
+            write_tsv(Path(root, subject, f"{subject}_sessions.tsv"), sessions, exact=True)
+    write_tsv(Path(root, "participants.tsv"), rows, exact=True)
 
 
-def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii*") -> list[Scan]:
+def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii*", warn: bool = True) -> list[Scan]:
     """The scans under `sub-*/[ses-*/]anat`, sorted by name.
 
     Arguments:
         root: a BIDS (derivative) data set.
         image, labels: file name patterns; each must fit one file of a scan.
+        warn: of scans that participants.tsv doesn't have.
 
     Raises:
         UserError: if the folder is missing, holds no such image, or a pattern fits several files of a scan.
@@ -91,7 +73,6 @@ def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
-    participants = read_participants(root)
     scans = []
     for folder in sorted([*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]):
         parts = folder.parent.relative_to(root).parts
@@ -101,13 +82,12 @@ def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii
                 names = ", ".join(p.name for p in found[:3])
                 raise UserError(f"{folder}: {len(found)} files fit {pattern!r} ({names}); give a pattern that fits one")
         if images:
-            row = participants.get(parts[0], {})
-            if len(parts) > 1:
-                row = row | {k: v for k, v in read_sessions(root, parts[0]).get(parts[1], {}).items() if v is not None}
-            scans.append(Scan("_".join(parts), parts[0], images[0], dsegs[0] if dsegs else None, row))
+            scans.append(Scan("_".join(parts), parts[0], images[0], dsegs[0] if dsegs else None))
     if not scans:
         raise UserError(f"{root}: no image sub-*/[ses-*/]anat/{image} in it")
-    return scans
+    places = [(s.subject.removeprefix("sub-"), s.name.removeprefix(s.subject).removeprefix("_ses-")) for s in scans]
+    rows = read_covariates(root, places, warn)
+    return [replace(scan, covariates=row) for scan, row in zip(scans, rows, strict=True)]
 
 
 def find_scans(path: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii*") -> list[Scan]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
+from cortexgen.io.tables import column_name
 from cortexgen.spatial.precision import full_precision
 
 HEAD_SIZE = "brain_volume_ml"  # the covariate that images of native size are scaled by
@@ -33,7 +34,7 @@ class CovariateEncoder:
         """
         specs: dict[str, dict[str, Any]] = {}
         for name in names:
-            values = [row[name] for row in rows if row.get(name) is not None]
+            values = [value for row in rows if (value := _of(row, name)) is not None]
             if not values:
                 columns = sorted({key for row in rows for key in row})
                 known = f"participants.tsv has {', '.join(columns)}" if columns else "there is no participants.tsv"
@@ -70,7 +71,7 @@ class CovariateEncoder:
         out = torch.zeros(len(rows), SLOTS * len(self.specs))
         for b, row in enumerate(rows):
             for i, (name, spec) in enumerate(self.specs.items()):
-                value = row.get(name)
+                value = _of(row, name)
                 if value is None:
                     continue
                 slot = SLOTS * i
@@ -123,6 +124,11 @@ class CovariateEncoder:
                 warnings.append(f"{name} {number:g} lies outside the cohort's range {spec['min']:g} to {spec['max']:g}")
         self.encode([conditions])
         return warnings
+
+
+def _of(row: Mapping[str, Any], name: str) -> Any:
+    """A row's covariate, whose column may be spelt otherwise in the table: "BMI" is "bmi"."""
+    return row[name] if name in row else row.get(column_name(name))
 
 
 def _number(name: str, value: Any) -> float:

@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from cortexgen.data.augmentation import Augmentation, augment
 from cortexgen.data.cohort import Scan
 from cortexgen.data.intensity import normalize
-from cortexgen.data.template import resample_labels
+from cortexgen.data.labels import classes_of, labels_on
+from cortexgen.data.template import Template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import NO_CHOICE
@@ -42,18 +43,17 @@ def load_scan(scan: Scan, native: Grid, grid: Grid, choice: HeaderChoice = NO_CH
     return resample(image[None], native.torch_affine, grid.shape, grid.torch_affine)[0]
 
 
-def load_labels(scan: Scan, grid: Grid, classes: int, choice: HeaderChoice = NO_CHOICE) -> Tensor | None:
-    """A scan's dseg on a grid, `[1, D, H, W]` int64, or None if it has none.
+def load_labels(scan: Scan, grid: Grid, template: Template, choice: HeaderChoice = NO_CHOICE) -> Tensor | None:
+    """A scan's dseg on a grid as classes of the template, `[1, D, H, W]` int64, or None if either has none.
 
     Raises:
         UserError: if the file can't be read or holds labels that the template doesn't have.
     """
-    if scan.labels is None or classes == 0:
+    if scan.labels is None or not template.classes:
         return None
     labels, found = read_volume(scan.labels, labels=True, choice=choice)
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise UserError(f"{scan.labels}: label {int(labels.max())} is not among the template's {classes} classes")
-    return labels if found.matches(grid) else resample_labels(labels, found, grid, classes)
+    labels = classes_of(labels, template.numbers or range(len(template.classes)), scan.labels)
+    return labels if found.matches(grid) else labels_on(labels, found, grid)
 
 
 class Scans(Dataset):

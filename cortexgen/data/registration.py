@@ -144,7 +144,8 @@ class RegistrationDataModule(LightningDataModule):
             self.grid = grid
             self.template = self.original.to(grid)
             self.split = split_subjects([s.subject for s in self.scans], **self.splitting)
-            recipe = [DECODING, grid.to_dict(), len(self.template.classes), self.choice.describe()]
+            classes = [len(self.template.classes), *self.template.numbers]
+            recipe = [DECODING, grid.to_dict(), *classes, self.choice.describe()]
             self._cache: Cache = open_cache(self.caching, self.cache_dir or cache_folder(self.root), recipe)
         if self.augmentation in ("mirror", "scanner") and not self.grid.is_symmetric():
             raise UserError(f"mirroring needs a grid symmetric about x = 0; the working grid is {self.grid}")
@@ -214,11 +215,10 @@ class RegistrationDataModule(LightningDataModule):
 
     def labels_of(self, scan: Scan) -> Tensor | None:
         """A scan's labels on the working grid, `[1, D, H, W]` int64, if it has some."""
-        classes = len(self.template.classes)
-        if scan.labels is None or classes == 0:
+        if scan.labels is None or not self.template.classes:
             return None
         return self._cache.get(
-            scan.labels, lambda: cast(Tensor, load_labels(scan, self.grid, classes, self.choice)).to(torch.int16)
+            scan.labels, lambda: cast(Tensor, load_labels(scan, self.grid, self.template, self.choice)).to(torch.int16)
         ).long()
 
     def side(self, side: str) -> list[Scan]:

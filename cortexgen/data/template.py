@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from cortexgen.data.intensity import normalize
+from cortexgen.data.labels import LabelMap, labels_on, numbered, read_label_table, read_labels
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_volume
-from cortexgen.io.bids import read_tsv
 from cortexgen.io.header import Form
 from cortexgen.io.nifti import to_memory
 from cortexgen.spatial import resample
+
+__all__ = ["BRAIN_FOREGROUND", "MNI152", "Template", "load_template", "read_label_table"]
 
 MNI152 = "MNI152NLin2009aSym"
 # Of nilearn's array (uint8 counts); another array is another template.
@@ -36,6 +38,7 @@ class Template:
         classes: names of the classes, by index.
         grid: of both.
         hash: of the template as it was given, before any resampling.
+        numbers: of the classes in files; 0, 1, 2, ... unless given.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Template:
     classes: tuple[str, ...]
     grid: Grid
     hash: str
+    numbers: tuple[int, ...] = ()
 
     @property
     def mask(self) -> Tensor:
@@ -53,22 +57,11 @@ class Template:
     def to(self, grid: Grid) -> "Template":
         """The template on another grid: image and class probabilities resampled with antialiasing."""
         if grid.matches(self.grid):
-            return Template(self.name, self.image, self.labels, self.classes, grid, self.hash)
+            return replace(self, grid=grid)
         old, new = self.grid.torch_affine, grid.torch_affine
         image = resample(self.image[None], old, grid.shape, new)[0]
-        labels = None if self.labels is None else resample_labels(self.labels, self.grid, grid, len(self.classes))
-        return Template(self.name, image, labels, self.classes, grid, self.hash)
-
-
-def resample_labels(labels: Tensor, grid: Grid, target: Grid, classes: int) -> Tensor:
-    """A label map `[1, D, H, W]` on another grid: the class of the largest resampled indicator."""
-    best = torch.full((1, *target.shape), -1.0)
-    winner = torch.zeros((1, *target.shape), dtype=torch.int64)
-    for k in range(classes):
-        p = resample((labels == k).float()[None], grid.torch_affine, target.shape, target.torch_affine)[0]
-        winner[p > best] = k
-        best = torch.maximum(best, p)
-    return winner
+        labels = None if self.labels is None else labels_on(self.labels, self.grid, grid)
+        return replace(self, image=image, labels=labels, grid=grid)
 
 
 def load_template(
@@ -99,53 +92,22 @@ def load_template(
     choice = HeaderChoice(trust)
     image, grid = read_volume(path, choice=choice)
     image = normalize(image, path)
-    dseg: Tensor | None = None
-    classes: tuple[str, ...] = ()
-    if labels is not None:
-        dseg, label_grid = read_volume(labels, labels=True, choice=choice)
-        if not label_grid.matches(grid):
-            raise UserError(f"template and labels lie on different grids: {path}: {grid}; {labels}: {label_grid}")
-        classes = class_names(dseg, label_table)
+    dseg = None if labels is None else read_labels(labels, label_table, choice)
+    if dseg is not None and not dseg.grid.matches(grid):
+        raise UserError(f"template and labels lie on different grids: {path}: {grid}; {labels}: {dseg.grid}")
     entity = re.search(r"tpl-([A-Za-z0-9]+)", path.name)
     name = entity.group(1) if entity else re.sub(r"[^A-Za-z0-9]", "", path.name.split(".")[0])
-    return _finish(name, image, dseg, classes, grid)
+    return _finish(name, image, dseg, grid)
 
 
-def class_names(dseg: Tensor, table: Path | None) -> tuple[str, ...]:
-    """Names of a label map's classes by index, from a table, or numbered.
-
-    Raises:
-        UserError: if a label is negative, or has no name in the table.
-    """
-    if int(dseg.min()) < 0:
-        raise UserError(f"labels must not be negative, found {int(dseg.min())}")
-    if table is None:
-        return tuple(f"label-{k}" for k in range(int(dseg.max()) + 1))
-    names = read_label_table(table)
-    unnamed = sorted(set(torch.unique(dseg).tolist()) - set(names))
-    if unnamed:
-        raise UserError(f"{table}: no name for label {', '.join(map(str, unnamed))}")
-    return tuple(names.get(k, f"label-{k}") for k in range(max(names) + 1))
-
-
-def read_label_table(path: Path) -> dict[int, str]:
-    """Index and name of each class, from a BIDS `dseg.tsv`."""
-    rows = read_tsv(path)
-    if not {"index", "name"} <= set(rows[0]):
-        raise UserError(f"{path}: expected columns index and name")
-    try:
-        return {int(row["index"]): str(row["name"]) for row in rows}
-    except (TypeError, ValueError):
-        raise UserError(f"{path}: expected whole numbers in the column index") from None
-
-
-def _finish(name: str, image: Tensor, labels: Tensor | None, classes: tuple[str, ...], grid: Grid) -> Template:
+def _finish(name: str, image: Tensor, dseg: LabelMap | None, grid: Grid) -> Template:
     digest = hashlib.sha256(np.rint(image.numpy() * 1e4).astype(np.int32).tobytes())
     digest.update(np.round(grid.affine, 4).astype(np.float32).tobytes())
-    if labels is not None:
-        digest.update(labels.numpy().astype(np.int32).tobytes())
-    digest.update("\n".join(classes).encode())
-    return Template(name, image, labels, classes, grid, digest.hexdigest())
+    if dseg is None:
+        return Template(name, image, None, (), grid, digest.hexdigest())
+    digest.update(numbered(dseg.labels, dseg.numbers).numpy().astype(np.int32).tobytes())
+    digest.update("\n".join(dseg.names).encode())
+    return Template(name, image, dseg.labels, dseg.names, grid, digest.hexdigest(), dseg.numbers)
 
 
 @lru_cache(maxsize=1)
@@ -162,8 +124,8 @@ def _mni152() -> Template:
     array, grid = to_memory(counts.astype(np.float32) / 255, loaded.affine, Path(MNI152))
     image = normalize(torch.from_numpy(array).unsqueeze(0), MNI152)
     folder = files("cortexgen.data") / "templates"
-    labels, label_grid = read_volume(Path(str(folder / f"tpl-{MNI152}_res-1_dseg.nii.gz")), labels=True)
-    if not label_grid.matches(grid):
-        raise UserError(f"the packaged labels do not lie on nilearn's grid: {label_grid} against {grid}")
-    table = read_label_table(Path(str(folder / f"tpl-{MNI152}_dseg.tsv")))
-    return _finish(MNI152, image, labels, tuple(table[k] for k in sorted(table)), grid)
+    dseg_path, table = (Path(str(folder / f"tpl-{MNI152}_{end}")) for end in ("res-1_dseg.nii.gz", "dseg.tsv"))
+    dseg = read_labels(dseg_path, table)
+    if not dseg.grid.matches(grid):
+        raise UserError(f"the packaged labels do not lie on nilearn's grid: {dseg.grid} against {grid}")
+    return _finish(MNI152, image, dseg, grid)

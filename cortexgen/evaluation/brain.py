@@ -17,9 +17,11 @@ from scipy.ndimage import (
 )
 from torch import Tensor
 
+from cortexgen.data.labels import class_numbers, classes_of
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.metrics.cortex import CORTEX, WHITE, Cortex, cortical_measures
+from cortexgen.spatial import present_labels
 
 CLOSING = 6.0  # mm, over sulci
 SIDES = ("Left-", "Right-")
@@ -128,9 +130,9 @@ def measure_brain(image: Tensor, labels: Tensor, classes: Mapping[int, str] | No
         classes: names of the labels; numbered unless given.
 
     Returns:
-        `volumes` of each class by index, in ml, `[K]`; the part of each `left` of the middle of all labels; `icv` in
-        ml; `centroid` of the brain in mm (RAS), `[3]`; `cortex`, the six numbers of `Cortex`, NaN where classes don't
-        name a cortex; `image`: contrast, sharpness (NaN likewise) and noise.
+        `numbers` of the classes, `[K]`, their `volumes` in ml and the part of each `left` of the middle of all labels;
+        `icv` in ml; `centroid` of the brain in mm (RAS), `[3]`; `cortex`, the six numbers of `Cortex`, NaN
+        where classes don't name a cortex; `image`: contrast, sharpness (NaN likewise) and noise.
 
     Raises:
         UserError: if there are no labels.
@@ -138,8 +140,9 @@ def measure_brain(image: Tensor, labels: Tensor, classes: Mapping[int, str] | No
     if not labels.any():
         raise UserError("its label map is empty")
     mask = intracranial_mask(labels, grid.spacing)
-    size = max(int(labels.max()) + 1, max(classes or [0]) + 1)
-    names = [(classes or {}).get(k, f"label-{k}") for k in range(size)]
+    numbers = class_numbers([*present_labels(labels).tolist(), *(classes or {})])
+    size, labels = len(numbers), classes_of(labels, numbers)
+    names = [(classes or {}).get(k, f"label-{k}") for k in numbers]
     flat, cubic = labels.flatten(), grid.voxel_volume / 1000
     middle = float(_world(grid, labels > 0)[0])
     left = torch.bincount(flat, weights=_left_share(grid, middle).flatten(), minlength=size)
@@ -148,6 +151,7 @@ def measure_brain(image: Tensor, labels: Tensor, classes: Mapping[int, str] | No
     except UserError:
         cortex = np.full(len(Cortex._fields), np.nan)
     return {
+        "numbers": np.array(numbers),
         "volumes": torch.bincount(flat, minlength=size).double() * cubic,
         "left": left * cubic,
         "icv": float(mask.sum()) * cubic,
@@ -200,15 +204,18 @@ def collect(
     """
     index = sorted(measured)
 
-    def stacked(key: str, columns: Sequence[int] | None = None) -> Tensor:
+    def stacked(key: str) -> Tensor:
         rows = [torch.as_tensor(np.atleast_1d(measured[i][key])).double() for i in index]
-        if columns is not None:
-            longest = max(present, default=0) + 1
-            rows = [torch.nn.functional.pad(row, (0, max(0, longest - len(row))))[list(columns)] for row in rows]
-        return torch.stack(rows) if rows else torch.zeros(0, len(columns or ()))
+        return torch.stack(rows) if rows else torch.zeros(0, 1)
+
+    def of_classes(key: str) -> Tensor:
+        rows = [dict(zip(np.asarray(measured[i]["numbers"]).tolist(), measured[i][key], strict=True)) for i in index]
+        return torch.tensor([[float(row.get(k, 0)) for k in present] for row in rows], dtype=torch.float64).view(
+            -1, len(present)
+        )
 
     names = [(classes or {}).get(k, f"label-{k}") for k in present]
-    volumes, left = stacked("volumes", present), stacked("left", present)
+    volumes, left = of_classes("volumes"), of_classes("left")
     right = volumes - left
     pairs = [(name.removeprefix(SIDES[0]), k) for k, name in enumerate(names) if name.startswith(SIDES[0])]
     if pairs:  # each side has its own class
@@ -236,5 +243,5 @@ def present_classes(sets: Sequence[Mapping[int, Mapping[str, Any]]]) -> list[int
     found: set[int] = set()
     for measured in sets:
         for brain in measured.values():
-            found |= set(np.flatnonzero(brain["volumes"]).tolist())
+            found |= set(brain["numbers"][np.asarray(brain["volumes"]) > 0].tolist())
     return sorted(found - {0})

@@ -10,11 +10,10 @@ from cortexgen.data.template import MNI152, Template, load_template
 from cortexgen.errors import UserError
 from cortexgen.evaluation.store import Store
 from cortexgen.io import Grid
-from cortexgen.modules.diffusemorph import DiffuseMorphModule
 from cortexgen.modules.precision import Precision
 from cortexgen.modules.registrar import Registrar
 from cortexgen.spatial import integrate, log_jacobian, warp_labels
-from cortexgen.weights import load
+from cortexgen.weights import load_registration
 
 Labels = Literal["register", "given", "none"]
 
@@ -88,8 +87,7 @@ class RegisteredLabels:
     def __init__(
         self, checkpoint: Path | None = None, refine: int = 0, device: str = "auto", precision: Precision = "auto"
     ) -> None:
-        module = load(checkpoint)
-        assert isinstance(module, DiffuseMorphModule)
+        module = load_registration(checkpoint)
         module.refine, module.mirror, module.refine_intensity = refine, True, 0.0
         try:
             module.check_mirror()

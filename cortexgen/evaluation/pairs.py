@@ -1,6 +1,5 @@
 """Fixed images and what was registered to them, a pair at a time, whatever tool made it."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from cortexgen.data.alignment import align, check_alignment, in_template_space
 from cortexgen.data.cohort import Scan, find_scans
-from cortexgen.data.template import MNI152, load_template, read_label_table, resample_labels
+from cortexgen.data.labels import distinct, labels_on, numbered, read_label_table
+from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
-from cortexgen.evaluation.comparable import present_labels
 from cortexgen.evaluation.reading import IMAGES, LABELS, Brain, BrainSet
 from cortexgen.io import Grid, HeaderChoice, read_field, read_grid
 from cortexgen.io.header import NO_CHOICE
@@ -85,7 +84,7 @@ class Pairs:
             if name in RESERVED or "/" in name:
                 raise UserError(f"a method can't be called {name!r}, which names a folder and a column of tables")
         table = sources.label_table or Path(fixed, "dseg.tsv")
-        self.classes = _distinct(read_label_table(table)) if sources.label_table or table.is_file() else None
+        self.classes = distinct(read_label_table(table)) if sources.label_table or table.is_file() else None
         common: dict[str, Any] = {"classes": self.classes, "choice": sources.choice}
         self.fixed = BrainSet(fixed, images=sources.fixed_images, labels=sources.fixed_labels, **common)
         self.results = {
@@ -107,7 +106,8 @@ class Pairs:
             table if sources.moving_labels and self.classes else None,
             sources.choice.trust,
         )
-        self.moving_labels, self.notes = self.moving.labels, []
+        labels = self.moving.labels
+        self.moving_labels, self.notes = None if labels is None else numbered(labels, self.moving.numbers), []
         if self.moving_labels is not None and sources.moving_labels is None and not self._same_classes():
             self.moving_labels = None
             why = f"{table} names other classes" if self.classes else f"{table} isn't there to say what theirs are"
@@ -137,7 +137,7 @@ class Pairs:
             self.notes.append(f"{len(names)} {what} ({some}) and are left out.")
 
     def _same_classes(self) -> bool:
-        ours = enumerate(self.moving.classes)
+        ours = zip(self.moving.numbers, self.moving.classes, strict=True)
         return self.classes is not None and all(self.classes.get(k) == name for k, name in ours if k)
 
     @property
@@ -207,9 +207,7 @@ class Pairs:
         image = resample(moving.image[None], moving.grid.torch_affine, grid.shape, grid.torch_affine)[0]
         if labels is None:
             return Warped(image, None)
-        present = present_labels(labels)
-        found = resample_labels(torch.searchsorted(present, labels), moving.grid, grid, len(present))
-        return Warped(image, present[found])
+        return Warped(image, labels_on(labels, moving.grid, grid))
 
     def _affine(self, image: Tensor, grid: Grid, source: object) -> Tensor:
         """From template space to an image's, `[4, 4]` in millimetres; the identity if it is there already."""
@@ -232,12 +230,6 @@ class Pairs:
         if not found.matches(grid):
             raise UserError(f"{path}: the field's grid is {found}, the fixed image's {grid}")
         return field
-
-
-def _distinct(names: Mapping[int, str]) -> dict[int, str]:
-    """Names of classes, those that several have with the index."""
-    counts = Counter(names.values())
-    return {k: f"{name} ({k})" if counts[name] > 1 else name for k, name in names.items()}
 
 
 def _find(folder: Path, pattern: str) -> dict[str, Path]:

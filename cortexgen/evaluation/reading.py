@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from cortexgen.data.cohort import Scan, find_scans
-from cortexgen.data.template import read_label_table, resample_labels
+from cortexgen.data.labels import labels_on, read_label_table
 from cortexgen.errors import UserError
-from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap, present_labels, to_unit
+from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap, to_unit
 from cortexgen.io import Grid, HeaderChoice, read_grid, read_volume
 from cortexgen.io.header import NO_CHOICE
-from cortexgen.spatial import resample
+from cortexgen.spatial import present_labels, resample
 
 OVERLAP = 0.5  # of the smaller field of view; less, and two grids show different places
 LOST = 0.01  # of all intensity; what loses more is said to be cut
@@ -175,7 +175,7 @@ class BrainSet:
             raise UserError(f"{scan.labels}: unknown label {unknown}, expected {expected}")
 
         def resampled(volume: Tensor) -> Tensor:
-            return present[resample_labels(torch.searchsorted(present, volume), found, self.grid, len(present))]
+            return labels_on(volume, found, self.grid)
 
         return self._placed(labels, found, resampled, scan, scan.labels)
 

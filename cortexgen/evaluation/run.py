@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,11 +19,12 @@ from cortexgen.evaluation.effects import effect_rows
 from cortexgen.evaluation.labelling import Labeller, RegisteredLabels
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Measures, Store
+from cortexgen.io.labels import label_type
 
 T = TypeVar("T")
 Maps = tuple[list[str], Tensor]
 KEPT = 6  # fields of a set, for the page
-LABELS, MEASURES = 2, 2  # raised when a labeller or `measure_brain` gives something else for the same brain
+LABELS, MEASURES = 2, 3  # raised when a labeller or `measure_brain` gives something else for the same brain
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class SetResult:
 
     def labels(self, i: int) -> Tensor:
         """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
-        return torch.from_numpy(self.store.measured("labels", i, "labels")).long()
+        return torch.from_numpy(self.store.measured("labels", i, "labels").astype(np.int64))
 
     def field(self) -> tuple[int, Tensor] | None:
         """The labelled brain nearest the middle of the set whose field was kept, and its velocity `[3, d, h, w]`."""
@@ -191,7 +193,7 @@ class Evaluation:
         def label(i: int) -> Mapping[str, object]:
             found = labeller.label(store, i)
             maps = {"growth": found.log_jacobian, "velocity": found.velocity if i in kept else None}
-            labels = found.labels.to(torch.int32 if int(found.labels.max()) > 255 else torch.uint8)
+            labels: Any = found.labels.numpy().astype(label_type(int(found.labels.max())))
             return {"labels": labels, **{name: field.half() for name, field in maps.items() if field is not None}}
 
         def measure(i: int) -> Mapping[str, object]:

@@ -17,6 +17,7 @@ from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.io import Grid, write_json
 from cortexgen.io.atomic import atomic
+from cortexgen.io.labels import label_type
 
 LEVELS = 65535  # of 16 bits: what [0, 1] is rounded to
 Measures = dict[str, np.ndarray]
@@ -63,7 +64,7 @@ class Store:
                     continue
                 _save(folder / "image.npy", _packed(brain.image))
                 if brain.labels is not None:
-                    _save(folder / "labels.npy", brain.labels.numpy().astype(np.int32))
+                    _save(folder / "labels.npy", brain.labels.numpy().astype(label_type(int(brain.labels.max()))))
                 write_json(folder / "source.json", {"key": key, "treatments": self.brains.treatments(scan.name)})
             else:
                 self.brains.recall(scan, record["treatments"])
@@ -87,7 +88,7 @@ class Store:
     def labels(self, i: int) -> Tensor | None:
         """The label map that came with brain i, `[1, D, H, W]`, or None."""
         path = self.folder / self.names[i] / "labels.npy"
-        return torch.from_numpy(np.load(path)).long() if path.is_file() else None
+        return torch.from_numpy(np.load(path).astype(np.int64)) if path.is_file() else None
 
     def images(self) -> "Volumes":
         """The images, read when they are indexed."""

@@ -91,8 +91,12 @@ def generated_by(root: Path) -> dict[str, Any] | None:
         raise UserError(f"{path}: not a BIDS description that can be read ({error})") from None
 
 
-def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as a tab-separated table atomically; columns in order of appearance, missing values as n/a."""
+def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], exact: bool = False) -> None:
+    """Write rows as a tab-separated table atomically; columns in order of appearance, missing values as n/a.
+
+    Arguments:
+        exact: write numbers with every digit they have instead of six.
+    """
     rows = list(rows)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
@@ -100,8 +104,14 @@ def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     writer.writerow(columns)
     for row in rows:
         values = (row.get(key) for key in columns)
-        writer.writerow([MISSING if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in values])
+        writer.writerow([_text(v, exact) for v in values])
     write_text(path, text.getvalue())
+
+
+def _text(value: Any, exact: bool) -> Any:
+    if not isinstance(value, float):
+        return MISSING if value is None else value
+    return repr(float(value)).removesuffix(".0") if exact else f"{value:.6g}"
 
 
 def _value(text: str | None) -> str | float | None:
@@ -122,8 +132,8 @@ def read_tsv(path: Path) -> list[Row]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = list(csv.DictReader(file, delimiter="\t"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8 text ({error})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: expected a table in UTF-8 text ({error})") from None
     rows = [{k: v if k == "participant_id" else _value(v) for k, v in row.items() if k} for row in table]
     if not rows:
         raise UserError(f"{path}: the table has no rows")

@@ -1,5 +1,7 @@
 """Where the voxels of a volume lie."""
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +11,8 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 
 from cortexgen.errors import UserError
+
+VOXEL_BYTES = 100  # that work on a volume takes: image, labels, a field both ways and what is made of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +69,17 @@ class Grid:
 
         Arguments:
             shape: D, H, W; an odd number of voxels a side that covers the same box unless given.
+
+        Raises:
+            UserError: if the spacing is not above zero, or the grid too large for this machine's memory.
         """
+        if not 0 < spacing < float("inf"):
+            raise UserError(f"spacing: expected millimetres above zero, got {spacing:g}")
         steps = np.array(self.spacing) / spacing
         if shape is None:
             halves = [(n - 1) / 2 * s for n, s in zip(self.shape, steps, strict=True)]
             shape = [2 * int(np.ceil(np.round(half, 3))) + 1 for half in halves]
+        check_memory(shape, f"spacing: voxels of {spacing:g} mm")
         affine = self.affine @ np.diag([*(1 / steps), 1.0])
         centre = self.affine @ np.array([*((np.array(self.shape) - 1) / 2), 1.0])
         affine[:3, 3] = (centre - affine @ np.array([*((np.array(shape) - 1) / 2), 0.0]))[:3]
@@ -103,6 +113,26 @@ class Grid:
         """The inverse of `to_dict`."""
         d, h, w = content["shape"]
         return cls((d, h, w), np.asarray(content["affine"], dtype=np.float64), content["codes"])
+
+
+def check_memory(shape: Sequence[int], what: str) -> None:
+    """See that volumes of this shape can be worked on here.
+
+    Raises:
+        UserError: if they need more memory than the machine has; the line begins with `what`.
+    """
+    needed, there = math.prod(map(int, shape)) * VOXEL_BYTES / 1e9, _memory() / 1e9
+    if needed > there:
+        size = " x ".join(str(int(n)) for n in shape)
+        raise UserError(f"{what}: {size} voxels need about {needed:,.0f} GB of memory, this machine has {there:,.0f}")
+
+
+def _memory() -> float:
+    """Bytes that this machine has, infinite where it doesn't say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def check_affine(affine: np.ndarray, path: object) -> str:

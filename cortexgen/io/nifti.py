@@ -19,12 +19,13 @@ from cortexgen.errors import UserError
 from cortexgen.io.atomic import atomic
 from cortexgen.io.grid import Grid, check_affine
 from cortexgen.io.header import NO_CHOICE, HeaderChoice, apart, file_affine
+from cortexgen.io.labels import check_labels
 
 MEMORY = axcodes2ornt("SAR")
 GZIP = b"\x1f\x8b"
 ROUNDING = 1e-2  # millimetres, as `Grid.matches` has it
 DEFLATED = 1032  # bytes that gzip makes of one, at the most
-LARGEST = {False: float(np.finfo(np.float32).max) / 1e6, True: 2.0**31 - 1}  # of an image, of a label map
+LARGEST = float(np.finfo(np.float32).max) / 1e6  # of an image
 
 
 def open_image(path: Path) -> nib.Nifti1Image:
@@ -174,7 +175,7 @@ def read_volume(path: Path, labels: bool = False, choice: HeaderChoice = NO_CHOI
 
     Raises:
         UserError: if the file is missing, damaged, not 3D, has not one real number a voxel, or holds NaNs, one
-            constant, numbers that are too large, or (labels) fractions; or its header is not to be trusted (see
+            constant or numbers that are too large, or (labels) is no label map; or its header is not to be trusted (see
             `file_affine`).
     """
     image = open_image(path)
@@ -183,13 +184,13 @@ def read_volume(path: Path, labels: bool = False, choice: HeaderChoice = NO_CHOI
     array = voxels(image, path).reshape(shape)
     if not np.isfinite(array).all():
         raise UserError(f"{path}: {int((~np.isfinite(array)).sum())} voxels are NaN or infinite")
+    if labels:
+        check_labels(array, path)
     low, high = array.min(), array.max()
     if low == high:
         raise UserError(f"{path}: every voxel is {low:g}; an image has contrast")
-    if labels and not np.array_equal(array, np.rint(array)):
-        raise UserError(f"{path}: expected whole numbers in a label map, found fractions")
-    if max(abs(float(low)), abs(float(high))) > LARGEST[labels]:
-        raise UserError(f"{path}: values from {low:.3g} to {high:.3g}, expected at most {LARGEST[labels]:.3g}")
+    if not labels and max(abs(float(low)), abs(float(high))) > LARGEST:
+        raise UserError(f"{path}: values from {low:.3g} to {high:.3g}, expected at most {LARGEST:.3g}")
     array, grid = to_memory(array, affine, path)
     return torch.from_numpy(array.astype(np.int64 if labels else np.float32)).unsqueeze(0), grid
 

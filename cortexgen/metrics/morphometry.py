@@ -4,20 +4,19 @@ import torch
 from torch import Tensor
 
 from cortexgen.io import Grid
-from cortexgen.spatial import integrate, jacobian_determinant, resample
+from cortexgen.spatial import integrate, jacobian_determinant, label_shares
 
 
 def volume_weights(labels: Tensor, grid: Grid, target: Grid, classes: int) -> Tensor:
     """Share of each voxel of a (coarser) grid that belongs to each class, `[classes, D, H, W]`.
 
     Arguments:
-        labels: the template's, `[1, D, H, W]` on `grid`.
+        labels: the template's, `[1, D, H, W]` in `[0, classes)` on `grid`; what doesn't occur costs nothing.
     """
-    shares = [
-        resample((labels == k).float()[None], grid.torch_affine, target.shape, target.torch_affine)[0, 0]
-        for k in range(classes)
-    ]
-    return torch.stack(shares)
+    shares = torch.zeros(classes, *target.shape)
+    for k, box, share in label_shares(labels, grid.torch_affine, target.shape, target.torch_affine):
+        shares[k][box] = share
+    return shares
 
 
 def regional_volumes(velocity: Tensor, weights: Tensor, voxel_volume: float, steps: int = 7) -> Tensor:

@@ -88,12 +88,34 @@ class StageModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["cortexgen"] = self.contract
+        checkpoint["cortexgen_module"] = self.class_path()
+
+    @classmethod
+    def class_path(cls) -> str:
+        """What the class is imported by; checkpoints and weights files name it."""
+        return f"{cls.__module__}.{cls.__qualname__}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "cortexgen" not in checkpoint:
             raise UserError("the checkpoint was not written by cortexgen")
+        self._check_fit(checkpoint)
         self.contract = checkpoint["cortexgen"]
         check_contract(self.contract, self._data_contract())
+
+    def _check_fit(self, checkpoint: Mapping[str, Any]) -> None:
+        """See that a checkpoint's parameters are this module's.
+
+        Raises:
+            UserError: if not, with the first that differs.
+        """
+        made_by = checkpoint.get("cortexgen_module", self.class_path())
+        if made_by != self.class_path():
+            raise UserError(f"the checkpoint is one of {made_by}, the model is {self.class_path()}")
+        theirs, ours = checkpoint["state_dict"], self.state_dict()
+        for name in sorted({*theirs, *ours}):
+            sides = [str(list(side[name].shape)) if name in side else "missing" for side in (theirs, ours)]
+            if sides[0] != sides[1]:
+                raise UserError(f"the checkpoint does not fit the model: {name} is {sides[0]} there, {sides[1]} here")
 
     def weights_hash(self) -> str:
         """sha256 of every parameter, by name."""

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cortexgen.io import write_field, write_json, write_volume
 from cortexgen.io.bids import Row, anat, derivative, sha256, sidecar, transform, write_tsv
+from cortexgen.io.labels import label_type
 from cortexgen.modules.drawing import Sample, Sampler
 from cortexgen.spatial import log_jacobian
 
@@ -63,7 +62,7 @@ class CohortWriter:
         write_field(paths["xfm"], sample.displacement, grid)
         if sample.labels is not None:
             paths["dseg"] = derivative(self.root, name, "dseg")
-            write_volume(paths["dseg"], sample.labels, grid, np.uint8 if len(template.classes) < 256 else np.int16)
+            write_volume(paths["dseg"], sample.labels, grid, label_type(max(template.numbers, default=0)))
         if self.module.save_fields:
             paths["velocity"] = derivative(self.root, name, "field", space=space, desc="velocity")
             paths["inverse"] = transform(self.root, name, "T1w", space)

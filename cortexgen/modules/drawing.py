@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.data.covariates import HEAD_SIZE
+from cortexgen.data.labels import numbered
 from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
@@ -78,8 +79,8 @@ class Sampler:
         if module.native_size:
             self.mask_weights = volume_weights(original.mask.long(), *to_velocity, 2)
         if module.parcellation is not None:
-            labels, classes = module.parcellation
-            original = replace(original, labels=labels, classes=classes)
+            given = module.parcellation.to(original.grid)
+            original = replace(original, labels=given.labels, classes=given.names, numbers=given.numbers)
         self.template = original.to(self.grid)
 
     def _trouble(self, velocity: Tensor, growth: float) -> tuple[Tensor, Tensor]:
@@ -158,7 +159,7 @@ class Sampler:
         labels = volumes = None
         if template.labels is not None:
             labels, sums = warp_labels(template.labels[None], positions, len(template.classes))
-            labels, volumes = labels[0], sums[0] * grid.voxel_volume / 1000
+            labels, volumes = numbered(labels[0], template.numbers), sums[0] * grid.voxel_volume / 1000
         return Sample(velocity, displacement, image, labels, grid, growth, volumes, conditions, rounds, rejected)
 
     def field(self, velocity: Tensor, growth: float, inverse: bool = False) -> Tensor:

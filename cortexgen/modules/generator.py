@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder, complete
+from cortexgen.data.labels import LabelMap
 from cortexgen.data.template import Template
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
@@ -30,7 +32,7 @@ class GeneratorModule(StageModule):
         native_size: draw the size of the head too, and write images of that size.
         save_fields: write velocity, inverse transform and log |J| of each sample too.
         template: the weights' template, should it not be where it was when they were trained.
-        parcellation: other labels to warp, on the template's grid, and their names.
+        parcellation: other labels of the template to warp.
         run_options: what else a sample depends on, names of attributes.
     """
 
@@ -42,7 +44,7 @@ class GeneratorModule(StageModule):
     native_size: bool = False
     save_fields: bool = False
     template: Template | None = None
-    parcellation: tuple[Tensor, tuple[str, ...]] | None = None
+    parcellation: LabelMap | None = None
     run_options: Sequence[str] = ()
 
     @property
@@ -101,8 +103,10 @@ class GeneratorModule(StageModule):
         for name in ("num_samples", *(["steps"] if "steps" in self.run_options else [])):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: expected 1 or more, got {getattr(self, name)}")
-        if self.spacing is not None and self.spacing <= 0:
-            raise UserError(f"spacing: expected millimetres, got {self.spacing:g}")
+        for name in ("spacing", "guidance", "correction"):
+            value = getattr(self, name, None)
+            if value is not None and (not isfinite(value) or (name == "spacing" and value <= 0)):
+                raise UserError(f"{name}: expected a number{' above zero' * (name == 'spacing')}, got {value:g}")
         if "mean" not in self.contract:
             raise UserError("there are no trained weights to sample from: give --ckpt_path")
         if self.conditions:

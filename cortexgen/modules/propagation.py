@@ -31,6 +31,7 @@ class Space:
         grid: results in this space are written on it.
         affine: `[4, 4]` float64, from template space to this image's, in millimetres (RAS).
         classes: names of the labels by index.
+        numbers: of the labels in files; 0, 1, 2, ... unless given.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Space:
     grid: Grid
     affine: Tensor
     classes: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Propagation:
         labels = volumes = None
         if self.moving.labels is not None:
             positions = self.positions(forward)
-            classes = int(self.moving.labels.max()) + 1
+            classes = len(self.moving.classes) or int(self.moving.labels.max()) + 1
             labels, sums = warp_labels(self.moving.labels[None], positions, classes)
             volumes = sums[0] * self.fixed.grid.voxel_volume / 1000
             if nearest:

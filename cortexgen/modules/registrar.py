@@ -1,7 +1,7 @@
 """Registration of images from anywhere: affine to template space, one pass, results where the images are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from cortexgen.data.alignment import align, check_alignment, in_template_space
 from cortexgen.data.intensity import normalize
+from cortexgen.data.labels import LabelMap, classes_of, numbered, read_labels
 from cortexgen.data.plausibility import check_brain
-from cortexgen.data.template import Template, class_names, resample_labels
+from cortexgen.data.template import Template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import NO_CHOICE
@@ -80,7 +81,8 @@ class Registrar:
         if str(grid) not in self._atlases:
             at, out = original.to(grid), original.grid.at_spacing(max(self.grid.spacing))
             affine = torch.eye(4, dtype=torch.float64)
-            space = Space(original.name, at.image, at.labels, at.grid, out, affine, original.classes)
+            names = (original.classes, original.numbers)
+            space = Space(original.name, at.image, at.labels, at.grid, out, affine, *names)
             self._atlases[str(grid)] = Prepared(space, original.to(self.grid).image[None])
         return self._atlases[str(grid)]
 
@@ -93,17 +95,16 @@ class Registrar:
             UserError: if it is not a skull-stripped brain that can be aligned to the template; the line says why.
         """
         image, grid = read_volume(path, choice=self.choice)
-        dseg = self._labels(labels, grid) if labels else None
-        return self.prepared(normalize(image, path), grid, path, dseg, name, label_table)
+        dseg = read_labels(labels, label_table, self.choice).to(grid) if labels else None
+        return self.prepared(normalize(image, path), grid, path, dseg, name)
 
     def prepared(
         self,
         image: Tensor,
         grid: Grid,
         source: Path,
-        dseg: Tensor | None = None,
+        dseg: LabelMap | None = None,
         name: str = "T1w",
-        label_table: Path | None = None,
     ) -> Prepared:
         """Check an image `[1, D, H, W]` in [0, 1] that was read from `source`, and find its affine.
 
@@ -117,12 +118,8 @@ class Registrar:
                 matrix = torch.from_numpy(align(image, grid, self.template, source))
             check_alignment(image, grid, self.template, matrix.numpy(), source)
         model = resample(image[None], grid.torch_affine, self.grid.shape, matrix @ self.grid.torch_affine)
-        classes = class_names(dseg, label_table) if dseg is not None else ()
-        return Prepared(Space(name, image, dseg, grid, grid, matrix, classes), model)
-
-    def _labels(self, path: Path, grid: Grid) -> Tensor:
-        labels, found = read_volume(path, labels=True, choice=self.choice)
-        return labels if found.matches(grid) else resample_labels(labels, found, grid, int(labels.max()) + 1)
+        labels = (None, (), ()) if dseg is None else (dseg.labels, dseg.names, dseg.numbers)
+        return Prepared(Space(name, image, labels[0], grid, grid, matrix, *labels[1:]), model)
 
     def pair(self, moving: Prepared, fixed: Prepared) -> tuple[tuple[Tensor, Tensor], Propagation]:
         """The two images on the module's grid and device, and the maps between their own spaces.
@@ -130,20 +127,26 @@ class Registrar:
         Raises:
             UserError: if the fixed labels hold a class that the moving ones don't have.
         """
-        labels, classes = fixed.space.labels, moving.space.classes
-        if labels is not None and classes and int(labels.max()) >= len(classes):
-            raise UserError(
-                f"label {int(labels.max())} of the image's dseg is not among the {len(classes)} warped ones"
-            )
+        target, labels, classes = fixed.space, fixed.space.labels, moving.space.classes
+        if labels is not None and classes:
+            known = moving.space.numbers or range(len(classes))
+            labels = classes_of(numbered(labels, target.numbers), known, f"the dseg of {target.name}")
+            target = replace(target, labels=labels, classes=classes, numbers=moving.space.numbers)
         images = (moving.model_image.to(self.device), fixed.model_image.to(self.device))
-        return images, Propagation(moving.space, fixed.space, self.velocity_grid, self.module.h.integration_steps)
+        return images, Propagation(moving.space, target, self.velocity_grid, self.module.h.integration_steps)
 
     def register(self, moving: Prepared, fixed: Prepared) -> Propagated:
-        """Register a pair in memory."""
+        """Register a pair in memory; its labels have the numbers of their files, volumes come in that order."""
         images, maps = self.pair(moving, fixed)
         with self.arithmetic():
             velocity, _ = self.module.solve(*images)
-        return maps.run(velocity.float().cpu(), self.module.nearest_labels)
+        found = maps.run(velocity.float().cpu(), self.module.nearest_labels)
+        return replace(
+            found,
+            moving=_in_numbers(found.moving),
+            fixed=_in_numbers(found.fixed),
+            labels=None if found.labels is None else numbered(found.labels, found.moving.numbers),
+        )
 
     def arithmetic(self) -> Any:
         """The context that the network runs in."""
@@ -157,3 +160,8 @@ class Registrar:
             "ImageGrid": moving.space.grid.to_dict(),
             "Preprocessing": self.module.contract.get("preprocessing", []),
         }
+
+
+def _in_numbers(space: Space) -> Space:
+    """A space whose labels are those of its file."""
+    return space if space.labels is None else replace(space, labels=numbered(space.labels, space.numbers))

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cortexgen.data.cohort import Scan, write_participants
+from cortexgen.data.labels import numbered
 from cortexgen.data.loading import load_labels, load_scan
 from cortexgen.data.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, write_field, write_json, write_series, write_volume
 from cortexgen.io.bids import Row, anat, derivative, sidecar, transform, write_tsv
+from cortexgen.io.labels import label_type
 from cortexgen.metrics import dice, psnr, ssim
 from cortexgen.modules.propagation import Propagated, Propagation, Space
 from cortexgen.modules.whole import continued, write_whole
@@ -58,7 +59,8 @@ class _Files:
         write_field(described(path, on_moving | flow | dict(info)), result.velocity[0], velocity_grid)
         if result.labels is not None:
             path = described(derivative(self.root, scan, "dseg", desc="warped"), on_fixed)
-            write_volume(path, result.labels, fixed.grid, np.uint8 if int(result.labels.max()) < 256 else np.int16)
+            labels = numbered(result.labels, moving.numbers)
+            write_volume(path, labels, fixed.grid, label_type(int(labels.max())))
 
 
 @full_precision
@@ -191,7 +193,8 @@ class RegistrationWriter:
 
     def _space(self, name: str, image: Tensor, labels: Tensor | None, grid: Grid) -> Space:
         eye = torch.eye(4, dtype=torch.float64)
-        return Space(name, image, labels, grid, grid, eye, tuple(self.data.template.classes))
+        names = (tuple(self.data.template.classes), self.data.template.numbers)
+        return Space(name, image, labels, grid, grid, eye, *names)
 
     def write(self, batch: Mapping[str, Any]) -> Row | None:
         """Register the scan of a batch unless it is done; returns its row of registration.tsv."""
@@ -221,8 +224,7 @@ class RegistrationWriter:
     def _fixed(self, scan: Scan) -> Space:
         grid = self.space.grid
         image = self.data.image_of(scan) if self.slab else load_scan(scan, grid, grid, self.data.choice)
-        labels = load_labels(scan, grid, len(self.data.template.classes), self.data.choice)
-        return self._space("T1w", image, labels, grid)
+        return self._space("T1w", image, load_labels(scan, grid, self.data.template, self.data.choice), grid)
 
     def close(self) -> dict[str, str]:
         """Join the rows of all processes to registration.tsv; returns the scans that failed, with their reason."""

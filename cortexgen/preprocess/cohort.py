@@ -189,7 +189,7 @@ def _write_participants(out: Path, scans: Sequence[Scan], rows: Sequence[Row]) -
 
     volumes = {row["participant_id"]: row.get("brain_volume_ml") for row in rows}
     known = {scan.name: scan.covariates for scan in scans}
-    written = read_cohort(out) if any(row["status"] != "failed" for row in rows) else []
+    written = read_cohort(out, warn=False) if any(row["status"] != "failed" for row in rows) else []
     complete = []
     for scan in written:
         row = {**scan.covariates, **known.get(scan.name, {})}

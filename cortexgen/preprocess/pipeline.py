@@ -61,6 +61,9 @@ class Pipeline:
             raise UserError("steps: crop needs resample before it, to cut all scans alike")
         if "align" in names and "resample" not in names:
             raise UserError("steps: align needs resample after it, or leave both out")
+        for step in self.steps:
+            if isinstance(step, Resample):
+                step.target(template.grid)
         self.describe()
 
     def __getstate__(self) -> dict[str, Any]:  # the default template isn't sent along: every process has it

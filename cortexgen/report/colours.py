@@ -42,9 +42,9 @@ def class_colour(k: int) -> tuple[float, float, float]:
 
 def paint(labels: Array, alpha: float) -> Array:
     """A label slice as RGBA `[..., 4]`, class 0 transparent."""
-    labels = labels.astype(int)
-    table = np.array([(*class_colour(k), alpha if k else 0.0) for k in range(int(labels.max()) + 1)])
-    return table[labels]
+    present, places = np.unique(labels, return_inverse=True)
+    table = np.array([(*class_colour(int(k)), alpha if k else 0.0) for k in present])
+    return table[places.reshape(labels.shape)]
 
 
 def _growth() -> ListedColormap:

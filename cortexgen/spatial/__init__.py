@@ -14,6 +14,7 @@ from cortexgen.spatial.jacobian import (
     log_jacobian,
     stencil_determinants,
 )
+from cortexgen.spatial.labels import label_shares, present_labels, resample_labels
 from cortexgen.spatial.resample import (
     antialias,
     coarse_shape,
@@ -38,11 +39,14 @@ __all__ = [
     "integrate",
     "invert",
     "jacobian_determinant",
+    "label_shares",
     "log_jacobian",
     "mirrored",
     "positions_in",
+    "present_labels",
     "resample",
     "resample_field",
+    "resample_labels",
     "sample",
     "stencil_determinants",
     "unfold",

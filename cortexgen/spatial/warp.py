@@ -1,5 +1,6 @@
 """Sampling a volume at displaced positions."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 Padding = Literal["border", "zeros"]
 Interpolation = Literal["linear", "nearest"]
+CHUNK = 2**18  # places whose neighbours are looked at together
 
 
 def identity(shape: Sequence[int], device: torch.device | str | None = None) -> Tensor:
@@ -66,9 +68,10 @@ def warp(moving: Tensor, displacement: Tensor, mode: Interpolation = "linear", p
 
 
 def warp_labels(labels: Tensor, positions: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Warp a label map softly: each class's indicator is interpolated, the largest one wins.
+    """Warp a label map softly: each class's indicator is interpolated, the largest one wins (of two the smaller class).
 
-    Only voxels near a class other than 0 are looked at, one class at a time: time and memory of a few volumes.
+    One pass over the voxels near a class other than 0, each with the labels of its eight neighbours: time and memory
+    don't depend on the number of classes.
 
     Arguments:
         labels: `[B, 1, D, H, W]`, integers in `[0, classes)`.
@@ -82,18 +85,44 @@ def warp_labels(labels: Tensor, positions: Tensor, classes: int) -> tuple[Tensor
     sums = torch.zeros(labels.shape[0], classes, dtype=torch.float64, device=labels.device)
     for b, (volume, place) in enumerate(zip(labels, positions.expand(len(labels), -1, -1, -1, -1), strict=True)):
         near = sample((volume > 0).float()[None], place[None])[0, 0] > 0
-        there = place[:, near][None, :, :, None, None]
-        background = sample((volume == 0).float()[None], there)[0, 0, :, 0, 0]
-        best, found = background, torch.zeros(len(background), dtype=torch.int64, device=labels.device)
-        for k in range(1, classes):
-            probability = sample((volume == k).float()[None], there)[0, 0, :, 0, 0]
-            sums[b, k] = probability.sum(dtype=torch.float64)
-            better = probability > best
-            found[better] = k
-            best = torch.maximum(best, probability)
-        winner[b, 0][near] = found
-        sums[b, 0] = background.sum(dtype=torch.float64) + (~near).sum()
+        found = []
+        for part in place[:, near].split(CHUNK, dim=1):
+            corners, weights = _corners(volume[0].long(), part)
+            found.append(_likeliest(corners, weights))
+            sums[b] += torch.bincount(corners.flatten(), weights.flatten().double(), classes)
+        if found:
+            winner[b, 0][near] = torch.cat(found)
+        sums[b, 0] += (~near).sum()
     return winner, sums
+
+
+def _corners(volume: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of the voxels around places `[3, n]` of a volume `[D, H, W]`, and trilinear weights, both `[8, n]`."""
+    last = torch.tensor(volume.shape, device=places.device)[:, None] - 1
+    places = torch.minimum(places.float().clamp(min=0), last)
+    low = places.floor().long()
+    high, part = torch.minimum(low + 1, last), places - low
+    index, weights = [], []
+    for corner in itertools.product((0, 1), repeat=3):
+        d, h, w = (high[axis] if side else low[axis] for axis, side in enumerate(corner))
+        index.append((d * volume.shape[1] + h) * volume.shape[2] + w)
+        a, b, c = (part[axis] if side else 1 - part[axis] for axis, side in enumerate(corner))
+        weights.append(a * b * c)
+    return volume.reshape(-1)[torch.stack(index)], torch.stack(weights)
+
+
+def _likeliest(corners: Tensor, weights: Tensor) -> Tensor:
+    """The label of the largest summed weight among eight, `[8, n]` each; the smallest of several."""
+    found = corners[0].clone()
+    mixed = (corners != found).any(dim=0)  # few
+    corners, weights = corners[:, mixed], weights[:, mixed]
+    best, winner = torch.full_like(weights[0], -1), torch.zeros_like(corners[0])
+    for label in corners:
+        total = (weights * (corners == label)).sum(dim=0)
+        better = (total > best) | ((total == best) & (label < winner))
+        best, winner = torch.where(better, total, best), torch.where(better, label, winner)
+    found[mixed] = winner
+    return found
 
 
 def mirrored(field: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from datetime import datetime
 from pathlib import Path
 
 from cortexgen.errors import UserError
+from cortexgen.io.participants import covariates, field
+from cortexgen.io.tables import header, read_table
 from cortexgen.studies.candidates import Candidate, folders, is_nifti, label, unreadable
-from cortexgen.studies.tables import covariates, field, header, read_table
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
 IMAGE = ["image_data_id", "image_id"]
@@ -100,7 +101,7 @@ def _candidate(
         session,
         path,
         path.relative_to(root).as_posix(),
-        covariates(row, SUBJECT) if row else {},
+        covariates([row], SUBJECT)[0] if row else {},
         (date, int(image or 0)),
         session in BASELINE,
         is_t1w(described),

@@ -1,14 +1,12 @@
 """Raw data sets in BIDS."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from cortexgen.errors import UserError
-from cortexgen.io.bids import Row
+from cortexgen.io.participants import SESSION, SUBJECT, Rows, field, read_rows, read_sessions, row_of
+from cortexgen.io.tables import Line
 from cortexgen.studies.candidates import Candidate, is_nifti, label, natural, unreadable
-from cortexgen.studies.tables import SESSION, SUBJECT, covariates, field, read_table
-
-Rows = dict[tuple[str, str], list[Row]]
 
 
 def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
@@ -20,12 +18,18 @@ def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
         table: instead of participants.tsv; may have a column of sessions.
     """
     table = table or next((p for p in [root / "participants.tsv", root / "participants.csv"] if p.is_file()), None)
-    rows: Rows = by_scan(table) if table else {}
-    candidates = []
+    places = {}
     for folder in sorted([*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]):
         parts = folder.parent.relative_to(root).parts
-        subject, session = parts[0].removeprefix("sub-"), parts[1].removeprefix("ses-") if len(parts) > 1 else ""
-        more = _sessions(root / parts[0]).get(session, {})
+        places[folder] = parts[0].removeprefix("sub-"), parts[1].removeprefix("ses-") if len(parts) > 1 else ""
+    rows = by_scan(table, list(places.values()))
+    visits: dict[str, list[str]] = {}
+    for subject, session in places.values():
+        visits.setdefault(subject, []).append(session)
+    sessions = {subject: read_sessions(root / f"sub-{subject}", there) for subject, there in visits.items()}
+    candidates = []
+    for folder, (subject, session) in places.items():
+        more = sessions[subject].get(session, {})
         for path in sorted(p for p in folder.iterdir() if is_nifti(p) and re.search(r"_T1w\.nii", p.name)):
             row, problem = row_of(rows, subject, session, table)
             row = row | {k: v for k, v in more.items() if v is not None}
@@ -37,32 +41,22 @@ def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
     return candidates + rows_without_image(rows, candidates, table)
 
 
-def by_scan(table: Path) -> Rows:
-    """Covariates by (subject, session), session "" where the table has none.
+def by_scan(table: Path | None, scans: Sequence[tuple[str, str]]) -> Rows:
+    """Covariates by labels of subject and session, "" where the table has none; those of the scans under their names.
 
     Raises:
-        UserError: if it has no column of subjects.
+        UserError: if the table has no column of subjects.
     """
-    lines = read_table(table)
-    if not set(SUBJECT) & set(lines[0]):
-        raise UserError(f"{table}: expected a column participant_id, found {', '.join(lines[0])}")
+    if table is None:
+        return {}
+    known = {subject for subject, _ in scans}
     rows: Rows = {}
-    for line in lines:
-        subject, session = scan_of(line)
-        if subject:
-            rows.setdefault((subject, session), []).append(covariates(line, [*SUBJECT, *SESSION]))
+    for (subject, session), found in read_rows(table, scans).items():
+        rows.setdefault((subject if subject in known else label(subject), label(session)), []).extend(found)
     return rows
 
 
-def row_of(rows: Rows, subject: str, session: str, table: Path | None) -> tuple[Row, str]:
-    """A scan's covariates, and what is wrong with them: no row in a table that has some, or several."""
-    found = rows.get((subject, session)) or rows.get((subject, ""), [])
-    if not rows or len(found) == 1:
-        return (found[0] if found else {}), ""
-    return {}, f"{table} has {len(found) or 'no'} row{'s' * bool(found)} for sub-{subject}"
-
-
-def scan_of(line: dict[str, str]) -> tuple[str, str]:
+def scan_of(line: Line) -> tuple[str, str]:
     """Labels of subject and session that a row names."""
     subject, session = field(line, SUBJECT), field(line, SESSION)
     return label(subject.removeprefix("sub-")), label(session.removeprefix("ses-"))
@@ -79,11 +73,3 @@ def rows_without_image(rows: Rows, candidates: list[Candidate], table: Path | No
             order = (0.0, natural(session))
             missing.append(Candidate(subject, session, Path(), what, found[0], order, absent=True, problem=problem))
     return missing
-
-
-def _sessions(folder: Path) -> dict[str, Row]:
-    """Covariates of a subject's sessions."""
-    path = folder / f"{folder.name}_sessions.tsv"
-    if not path.is_file():
-        return {}
-    return {scan_of(line)[1]: covariates(line, SESSION) for line in read_table(path)}

@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 
 from cortexgen.errors import UserError
-from cortexgen.studies.bids import by_scan, row_of, rows_without_image, scan_of
+from cortexgen.io.participants import SESSION, SUBJECT, covariates, field, row_of
+from cortexgen.io.tables import read_table
+from cortexgen.studies.bids import by_scan, rows_without_image, scan_of
 from cortexgen.studies.candidates import Candidate, is_nifti, label, natural, unreadable
-from cortexgen.studies.tables import PATH, SESSION, SUBJECT, covariates, field, read_table
 
 TABLES = (".csv", ".tsv", ".txt")
+PATH = ["path", "image", "file", "filename"]
 
 
 def read_folder(root: Path, table: Path | None = None) -> list[Candidate]:
@@ -27,10 +29,10 @@ def read_folder(root: Path, table: Path | None = None) -> list[Candidate]:
     files = [root] if root.is_file() else sorted(p for p in root.iterdir() if is_nifti(p))
     usual = root / "participants.tsv"
     table = table or (usual if usual.is_file() else None)
-    rows = by_scan(table) if table else {}
+    scans = {path: named_after(path) for path in files}
+    rows = by_scan(table, list(scans.values()))
     candidates = []
-    for path in files:
-        subject, session = named_after(path)
+    for path, (subject, session) in scans.items():
         row, problem = row_of(rows, subject, session, table)
         problem = unreadable(path) or problem
         candidates.append(Candidate(subject, session, path, path.name, row, (0.0, natural(session)), problem=problem))
@@ -50,7 +52,8 @@ def _listed(table: Path) -> list[Candidate]:
     if not set(PATH) & set(lines[0]):
         raise UserError(f"{table}: expected a column path, found {', '.join(lines[0])}")
     candidates = []
-    for number, line in enumerate(lines, start=2):
+    rows = covariates(lines, [*SUBJECT, *SESSION, *PATH], table)
+    for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=2):
         text = field(line, PATH)
         path = table.parent / text
         subject, session = scan_of(line)
@@ -58,7 +61,6 @@ def _listed(table: Path) -> list[Candidate]:
             subject, found = named_after(path)
             session = session or found
         problem = unreadable(path) if text else f"{table}: line {number} has no path"
-        row = covariates(line, [*SUBJECT, *SESSION, *PATH])
         where = text or f"{table.name} line {number}"
         candidates.append(Candidate(subject, session, path, where, row, natural(session), problem=problem))
     return candidates

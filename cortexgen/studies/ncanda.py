@@ -6,8 +6,9 @@ from pathlib import Path
 
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
+from cortexgen.io.participants import covariates, field
+from cortexgen.io.tables import read_table
 from cortexgen.studies.candidates import Candidate, folders, is_nifti, label, natural, unreadable
-from cortexgen.studies.tables import covariates, field, read_table
 
 CASE = re.compile(r"NCANDA_S\d{5}")
 MONTHS = 100  # an age above is in months: participants are 12 and older, and none is a hundred years old
@@ -91,8 +92,7 @@ def _rows(tables: list[Path]) -> dict[tuple[str, str, str], Row]:
         lines = read_table(table)
         if not {"subject", "visit"} <= set(lines[0]):
             raise UserError(f"{table}: expected columns subject, arm, visit, found {', '.join(lines[0])}")
-        for line in lines:
-            row = covariates(line, ["subject", "participant_id"])
+        for line, row in zip(lines, covariates(lines, ["subject", "participant_id"], table), strict=True):
             if isinstance(row.get("age"), float) and row["age"] > MONTHS:
                 row["age"] /= 12
             rows[line["subject"], field(line, ["arm"]) or "standard", line["visit"]] = row

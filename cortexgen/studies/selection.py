@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from cortexgen.errors import UserError
+from cortexgen.io.tables import column_name
 from cortexgen.studies.candidates import Candidate, label
-from cortexgen.studies.tables import column_name
 
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
 COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -24,6 +24,8 @@ def _fits(value: Any, wanted: Any) -> bool:
     """Whether a covariate is what is wanted: a text or number, a range "50-70", or a bound such as ">=50"."""
     if value is None:
         return False
+    if isinstance(value, str) and re.fullmatch(NUMBER, value):
+        value = float(value)  # in a column that has texts, too
     if isinstance(value, float) and isinstance(wanted, str):
         if found := re.fullmatch(rf"\s*({NUMBER})\s*-\s*({NUMBER})\s*", wanted):
             return float(found[1]) <= value <= float(found[2])

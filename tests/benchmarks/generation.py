@@ -4,9 +4,9 @@
     python tests/benchmarks/generation.py FIELDS OUT --held-out 05,10,15 --samples 400
 
 FIELDS is what `cortexgen predict` or `register` wrote for stage 1; the held-out subjects are those that the former
-recorded, unless named. Without a checkpoint the package's weights draw. Samples are measured as they were drawn, before any rejection;
-volumes are integrals of |J| of the inverse over the template's regions on both sides. Writes OUT/generators.tsv, a row
-a generator, and OUT/volumes.tsv, a row a generator and class.
+recorded, unless named. Without a checkpoint the package's weights draw. Samples are measured as they were drawn, before
+any rejection; volumes are integrals of |J| of the inverse over the template's regions on both sides. Writes
+OUT/generators.tsv, a row a generator, and OUT/volumes.tsv, a row a generator and class.
 """
 
 import argparse

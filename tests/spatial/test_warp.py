@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -95,3 +97,23 @@ def test_soft_labels_shifted_by_whole_voxels_are_exact(rng):
     positions = identity((6, 7, 8)) + torch.tensor([2.0, 0.0, -1.0]).view(1, 3, 1, 1, 1)
     winner, _ = warp_labels(labels, positions, 5)
     assert torch.equal(winner[..., :-2, :, 1:], labels[..., 2:, :, :-1])
+
+
+def test_soft_labels_of_two_equal_shares_are_the_smaller_class():
+    labels = torch.tensor([3, 3, 1, 1, 0, 0, 2, 2]).view(1, 1, 1, 1, 8).expand(1, 1, 4, 4, 8).contiguous()
+    winner, sums = warp_labels(labels, identity((4, 4, 8)) + torch.tensor([0, 0, 0.5]).view(1, 3, 1, 1, 1), 4)
+    assert winner[0, 0, 0, 0].tolist() == [3, 1, 1, 0, 0, 0, 2, 2]
+    np.testing.assert_allclose(sums[0], np.array([2.0, 2.0, 2.5, 1.5]) * 16)
+
+
+def test_a_thousand_classes_cost_what_few_do(rng):
+    shape = (40, 40, 40)
+    blocks = torch.from_numpy(np.indices(shape) // 4).sum(0)
+    places = identity(shape) + torch.from_numpy(rng.normal(0, 0.4, (1, 3, *shape))).float()
+    seconds = []
+    for labels in (blocks % 20, torch.from_numpy(np.ravel_multi_index(np.indices(shape) // 4, (10, 10, 10)))):
+        start = time.perf_counter()
+        for _ in range(3):
+            warp_labels(labels[None, None], places, int(labels.max()) + 1)
+        seconds.append(time.perf_counter() - start)
+    assert seconds[1] < 3 * seconds[0] + 0.1

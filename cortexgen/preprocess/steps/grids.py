@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from cortexgen.data.registration import brain_box
 from cortexgen.errors import UserError
+from cortexgen.io import Grid
 from cortexgen.preprocess.state import Subject
 from cortexgen.preprocess.steps.step import Step
 from cortexgen.spatial import resample
@@ -29,8 +30,16 @@ class Resample(Step):
             raise UserError(f"Resample: expected a spacing above 0 mm, got {spacing:g}")
         self.spacing, self.shape = spacing, sizes("Resample", shape)
 
+    def target(self, template: Grid) -> Grid:
+        """The grid wanted.
+
+        Raises:
+            UserError: if it is none, or too large for this machine.
+        """
+        return template.at_spacing(self.spacing, self.shape)
+
     def __call__(self, subject: Subject) -> None:
-        target = subject.template.grid.at_spacing(self.spacing, self.shape)
+        target = self.target(subject.template.grid)
         moved = torch.from_numpy(np.linalg.inv(np.eye(4) if subject.affine is None else subject.affine))
         mask = subject.inside
         both = torch.stack([subject.image * mask, mask.float()])
