@@ -66,7 +66,7 @@ class _Files:
 def measure(result: Propagated, maps: Propagation) -> Row:
     """A registration's metrics: similarity and Dice before (affines only) and after, fold counts, growth, volumes."""
     moving, fixed, classes = maps.moving, maps.fixed, maps.moving.classes
-    affine_only = maps.forward(torch.zeros_like(result.velocity))
+    affine_only = maps.still()
     before = maps.warp(affine_only)
     u = torch.einsum("ij,jdhw->idhw", fixed.grid.torch_affine[:3, :3].float(), (result.displacement - affine_only)[0])
     distance = torch.linalg.vector_norm(u, dim=0, keepdim=True)
