@@ -11,7 +11,7 @@ from cortexgen.data.augmentation import Augmentation, augment
 from cortexgen.data.cohort import Scan
 from cortexgen.data.intensity import normalize
 from cortexgen.data.template import resample_labels
-from cortexgen.errors import UserError
+from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, read_volume
 from cortexgen.spatial import resample
 
@@ -99,8 +99,8 @@ class Predictions(Dataset):
             return {"index": index, "error": self.data.problems[scan.name]}
         try:
             return {"index": index, "fixed": self.data.image_of(scan).unsqueeze(0)}
-        except UserError as error:
-            return {"index": index, "error": str(error)}
+        except Exception as error:
+            return {"index": index, "error": reason(error)}
 
 
 def first(batch: list[Any]) -> Any:

@@ -12,7 +12,7 @@ from cortexgen.data.cohort import Scan
 from cortexgen.data.template import Template, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, write_json
-from cortexgen.io.bids import Row, sha256
+from cortexgen.io.bids import Row, source_hash
 from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
@@ -149,11 +149,4 @@ def _made(scan: Scan, pipeline: Pipeline) -> dict[str, Any]:
     Raises:
         UserError: if the scan can't be read.
     """
-    return {"SourceHash": _hash(scan.image), "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
-
-
-def _hash(path: Path) -> str:
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return {"SourceHash": source_hash(scan.image), "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}

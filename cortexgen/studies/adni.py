@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cortexgen.errors import UserError
-from cortexgen.studies.candidates import Candidate, folders, is_nifti, label, unreadable
+from cortexgen.studies.candidates import Candidate, folders, is_nifti, label, natural, unreadable
 from cortexgen.studies.tables import covariates, field, header, read_table
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
@@ -101,7 +101,7 @@ def _candidate(
         path,
         path.relative_to(root).as_posix(),
         covariates(row, SUBJECT) if row else {},
-        (date, int(image or 0)),
+        (date, natural(image)),
         session in BASELINE,
         is_t1w(described),
         problem=problem,
@@ -132,7 +132,7 @@ def _images(folder: Path, files: list[Path]) -> list[Path]:
 
 def _image_id(path: Path) -> str:
     """The number at the end of a file's name (..._S13408_I45108.nii), or of its folder's (I45108)."""
-    stem = re.sub(r"\.nii(\.gz)?$", "", path.name)
+    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
     found = re.search(r"(?:^|_)I(\d+)$", stem) or re.fullmatch(r"I(\d+)", path.parent.name)
     return found[1] if found else ""
 

@@ -1,11 +1,11 @@
 """Raw data sets in BIDS."""
 
-import re
 from pathlib import Path
 
+from cortexgen.data.naming import no_file
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
-from cortexgen.studies.candidates import Candidate, is_nifti, label, natural, unreadable
+from cortexgen.studies.candidates import Candidate, is_nifti, label, natural
 from cortexgen.studies.tables import SESSION, SUBJECT, covariates, field, read_table
 
 Rows = dict[tuple[str, str], list[Row]]
@@ -26,10 +26,10 @@ def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
         parts = folder.parent.relative_to(root).parts
         subject, session = parts[0].removeprefix("sub-"), parts[1].removeprefix("ses-") if len(parts) > 1 else ""
         more = _sessions(root / parts[0]).get(session, {})
-        for path in sorted(p for p in folder.iterdir() if is_nifti(p) and re.search(r"_T1w\.nii", p.name)):
+        for path in sorted(p for p in folder.iterdir() if is_nifti(p) and "_t1w.nii" in p.name.lower()):
             row, problem = row_of(rows, subject, session, table)
             row = row | {k: v for k, v in more.items() if v is not None}
-            problem = unreadable(path) or problem
+            problem = no_file(path) or problem
             age = row.get("age")
             order = (age if isinstance(age, float) else 0.0, natural(session))
             where = path.relative_to(root).as_posix()

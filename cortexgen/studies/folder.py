@@ -1,11 +1,11 @@
 """Plain folders of NIfTI files, and tables of paths."""
 
-import re
 from pathlib import Path
 
+from cortexgen.data.naming import named_after, no_file
 from cortexgen.errors import UserError
 from cortexgen.studies.bids import by_scan, row_of, rows_without_image, scan_of
-from cortexgen.studies.candidates import Candidate, is_nifti, label, natural, unreadable
+from cortexgen.studies.candidates import Candidate, is_nifti, natural, unreadable
 from cortexgen.studies.tables import PATH, SESSION, SUBJECT, covariates, field, read_table
 
 TABLES = (".csv", ".tsv", ".txt")
@@ -32,16 +32,9 @@ def read_folder(root: Path, table: Path | None = None) -> list[Candidate]:
     for path in files:
         subject, session = named_after(path)
         row, problem = row_of(rows, subject, session, table)
-        problem = unreadable(path) or problem
+        problem = no_file(path) or problem
         candidates.append(Candidate(subject, session, path, path.name, row, (0.0, natural(session)), problem=problem))
     return candidates + rows_without_image(rows, candidates, table)
-
-
-def named_after(path: Path) -> tuple[str, str]:
-    """Labels of subject and session that a file name gives."""
-    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-    found = re.match(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?(_|$)", stem)
-    return (found[1], found[2] or "") if found else (label(stem), "")
 
 
 def _listed(table: Path) -> list[Candidate]:
