@@ -43,7 +43,8 @@ def register(
 
     The images are skull-stripped T1w of any voxel size, orientation and field of view. One that isn't in template
     space is brought there by an affine, which is part of the exported fields: results lie on the image's own grid.
-    Weights come with the package. A run that was interrupted goes on where it stopped when called again.
+    Weights come with the package. A run that was interrupted goes on where it stopped when called again, and redoes
+    what was made of an image or labels that have changed since.
 
     Args:
         images: A NIfTI file, a folder of them, or a BIDS data set (also written --fixed).

@@ -127,7 +127,8 @@ class Registrations:
         earlier = [row for name, row in there.items() if name not in now and name not in failed]
         done = [there[name] for name in now if name in there and name not in failed and _is_done(there[name])]
         table = [*earlier, *done, *failed.values()]
-        write_tsv(self.root / TABLE, [row | self._side(str(row["participant_id"])) for row in table])
+        if table:
+            write_tsv(self.root / TABLE, [row | self._side(str(row["participant_id"])) for row in table])
         known = [scan for name, scan in now.items() if _is_done(there.get(name, {}))]
         if any(_is_done(row) for row in earlier):
             names = {row["participant_id"] for row in earlier}
@@ -137,7 +138,8 @@ class Registrations:
 
 
 def _listed(root: Path) -> list[Row]:
-    return read_tsv(root / TABLE) if (root / TABLE).is_file() else []
+    path = root / TABLE
+    return read_tsv(path) if path.is_file() and path.read_bytes().strip() else []
 
 
 def _records(root: Path) -> dict[str, Row]:
