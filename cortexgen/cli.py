@@ -1,6 +1,7 @@
 """The front door: commands and LightningCLI's verbs under one program."""
 
 import errno
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -122,6 +123,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
         print(f"cortexgen {__version__}")
         return
+    for stream in (sys.stdout, sys.stderr):  # names of files needn't be text that a terminal can show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = lambda message, *_, **__: f"cortexgen: warning: {message}\n"  # type: ignore[assignment]
     try:
         run(args)

@@ -1,7 +1,12 @@
 """`cortexgen register` and `cortexgen.register`: files, spaces, resuming, mistakes."""
 
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -14,11 +19,13 @@ from cortexgen.cli import run
 from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_field, read_volume, write_volume
-from cortexgen.io.bids import read_tsv
+from cortexgen.io.bids import read_tsv, sha256
 from cortexgen.metrics import dice
+from cortexgen.modules.registrar import Registrar
 from cortexgen.spatial import folded, positions_in, resample, warp_labels
 
 NAME = "MNI152NLin2009aSym"
+JA = hashlib.sha256("脳".encode()).hexdigest()[:8]
 FILES = [
     f"from-{NAME}_to-T1w_mode-image_xfm.nii.gz",
     f"from-T1w_to-{NAME}_mode-image_xfm.nii.gz",
@@ -163,6 +170,100 @@ def test_labels_of_large_numbers_are_the_same_labels(cohort, registered, tmp_pat
     assert [other[f"volume_label-{k + 2018}_ml"] for k in range(1, 18)] == [
         row[f"volume_label-{k}_ml"] for k in range(1, 18)
     ]
+
+
+@pytest.fixture
+def at_8mm(cohort, registered):
+    """Images of the cohort, and the options of weights that are quick."""
+    return sorted(cohort.glob("sub-*/anat/*_T1w.nii.gz")), [
+        "--checkpoint",
+        str(registered[0] / "checkpoints/last.ckpt"),
+    ]
+
+
+def hashes(root):
+    return {str(p.relative_to(root)): sha256(p) for p in root.rglob("*.nii.gz")}
+
+
+def test_another_image_of_the_same_name_is_registered_anew(at_8mm, tmp_path, capsys):
+    (one, two, *_), options = at_8mm
+    alone = tmp_path / "alone"
+    for folder, image, out in (("a", one, "out"), ("b", two, "out"), ("b", two, "alone")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "sub-01_T1w.nii.gz").write_bytes(image.read_bytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run(["register", str(tmp_path / folder), str(tmp_path / out), *options])
+    assert hashes(tmp_path / "out") == hashes(alone)
+    rows = [read_tsv(tmp_path / name / "registration.tsv")[0] for name in ("out", "alone")]
+    assert rows[0]["ssim"] == rows[1]["ssim"] and rows[0]["status"] == "ok"
+    (tmp_path / "c").mkdir()  # a third cohort, of another name: the first ones' rows stay
+    (tmp_path / "c" / "sub-02_T1w.nii.gz").write_bytes(one.read_bytes())
+    run(["register", str(tmp_path / "c"), str(tmp_path / "out"), *options])
+    assert [row["participant_id"] for row in read_tsv(tmp_path / "out" / "registration.tsv")] == ["sub-01", "sub-02"]
+
+
+def test_other_moving_labels_or_names_of_them_are_another_run(at_8mm, tmp_path):
+    (one, two, *_), options = at_8mm
+    labels = tmp_path / "labels.nii.gz"
+    labels.write_bytes(next(one.parent.glob("*_dseg.nii.gz")).read_bytes())
+    table = tmp_path / "table.tsv"
+    table.write_text("index\tname\n" + "".join(f"{k}\tregion{k}\n" for k in range(18)))
+    args = ["register", str(two), str(tmp_path / "out"), "--moving", str(one), *options, "--moving_labels", str(labels)]
+    run([*args, "--label_table", str(table)])
+    run([*args, "--label_table", str(table)])
+    table.write_text(table.read_text().replace("region7", "another"))
+    with pytest.raises(UserError, match="holds another run, with label_table"):
+        run([*args, "--label_table", str(table)])
+    labels.write_bytes(next(two.parent.glob("*_dseg.nii.gz")).read_bytes())
+    with pytest.raises(UserError, match="holds another run, with moving_labels"):
+        run([*args, "--label_table", str(table)])
+
+
+def test_hostile_names_are_rows_with_a_reason_or_done(at_8mm, tmp_path):
+    """As a process of its own, so that what is printed is printed for good."""
+    (one, *_), options = at_8mm
+    folder = tmp_path / "in"
+    (folder / "folder.nii.gz").mkdir(parents=True)
+    good = ("sub-ok_T1w.nii.gz", "脳.nii.gz", "ONE.NII.GZ", os.fsdecode(b"sub-\xff.nii.gz"))
+    bad = ("a-b.nii.gz", "ab.nii.gz", "y" * 240 + ".nii.gz")
+    for name in (*good, *bad):
+        (folder / name).write_bytes(one.read_bytes())
+    (folder / os.fsdecode(b"bad\xfe.nii.gz")).write_bytes(b"no image")
+    (folder / "gone.nii.gz").symlink_to(tmp_path / "nothing")
+    command = [sys.executable, "-m", "cortexgen", "register", folder, tmp_path / "out", *options]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"})
+    said = done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == 1 and "Traceback" not in said and "5 of 9 image(s) failed, the others are done" in said
+    rows = {row["participant_id"]: row["status"] for row in read_tsv(tmp_path / "out" / "registration.tsv")}
+    assert [name for name, status in rows.items() if status == "ok"] == ["sub-ONE", "sub-ok", "sub-sub", f"sub-{JA}"]
+    expected = {"sub-ab": "2 files would be called", "sub-gone": "a link to nothing", "sub-bad": "not a readable"}
+    expected |= {"sub-folder": "a folder", "sub-" + "y" * 240: "its name has 244 characters"}
+    assert {name: status for name, status in rows.items() if status != "ok"}.keys() == expected.keys()
+    assert all(text in rows[name] for name, text in expected.items())
+
+
+def test_two_runs_of_one_subject_and_any_error_leave_the_others(at_8mm, tmp_path, monkeypatch):
+    images, options = at_8mm
+    data = tmp_path / "in"
+    for k, names in enumerate((["run-1_T1w", "run-2_T1w"], ["T1w"], ["T1w"], ["T1w"])):
+        for name in names:
+            path = data / f"sub-0{k}" / "anat" / f"sub-0{k}_{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(images[k].read_bytes())
+
+    def fails(registrar, path, *args):
+        if "sub-02" in path.name:
+            raise ZeroDivisionError("float\ndivision")
+        return prepare(registrar, path, *args)
+
+    prepare = Registrar.prepare
+    monkeypatch.setattr(Registrar, "prepare", fails)
+    with pytest.raises(UserError, match=r"2 of 4 image\(s\) failed, the others are done; sub-00: .*2 files fit"):
+        run(["register", str(data), str(tmp_path / "out"), *options])
+    rows = {row["participant_id"]: row["status"] for row in read_tsv(tmp_path / "out" / "registration.tsv")}
+    assert rows.pop("sub-02") == "failed: ZeroDivisionError: float division" and rows.pop("sub-00")[:7] == "failed:"
+    assert rows == {"sub-01": "ok", "sub-03": "ok"} and not (tmp_path / "out" / "sub-02").exists()
 
 
 def test_one_bad_image_of_a_folder_is_named_and_the_others_are_done(cohort, registered, tmp_path, capsys):

@@ -1,20 +1,22 @@
 """`cortexgen register`: the template to anyone's T1w, or any image to any other."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from cortexgen.data.cohort import Scan, find_scans
+from cortexgen.data.naming import label
+from cortexgen.data.registered import Registrations
 from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
-from cortexgen.io import HeaderChoice, write_json
-from cortexgen.io.bids import sha256
+from cortexgen.io import HeaderChoice
+from cortexgen.io.bids import Row, source_hash
 from cortexgen.io.header import Form
 from cortexgen.modules.base import open_run
 from cortexgen.modules.precision import Precision
 from cortexgen.modules.registrar import Affine, Prepared, Registrar
-from cortexgen.modules.registration_writer import row_path, write_registration, write_table
+from cortexgen.modules.registration_writer import write_registration
 from cortexgen.weights import load_registration
 
 
@@ -44,7 +46,8 @@ def register(
 
     The images are skull-stripped T1w of any voxel size, orientation and field of view. One that isn't in template
     space is brought there by an affine, which is part of the exported fields: results lie on the image's own grid.
-    Weights come with the package. A run that was interrupted goes on where it stopped when called again.
+    Weights come with the package. A run that was interrupted goes on where it stopped when called again, and redoes
+    what was made of an image or labels that have changed since.
 
     Args:
         images: A NIfTI file, a folder of them, or a BIDS data set (also written --fixed).
@@ -84,21 +87,19 @@ def register(
     registrar = Registrar(module, original, device, precision, affine, choice)
     scans = find_scans(images, pattern, labels)
     other = registrar.prepare(moving, moving_labels, _entity(moving), label_table) if moving else None
-    options = module.run_options() | {"affine": affine, "moving": sha256(moving) if moving else original.name}
+    options = module.run_options() | {"affine": affine, "moving": source_hash(moving) if moving else original.name}
     options |= {"trust": choice.trust, "orientation": choice.orientation}
+    if moving:
+        given = {"moving_labels": moving_labels, "label_table": label_table}
+        options |= {name: source_hash(path) for name, path in given.items() if path}
     open_run(out, "registration", module, options)
-    failures: dict[str, str] = {}
+    registrations = Registrations(out)
+    failures = registrations.failures
     for scan in tqdm(scans, desc="registering", unit="image", disable=None):
-        if row_path(out, scan.name).is_file():
-            continue
-        try:
-            row = _register(registrar, scan, other, out)
-        except UserError as error:
-            failures[scan.name] = str(error)
-            tqdm.write(f"cortexgen: {scan.name} failed: {error}")
-        else:
-            write_json(row_path(out, scan.name), row)
-    write_table(out, scans, failures)
+        registrations.register(scan, partial(_register, registrar, scan, other, out))
+        if scan.name in failures:
+            tqdm.write(f"cortexgen: {scan.name} failed: {failures[scan.name]}")
+    registrations.write_table(scans)
     if failures:
         rest = "" if len(failures) == len(scans) else ", the others are done"
         name, reason = next(iter(failures.items()))
@@ -107,14 +108,13 @@ def register(
 
 
 def _entity(path: Path) -> str:
-    """A file's name as a BIDS value: letters and digits only."""
-    return "".join(c for c in path.name.split(".")[0] if c.isalnum()) or "moving"
+    """A file's name as a BIDS value: letters and digits only, 64 at most."""
+    return label(path.name.split(".")[0])[:64] or "moving"
 
 
-def _register(registrar: Registrar, scan: Scan, moving: Prepared | None, out: Path) -> dict[str, Any]:
+def _register(registrar: Registrar, scan: Scan, moving: Prepared | None, out: Path) -> Row:
     fixed = registrar.prepare(scan.image, scan.labels)
     moving = moving or registrar.atlas(min(fixed.space.grid.spacing))
     images, maps = registrar.pair(moving, fixed)
     with registrar.arithmetic():
-        row = write_registration(out, scan, registrar.module, images, maps, dict(registrar.info(moving)))
-    return {"participant_id": scan.name, **row}
+        return write_registration(out, scan, registrar.module, images, maps, dict(registrar.info(moving)))

@@ -1,14 +1,17 @@
 """A cohort on disk: BIDS derivatives, read subject by subject."""
 
 import hashlib
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from cortexgen.data.naming import is_nifti, named_after, no_file
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row, write_tsv
 from cortexgen.io.participants import read_covariates
+
+UNUSABLE = "no-image-that-can-be-used"  # name of the image of a scan with a problem
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Scan:
         image: its file, a T1w or a field.
         labels: its dseg, if there is one.
         covariates: its row of participants.tsv, and of its subject's sessions.tsv, without the names.
+        problem: why it can't be used, "" if it can; a cohort lists it and goes on with the others.
     """
 
     name: str
@@ -28,6 +32,12 @@ class Scan:
     image: Path
     labels: Path | None = None
     covariates: Row = field(default_factory=dict)
+    problem: str = ""
+
+    def check(self) -> None:
+        """Raise the problem as a UserError, if there is one."""
+        if self.problem:
+            raise UserError(self.problem)
 
 
 def write_participants(root: Path, scans: Sequence[Scan]) -> None:
@@ -60,15 +70,16 @@ def write_participants(root: Path, scans: Sequence[Scan]) -> None:
 
 
 def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii*", warn: bool = True) -> list[Scan]:
-    """The scans under `sub-*/[ses-*/]anat`, sorted by name.
+    """The scans under `sub-*/[ses-*/]anat`, sorted by name; what is wrong with one of them is its `problem`.
 
     Arguments:
         root: a BIDS (derivative) data set.
-        image, labels: file name patterns; each must fit one file of a scan.
+        image, labels: file name patterns; each must fit one file of a scan. Upper or lower case matters only where a
+            file fits as it is.
         warn: of scans that participants.tsv doesn't have.
 
     Raises:
-        UserError: if the folder is missing, holds no such image, or a pattern fits several files of a scan.
+        UserError: if the folder is missing, holds no such image, or none that can be used.
     """
     root = Path(root)
     if not root.is_dir():
@@ -76,45 +87,86 @@ def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii
     scans = []
     for folder in sorted([*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]):
         parts = folder.parent.relative_to(root).parts
-        images, dsegs = (sorted(p for p in folder.glob(pattern)) for pattern in (image, labels))
+        images, dsegs = _fitting(folder, image), _fitting(folder, labels)
+        if not images:
+            continue
+        scan = Scan("_".join(parts), parts[0], images[0], dsegs[0] if dsegs else None)
+        problem = no_file(images[0])
         for found, pattern in ((images, image), (dsegs, labels)):
             if len(found) > 1:
                 names = ", ".join(p.name for p in found[:3])
-                raise UserError(f"{folder}: {len(found)} files fit {pattern!r} ({names}); give a pattern that fits one")
-        if images:
-            scans.append(Scan("_".join(parts), parts[0], images[0], dsegs[0] if dsegs else None))
+                problem = f"{folder}: {len(found)} files fit {pattern!r} ({names}); give a pattern that fits one"
+                break
+        scans.append(_with_problem(scan, problem))
     if not scans:
         raise UserError(f"{root}: no image sub-*/[ses-*/]anat/{image} in it")
     places = [(s.subject.removeprefix("sub-"), s.name.removeprefix(s.subject).removeprefix("_ses-")) for s in scans]
     rows = read_covariates(root, places, warn)
-    return [replace(scan, covariates=row) for scan, row in zip(scans, rows, strict=True)]
+    return usable(root, [replace(scan, covariates=row) for scan, row in zip(scans, rows, strict=True)])
+
+
+def _fitting(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder that fit a pattern, in any case if none fits as it is; hidden ones don't."""
+    shown = sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+    exact = [p for p in shown if fnmatchcase(p.name, pattern)]
+    return exact or [p for p in shown if fnmatchcase(p.name.lower(), pattern.lower())]
+
+
+def _with_problem(scan: Scan, problem: str) -> Scan:
+    """A scan that can't be used if there is a problem: its image is then none of its files, so that nobody takes it."""
+    return replace(scan, image=scan.image.with_name(UNUSABLE), labels=None, problem=problem) if problem else scan
+
+
+def usable(root: Path, scans: list[Scan]) -> list[Scan]:
+    """The same scans.
+
+    Raises:
+        UserError: if none of them can be used.
+    """
+    if all(scan.problem for scan in scans):
+        raise UserError(f"{root}: none of its {len(scans)} image(s) can be used; {scans[0].problem}")
+    return scans
+
+
+def has_subjects(path: Path) -> bool:
+    """Whether a folder is laid out as a BIDS data set."""
+    return any(p.is_dir() and not is_nifti(p) for p in Path(path).glob("sub-*"))
 
 
 def find_scans(path: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii*") -> list[Scan]:
     """The images that a user means: one file, a folder of NIfTI files, or a BIDS (derivative) data set.
 
     A file outside a data set is named after its own name: "sub-01_ses-2_T1w.nii.gz" is "sub-01_ses-2", "old brain.nii"
-    is "sub-oldbrain".
+    is "sub-oldbrain". What is wrong with one of several is its `problem`.
 
     Raises:
-        UserError: if there is no such thing, or two files of a folder would have one name.
+        UserError: if there is no such thing, or none that can be used.
     """
     path = Path(path)
-    if path.is_dir() and any(path.glob("sub-*/")):
+    if has_subjects(path):
         return read_cohort(path, image, labels)
-    files = [path] if path.is_file() else sorted([*path.glob("*.nii"), *path.glob("*.nii.gz")])
+    files = sorted(p for p in path.iterdir() if is_nifti(p)) if path.is_dir() else [path]
     if not files:
-        raise UserError(f"{path}: {'no NIfTI file in this folder' if path.is_dir() else 'no such file or folder'}")
-    scans: dict[str, Scan] = {}
+        raise UserError(f"{path}: no NIfTI file in this folder")
+    if not path.is_dir() and (missing := no_file(path)):
+        raise UserError(missing if path.is_symlink() else f"{path}: no such file or folder")
+    return usable(path, scans_of(files))
+
+
+def scans_of(files: Iterable[Path]) -> list[Scan]:
+    """Scans of files outside a data set, each named after its file; those of one name are one with a problem."""
+    named: dict[tuple[str, str], list[Path]] = {}
     for file in files:
-        stem = file.name.removesuffix(".gz").removesuffix(".nii")
-        found = re.match(r"(sub-[A-Za-z0-9]+)(_ses-[A-Za-z0-9]+)?(_|$)", stem)
-        subject = found.group(1) if found else "sub-" + re.sub(r"[^A-Za-z0-9]", "", stem)
-        name = subject + (found.group(2) or "" if found else "")
-        if name in scans:
-            raise UserError(f"{file} and {scans[name].image.name} would both be called {name}: rename one")
-        scans[name] = Scan(name, subject, file)
-    return list(scans.values())
+        named.setdefault(named_after(file), []).append(file)
+    scans = []
+    for (subject, session), found in named.items():
+        name = f"sub-{subject}" + (f"_ses-{session}" if session else "")
+        problem = no_file(found[0])
+        if len(found) > 1:
+            shown = ", ".join(p.name for p in found[:3]) + (", ..." if len(found) > 3 else "")
+            problem = f"{found[0].parent}: {len(found)} files would be called {name} ({shown}): rename them"
+        scans.append(_with_problem(Scan(name, f"sub-{subject}", found[0]), problem))
+    return scans
 
 
 def _chosen(subjects: Sequence[str], wanted: Sequence[str], what: str) -> set[str]:

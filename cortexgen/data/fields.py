@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from cortexgen.data.augmentation import augment
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
+from cortexgen.data.registered import TABLE, recorded_sides
 from cortexgen.data.template import MNI152, load_template
-from cortexgen.errors import UserError
+from cortexgen.errors import UserError, reason
 from cortexgen.io import read_field
-from cortexgen.io.bids import read_tsv, sidecar
+from cortexgen.io.bids import sidecar
 from cortexgen.io.header import Form
 from cortexgen.spatial import mirrored
 
@@ -115,11 +116,12 @@ class FieldDataModule(LightningDataModule):
         common: dict[str, Any] = {}
         for scan in scans:
             try:
+                scan.check()
                 velocity, grid = read_field(scan.image)
                 info = _sidecar_of(scan.image)
-            except UserError as error:
-                self.problems[scan.name] = str(error)
-                warnings.warn(f"{scan.name} is left out: {error}", stacklevel=2)
+            except Exception as error:
+                self.problems[scan.name] = reason(error)
+                warnings.warn(f"{scan.name} is left out: {self.problems[scan.name]}", stacklevel=2)
                 continue
             if not common:
                 common, self.grid = info, grid
@@ -141,14 +143,37 @@ class FieldDataModule(LightningDataModule):
         return common
 
     def _split(self) -> dict[str, str]:
-        subjects = [s.subject for s in self.scans]
-        table = self.root / "registration.tsv"
-        if all(v is None for v in self.splitting.values()) and table.is_file():
-            recorded = {row["participant_id"].split("_")[0]: row.get("split") for row in read_tsv(table)}
-            if all(recorded.get(s) in ("train", "val", "test") for s in subjects):
-                return {s: str(recorded[s]) for s in subjects}
-        chosen: dict[str, Any] = {"val": 0.1, "test": 0.0} | {k: v for k, v in self.splitting.items() if v is not None}
-        return split_subjects(subjects, seed=self.split_seed, **chosen)
+        """Stage 1's, or the one that is asked for.
+
+        Raises:
+            UserError: if stage 1's is not whole, or leaves nobody to train on.
+        """
+        subjects = sorted({s.subject for s in self.scans})
+        recorded, table = recorded_sides(self.root), self.root / TABLE
+        asked = {k: v for k, v in self.splitting.items() if v is not None}
+        how = "choose with --data.val (a share or a number) or --data.val_subjects"
+        if asked or not recorded:
+            if not asked:
+                warnings.warn(f"{table}: no split of stage 1 is recorded; a new one is drawn; {how}", stacklevel=2)
+            chosen: dict[str, Any] = {"val": 0.1, "test": 0.0} | asked
+            split = split_subjects(subjects, seed=self.split_seed, **chosen)
+            seen = [s for s in subjects if split[s] == "train" and recorded.get(s, set()) & {"val", "test"}]
+            if seen:
+                names = _some(seen)
+                warnings.warn(f"{len(seen)} subject(s) that stage 1 held out are trained on: {names}", stacklevel=2)
+            return split
+        lacking = [s for s in subjects if s not in recorded]
+        if lacking:
+            which = f"{len(lacking)} of {len(subjects)} subjects have no side ({_some(lacking)})"
+            raise UserError(f"{table}: {which}, the others have stage 1's: let `cortexgen predict` finish, or {how}")
+        unclear = [s for s in subjects if len(recorded[s]) > 1 or not recorded[s] <= {"train", "val", "test"}]
+        if unclear:
+            which = f"{unclear[0]} is on the sides {', '.join(sorted(recorded[unclear[0]]))}"
+            raise UserError(f"{table}: {len(unclear)} subject(s) have no clear side of the split; {which}: {how}")
+        split = {s: next(iter(recorded[s])) for s in subjects}
+        if "train" not in split.values():
+            raise UserError(f"{table}: none of its {len(subjects)} subjects was trained on by stage 1; {how}")
+        return split
 
     def velocity_of(self, scan: Scan) -> Tensor:
         """`[3, d, h, w]` in voxels of `grid`."""
@@ -204,6 +229,10 @@ class FieldDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """The numbers of the samples to draw, which the module knows."""
         return cast(Trainer, self.trainer).lightning_module.predict_dataloader()
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _sidecar_of(field: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from cortexgen.data.cohort import Scan
 from cortexgen.data.intensity import normalize
 from cortexgen.data.labels import classes_of, labels_on
 from cortexgen.data.template import Template
-from cortexgen.errors import UserError
+from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import NO_CHOICE
 from cortexgen.spatial import resample
@@ -101,8 +101,8 @@ class Predictions(Dataset):
             return {"index": index, "error": self.data.problems[scan.name]}
         try:
             return {"index": index, "fixed": self.data.image_of(scan).unsqueeze(0)}
-        except UserError as error:
-            return {"index": index, "error": str(error)}
+        except Exception as error:
+            return {"index": index, "error": reason(error)}
 
 
 def first(batch: list[Any]) -> Any:

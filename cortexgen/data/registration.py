@@ -17,7 +17,7 @@ from cortexgen.data.cache import Cache, Caching, NoCache, cache_folder, open_cac
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
 from cortexgen.data.loading import DECODING, Predictions, Scans, first, load_labels, load_scan
 from cortexgen.data.template import MNI152, Template, load_template
-from cortexgen.errors import UserError
+from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, read_grid
 from cortexgen.io.header import Form
 
@@ -164,9 +164,10 @@ class RegistrationDataModule(LightningDataModule):
         groups: list[tuple[Grid, list[Scan]]] = []
         for scan in self.scans:
             try:
+                scan.check()
                 grid = read_grid(scan.image, self.choice)
-            except UserError as error:
-                self._leave_out(scan, str(error))
+            except Exception as error:
+                self._leave_out(scan, reason(error))
                 continue
             for known, members in groups:
                 if known.matches(grid):
@@ -185,9 +186,9 @@ class RegistrationDataModule(LightningDataModule):
                 self._leave_out(scan, f"{scan.image}: its grid is {grid}; the cohort's is {common}")
         return common
 
-    def _leave_out(self, scan: Scan, reason: str) -> None:
-        self.problems[scan.name] = reason
-        warnings.warn(f"{scan.name} is left out: {reason}", stacklevel=2)
+    def _leave_out(self, scan: Scan, why: str) -> None:
+        self.problems[scan.name] = why
+        warnings.warn(f"{scan.name} is left out: {why}", stacklevel=2)
 
     def _fill(self, sides: Sequence[str]) -> None:
         """Read the scans of some sides once, so that those that can't be read are known before training.
@@ -206,8 +207,8 @@ class RegistrationDataModule(LightningDataModule):
                 self.image_of(scan)
                 if labels is not None:
                     self.labels_of(scan)
-            except UserError as error:
-                self._leave_out(scan, str(error))
+            except Exception as error:
+                self._leave_out(scan, reason(error))
 
     def image_of(self, scan: Scan) -> Tensor:
         """A scan's image on the working grid, `[1, D, H, W]` float32."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cortexgen.data.alignment import align, check_alignment, in_template_space
-from cortexgen.data.cohort import Scan, find_scans
+from cortexgen.data.cohort import Scan
 from cortexgen.data.labels import distinct, labels_on, numbered, read_label_table
+from cortexgen.data.naming import named_after
 from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import IMAGES, LABELS, Brain, BrainSet
@@ -154,12 +155,13 @@ class Pairs:
         found = [scan.image, scan.labels]
         if method != NO_REGISTRATION:
             registered = self._result(method, scan)
-            found += [registered.image, registered.labels, self.fields[method].get(scan.name)]
+            found += [registered.image, registered.labels, *self.fields[method].get(scan.name, [])]
         return [path for path in found if path is not None]
 
     def _result(self, method: str, scan: Scan) -> Scan:
         if scan.name not in self._found[method]:
             raise UserError(f"{self.results[method].path}: no image of {scan.name}, which {self.fixed.path} has")
+        self._found[method][scan.name].check()
         return self._found[method][scan.name]
 
     def read_fixed(self, scan: Scan) -> Brain:
@@ -168,6 +170,7 @@ class Pairs:
         Raises:
             UserError: if it can't be read.
         """
+        scan.check()
         self.fixed.grid = read_grid(scan.image, self.fixed.choice)
         return self.fixed.read(scan)
 
@@ -221,28 +224,26 @@ class Pairs:
         """The pull-back of a method on the fixed grid, `[3, D, H, W]` in voxels; None if it wrote none.
 
         Raises:
-            UserError: if the field can't be read, or lies on another grid.
+            UserError: if there are several, or the field can't be read, or lies on another grid.
         """
-        path = self.fields.get(method, {}).get(scan.name)
-        if path is None:
+        paths = self.fields.get(method, {}).get(scan.name)
+        if not paths:
             return None
+        if len(paths) > 1:
+            what = f"{len(paths)} files are fields of {scan.name} ({', '.join(path.name for path in paths[:3])})"
+            raise UserError(f"{paths[0].parent}: {what}; give a pattern that fits one")
+        path = paths[0]
         field, found = read_field(path)
         if not found.matches(grid):
             raise UserError(f"{path}: the field's grid is {found}, the fixed image's {grid}")
         return field
 
 
-def _find(folder: Path, pattern: str) -> dict[str, Path]:
-    """The files of a folder or data set that fit a pattern, by the name of their scan.
-
-    Raises:
-        UserError: if two have one name.
-    """
+def _find(folder: Path, pattern: str) -> dict[str, list[Path]]:
+    """The files of a folder or data set that fit a pattern, by the name of their scan."""
     places = [*folder.glob("sub-*/anat"), *folder.glob("sub-*/ses-*/anat")] or [folder]
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     for path in (path for place in places for path in sorted(place.glob(pattern))):
-        name = find_scans(path)[0].name
-        if name in found:
-            raise UserError(f"{path} and {found[name].name} are both fields of {name}: give a pattern that fits one")
-        found[name] = path
+        subject, session = named_after(path)
+        found.setdefault(f"sub-{subject}" + (f"_ses-{session}" if session else ""), []).append(path)
     return found

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cortexgen.data.cohort import Scan, find_scans
+from cortexgen.data.cohort import Scan, find_scans, has_subjects, scans_of, usable
 from cortexgen.data.labels import labels_on, read_label_table
-from cortexgen.errors import UserError
+from cortexgen.data.naming import is_nifti
+from cortexgen.errors import UserError, reason
 from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap, to_unit
 from cortexgen.io import Grid, HeaderChoice, read_grid, read_volume
 from cortexgen.io.header import NO_CHOICE
@@ -105,8 +106,8 @@ class BrainSet:
             if scan.name not in self.problems:
                 try:
                     brain = self.read(scan)
-                except UserError as error:
-                    self.problems[scan.name] = str(error)
+                except Exception as error:
+                    self.problems[scan.name] = reason(error)
                     continue
                 yield brain
                 del brain
@@ -149,6 +150,7 @@ class BrainSet:
             UserError: if a file can't be read, shows another place than the grid, has intensities whose zero is lost,
                 or holds unknown labels.
         """
+        scan.check()
         image, found = read_volume(scan.image, choice=self.choice)
         if self.rescale:
             image, treatment = to_unit(image, scan.image)
@@ -214,16 +216,18 @@ class BrainSet:
     def _first_grid(self) -> Grid:
         for scan in self.scans:
             try:
+                scan.check()
                 return read_grid(scan.image, self.choice)
-            except UserError as error:
-                self.problems[scan.name] = str(error)
+            except Exception as error:
+                self.problems[scan.name] = reason(error)
         first = next(iter(self.problems.values()))
         raise UserError(f"{self.path}: none of its {len(self.scans)} images can be read; the first: {first}")
 
     def _take_labels(self, folder: Path, pattern: str) -> None:
-        maps = {_stem(found.name): found.image for found in find_images(folder, pattern, None)}
-        self.scans = [dataclasses.replace(scan, labels=maps.get(_stem(scan.name))) for scan in self.scans]
-        without = [scan for scan in self.scans if scan.labels is None]
+        found = find_images(folder, pattern, None)
+        maps = {_stem(scan.name): scan for scan in found}
+        self.scans = [_labelled(scan, maps.get(_stem(scan.name))) for scan in self.scans]
+        without = [scan for scan in self.scans if scan.labels is None and not scan.problem]
         if len(without) == len(self.scans):
             raise UserError(f"{folder}: none of its {len(maps)} label maps has the name of an image of {self.path}")
         for scan in without:
@@ -238,22 +242,23 @@ def find_images(path: Path, images: str = IMAGES, labels: str | None = LABELS) -
     Raises:
         UserError: if there is no such thing, or two images have one name.
     """
-    if not path.is_dir() or any(folder.is_dir() for folder in path.glob("sub-*")):
+    if not path.is_dir() or has_subjects(path):
         scans = find_scans(path, images, labels or images)
         return scans if labels else [dataclasses.replace(scan, labels=None) for scan in scans]
-    files = sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz")) and not p.name.startswith("."))
+    files = sorted(p for p in path.iterdir() if is_nifti(p))
     maps = [file for file in files if fnmatchcase(file.name, labels or LABELS)]
     fitting = [file for file in files if fnmatchcase(file.name, images)] or [f for f in files if f not in maps]
     if not fitting:
         raise UserError(f"{path}: no NIfTI image in this folder")
-    beside = {_stem(scan.name): scan.image for file in maps for scan in find_scans(file)}
-    found: dict[str, Scan] = {}
-    for file in fitting:
-        (scan,) = find_scans(file)
-        if scan.name in found:
-            raise UserError(f"{file} and {found[scan.name].image.name} would both be called {scan.name}: rename one")
-        found[scan.name] = dataclasses.replace(scan, labels=beside.get(_stem(scan.name)) if labels else None)
-    return list(found.values())
+    beside = {_stem(scan.name): scan for scan in scans_of(maps)} if labels else {}
+    return usable(path, [_labelled(scan, beside.get(_stem(scan.name))) for scan in scans_of(fitting)])
+
+
+def _labelled(scan: Scan, labels: Scan | None) -> Scan:
+    """A scan with its label map, or with what is wrong with that."""
+    if labels is None or scan.problem:
+        return dataclasses.replace(scan, labels=None)
+    return dataclasses.replace(scan, labels=None if labels.problem else labels.image, problem=labels.problem)
 
 
 def _stem(name: str) -> str:

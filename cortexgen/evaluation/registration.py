@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cortexgen.data.cohort import Scan
-from cortexgen.errors import UserError
+from cortexgen.errors import UserError, reason
 from cortexgen.evaluation.pair_measures import MEASURES, VERSION, measure
 from cortexgen.evaluation.pairs import NO_REGISTRATION, Pairs, Sources
 from cortexgen.evaluation.published import PAPER, REGISTRATION
@@ -140,14 +140,14 @@ def _subject(pairs: Pairs, scan: Scan, folder: Path) -> Iterator[tuple[str, Row 
             if kept.get("key") != key:
                 try:
                     fixed = fixed or pairs.read_fixed(scan)
-                except UserError as error:
-                    yield "", None, str(error)
+                except Exception as error:
+                    yield "", None, reason(error)
                     return
                 kept = {"key": key, **_pair(pairs, method, scan, fixed)}
                 kept["treatments"] = [brains.treatments(scan.name) for brains in sets]
                 write_json(path, kept)
-        except UserError as error:
-            yield method, None, str(error)
+        except Exception as error:
+            yield method, None, reason(error)
             continue
         for brains, treatments in zip(sets, kept["treatments"], strict=True):
             brains.recall(scan, treatments)
@@ -159,8 +159,8 @@ def _pair(pairs: Pairs, method: str, scan: Scan, fixed: Brain) -> dict[str, Any]
     warped, field, problem = pairs.read(method, scan, fixed), None, None
     try:
         field = pairs.displacement(method, scan, fixed.grid)
-    except UserError as error:
-        problem = str(error)
+    except Exception as error:
+        problem = reason(error)
     return {"row": measure(fixed, warped, field, pairs.classes), "problem": problem}
 
 

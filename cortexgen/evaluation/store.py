@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cortexgen.errors import UserError
+from cortexgen.errors import reason
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.io import Grid, write_json
 from cortexgen.io.atomic import atomic
@@ -59,8 +59,8 @@ class Store:
             if record.get("key") != key or not (folder / "image.npy").is_file():
                 try:
                     brain = self.brains.read(scan)
-                except UserError as error:
-                    self.brains.problems[scan.name] = str(error)
+                except Exception as error:
+                    self.brains.problems[scan.name] = reason(error)
                     continue
                 _save(folder / "image.npy", _packed(brain.image))
                 if brain.labels is not None:
@@ -121,7 +121,7 @@ class Store:
     ) -> dict[int, Measures]:
         """What `compute(i)` returns for each brain i, from disk where it is there.
 
-        A brain for which it raises `UserError` is left out of the answer, with the reason in `brains.problems`.
+        A brain for which it raises an error is left out of the answer, with the reason in `brains.problems`.
 
         Arguments:
             kind: a name for it, also on the progress bar.
@@ -140,8 +140,8 @@ class Store:
                         np.savez_compressed(file, **(found | {"key": np.array(mark)}))  # type: ignore[arg-type]
                     del found
                 there.append(i)
-            except UserError as error:
-                self.brains.problems[self.names[i]] = f"{kind}: {error}"
+            except Exception as error:
+                self.brains.problems[self.names[i]] = f"{kind}: {reason(error)}"
         # Read afterwards: small arrays that stay between large ones that go keep the heap from shrinking.
         return {i: _load(self.folder / self.names[i] / f"{kind}.npz", None, ["key", *without]) for i in there}
 

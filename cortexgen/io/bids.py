@@ -16,6 +16,7 @@ from cortexgen.io.atomic import write_json, write_text
 
 Row = dict[str, Any]
 MISSING = "n/a"
+BREAKS = r"\s*[\x00-\x1f\x85\u2028\u2029]\s*"  # what would end a cell or a line, to some reader
 # What BIDS 1.9 has no name for.
 IGNORED = [
     "**/*_xfm.*",
@@ -58,7 +59,25 @@ def sidecar(path: Path) -> Path:
 
 def sha256(path: Path) -> str:
     """Of a file's content, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def source_hash(path: Path) -> str:
+    """The sha256 of a file that results are made of.
+
+    Raises:
+        UserError: if it is missing, no file, or can't be read.
+    """
+    try:
+        if not Path(path).is_file():  # reading a pipe would never end
+            raise UserError(f"{path}: no such file")
+        return sha256(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def describe_dataset(root: Path, name: str, generated_by: Mapping[str, Any]) -> None:
@@ -92,7 +111,9 @@ def generated_by(root: Path) -> dict[str, Any] | None:
 
 
 def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], exact: bool = False) -> None:
-    """Write rows as a tab-separated table atomically; columns in order of appearance, missing values as n/a.
+    """Write rows as a tab-separated table atomically, a line each.
+
+    Columns come in order of appearance, missing values as n/a; tabs and line breaks in a text become a space.
 
     Arguments:
         exact: write numbers with every digit they have instead of six.
@@ -101,17 +122,16 @@ def write_tsv(path: Path, rows: Iterable[Mapping[str, Any]], exact: bool = False
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow([_cell(name) for name in columns])
     for row in rows:
-        values = (row.get(key) for key in columns)
-        writer.writerow([_text(v, exact) for v in values])
+        writer.writerow([_cell(row.get(key), exact) for key in columns])
     write_text(path, text.getvalue())
 
 
-def _text(value: Any, exact: bool) -> Any:
-    if not isinstance(value, float):
-        return MISSING if value is None else value
-    return repr(float(value)).removesuffix(".0") if exact else f"{value:.6g}"
+def _cell(value: Any, exact: bool = False) -> str:
+    if isinstance(value, float):
+        return repr(float(value)).removesuffix(".0") if exact else f"{value:.6g}"
+    return MISSING if value is None else re.sub(BREAKS, " ", str(value))
 
 
 def _value(text: str | None) -> str | float | None:

@@ -89,6 +89,8 @@ class StageModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["cortexgen"] = self.contract
         checkpoint["cortexgen_module"] = self.class_path()
+        if self.data_is_set_up:
+            checkpoint["split"] = dict(self.data.split)
 
     @classmethod
     def class_path(cls) -> str:
@@ -101,6 +103,25 @@ class StageModule(LightningModule):
         self._check_fit(checkpoint)
         self.contract = checkpoint["cortexgen"]
         check_contract(self.contract, self._data_contract())
+        if self.data_is_set_up:
+            self._take_split(checkpoint.get("split", {}))
+
+    def _take_split(self, trained: Mapping[str, str]) -> None:
+        """A subject stays on the side that it was on when the weights were trained.
+
+        Raises:
+            UserError: if training is to go on with another split.
+        """
+        ours = self.data.split
+        moved = [name for name, side in trained.items() if name in ours and ours[name] != side]
+        if not moved:
+            return
+        shown = ", ".join(f"{name} ({trained[name]}, now {ours[name]})" for name in moved[:3])
+        what = f"{len(moved)} subject(s) were on another side of the split when these weights were trained: {shown}"
+        if self.trainer.state.fn == "fit":
+            raise UserError(f"{what}; give the same --data.val and --data.test, or name them with --data.val_subjects")
+        warnings.warn(f"{what}; they stay where they were", stacklevel=2)
+        self.data.split = ours | {name: trained[name] for name in moved}
 
     def _check_fit(self, checkpoint: Mapping[str, Any]) -> None:
         """See that a checkpoint's parameters are this module's.

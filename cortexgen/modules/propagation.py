@@ -1,6 +1,7 @@
 """From a velocity in template space to what users want in the images' own spaces."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,6 +75,15 @@ class Propagated:
     unfolding: int
 
 
+class _Fields(NamedTuple):
+    """A velocity's flows on its own grid, and the displacements on the images' grids that they make."""
+
+    flow: Tensor
+    back: Tensor
+    forward: Tensor
+    backward: Tensor
+
+
 class Propagation:
     """The maps between a moving and a fixed image that velocities in template space stand for.
 
@@ -86,6 +96,10 @@ class Propagation:
     def __init__(self, moving: Space, fixed: Space, velocity_grid: Grid, steps: int) -> None:
         self.moving, self.fixed, self.velocity_grid, self.steps = moving, fixed, velocity_grid, steps
 
+    def flow(self, velocity: Tensor, back: bool = False) -> Tensor:
+        """exp(v) - id, or the way back, exp(-v) - id, on the velocity's grid."""
+        return integrate(-velocity if back else velocity, self.steps)
+
     def _between(self, flow: Tensor, start: Space, end: Space, after: Tensor | None = None) -> Tensor:
         origin, grid = self.velocity_grid.torch_affine, start.grid
         after = end.affine if after is None else after
@@ -93,15 +107,21 @@ class Propagation:
 
     def forward(self, velocity: Tensor) -> Tensor:
         """The displacement that warps the moving image onto the fixed grid."""
-        return self._between(integrate(velocity, self.steps), self.fixed, self.moving)
+        return self._between(self.flow(velocity), self.fixed, self.moving)
 
     def backward(self, velocity: Tensor) -> Tensor:
         """The displacement that warps the fixed image onto the moving grid."""
-        return self._between(integrate(-velocity, self.steps), self.moving, self.fixed)
+        return self._between(self.flow(velocity, back=True), self.moving, self.fixed)
+
+    def still(self) -> Tensor:
+        """The displacement of the affines alone, on the fixed grid."""
+        return self._between(torch.zeros(1, 3, *self.velocity_grid.shape), self.fixed, self.moving)
 
     def growth(self, velocity: Tensor) -> Tensor:
         """log |J| of exp(-v), without the affines, on the moving grid."""
-        flow = integrate(-velocity, self.steps)
+        return self._growth(self.flow(velocity, back=True))
+
+    def _growth(self, flow: Tensor) -> Tensor:
         return log_jacobian(self._between(flow, self.moving, self.moving, self.moving.affine))
 
     def positions(self, displacement: Tensor) -> Tensor:
@@ -112,14 +132,19 @@ class Propagation:
         """The moving image on the fixed grid, `[1, D, H, W]`."""
         return sample(self.moving.image[None], self.positions(displacement), padding="zeros")[0]
 
-    def _trouble(self, velocity: Tensor) -> Tensor:
+    def _fields(self, velocity: Tensor) -> _Fields:
+        flows = self.flow(velocity), self.flow(velocity, back=True)
+        spaces = (self.fixed, self.moving), (self.moving, self.fixed)
+        forward, backward = (self._between(flow, *pair) for flow, pair in zip(flows, spaces, strict=True))
+        return _Fields(*flows, forward, backward)
+
+    def _trouble(self, found: _Fields) -> Tensor:
         """Places where the fields fold, in voxels of the velocity's grid, `[n, 3]`."""
         voxels, eye = torch.linalg.inv(self.velocity_grid.torch_affine), torch.eye(4, dtype=torch.float64)
         places = []
-        for sign, start, end in ((1, self.fixed, self.moving), (-1, self.moving, self.fixed)):
-            flow = integrate(sign * velocity, self.steps)
+        for flow, field, start in ((found.flow, found.forward, self.fixed), (found.back, found.backward, self.moving)):
             to_voxels = voxels @ torch.linalg.inv(start.affine) @ start.grid.torch_affine
-            places += [fold_places(flow, flow, eye), fold_places(self._between(flow, start, end), flow, to_voxels)]
+            places += [fold_places(flow, flow, eye), fold_places(field, flow, to_voxels)]
         return torch.cat(places)
 
     @torch.no_grad()
@@ -129,8 +154,15 @@ class Propagation:
         Arguments:
             nearest: take labels from the nearest voxel instead of the largest interpolated indicator.
         """
-        velocity, rounds = unfold(velocity, self._trouble)
-        forward, backward = self.forward(velocity), self.backward(velocity)
+        tried: list[_Fields] = []
+
+        def trouble(candidate: Tensor) -> Tensor:
+            tried[:] = [self._fields(candidate)]
+            return self._trouble(tried[0])
+
+        velocity, rounds = unfold(velocity, trouble)
+        found = tried[0] if rounds >= 0 else self._fields(velocity)  # which was smoothed once more
+        forward, backward = found.forward, found.backward
         labels = volumes = None
         if self.moving.labels is not None:
             positions = self.positions(forward)
@@ -141,6 +173,6 @@ class Propagation:
                 labels = sample(self.moving.labels[None].float(), positions, "nearest", "zeros").long()
             labels = labels[0]
         folds = 0 if rounds >= 0 else int(folded(forward)) + int(folded(backward))
-        growth, warped = self.growth(velocity), self.warp(forward)
+        growth, warped = self._growth(found.back), self.warp(forward)
         spaces = (self.moving, self.fixed)
         return Propagated(*spaces, velocity, forward, backward, growth, warped, labels, volumes, folds, rounds)

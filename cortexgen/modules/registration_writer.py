@@ -1,6 +1,5 @@
 """Stage 1's output: fields, the warped template and its labels, and a row of metrics for each subject."""
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cortexgen.data.cohort import Scan, write_participants
+from cortexgen.data.cohort import Scan
 from cortexgen.data.labels import numbered
 from cortexgen.data.loading import load_labels, load_scan
+from cortexgen.data.registered import Registrations, recorded_sides
 from cortexgen.data.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, write_field, write_json, write_series, write_volume
-from cortexgen.io.bids import Row, anat, derivative, sidecar, transform, write_tsv
+from cortexgen.io.bids import Row, derivative, sidecar, transform
 from cortexgen.io.labels import label_type
 from cortexgen.metrics import dice, psnr, ssim
 from cortexgen.modules.propagation import Propagated, Propagation, Space
@@ -25,11 +25,6 @@ from cortexgen.spatial.precision import full_precision
 
 if TYPE_CHECKING:
     from cortexgen.modules.diffusemorph import DiffuseMorphModule
-
-
-def row_path(root: Path, scan: str) -> Path:
-    """Where a scan's row of registration.tsv is kept; written last, so it says that the scan is done."""
-    return anat(root, scan) / f"{scan}_desc-registration_metrics.json"
 
 
 class _Files:
@@ -67,7 +62,7 @@ class _Files:
 def measure(result: Propagated, maps: Propagation) -> Row:
     """A registration's metrics: similarity and Dice before (affines only) and after, fold counts, growth, volumes."""
     moving, fixed, classes = maps.moving, maps.fixed, maps.moving.classes
-    affine_only = maps.forward(torch.zeros_like(result.velocity))
+    affine_only = maps.still()
     before = maps.warp(affine_only)
     u = torch.einsum("ij,jdhw->idhw", fixed.grid.torch_affine[:3, :3].float(), (result.displacement - affine_only)[0])
     distance = torch.linalg.vector_norm(u, dim=0, keepdim=True)
@@ -154,15 +149,6 @@ def _write_synthesis(root: Path, scan: Scan, module: "DiffuseMorphModule", pair:
     synthesis_figure(picture, moving[0].cpu(), fixed[0].float().cpu(), kept, out[0].float().cpu(), grid)
 
 
-def write_table(root: Path, scans: list[Scan], failures: Mapping[str, str]) -> None:
-    """Join the scans' rows to registration.tsv, and write participants.tsv."""
-    paths = (row_path(root, scan.name) for scan in scans)
-    rows: list[Row] = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
-    rows += [{"participant_id": name, "status": f"failed: {reason}"} for name, reason in failures.items()]
-    write_tsv(root / "registration.tsv", rows)
-    write_participants(root, scans)
-
-
 class RegistrationWriter:
     """Registers the scans of the running trainer's data one by one, and writes the results.
 
@@ -170,12 +156,11 @@ class RegistrationWriter:
         module: with trained weights, in a running trainer.
 
     Raises:
-        UserError: if the output folder holds something else.
+        UserError: if the output folder holds something else, or another split.
     """
 
     def __init__(self, module: "DiffuseMorphModule") -> None:
         self.module, self.data = module, module.data
-        self.failures: dict[str, str] = {}
         # Results lie on the images' own grid, except where only a slab was worked on.
         self.slab = isinstance(self.data.crop, list)
         original = self.data.original.to(self.data.native)
@@ -183,13 +168,27 @@ class RegistrationWriter:
         self.space = self._space(template.name, template.image, template.labels, template.grid)
         self.velocity_grid = self.data.grid.coarse(module.h.field_downsample)
         self.whole = self._whole(original.name, original.image) if self.slab and self.data.whole else None
-        self.root = module.open_output("template to subject registration", module.run_options())
+        options = module.run_options() | ({"whole": True} if self.whole else {})
+        root = module.open_output("template to subject registration", options)
+        self.registrations = Registrations(root, self.data.split)
+        self._check_split(root)
         self.info = {
             "Template": template.name,
             "TemplateHash": template.hash,
             "ImageGrid": template.grid.to_dict(),
             "Preprocessing": module.contract.get("preprocessing", []),
         }
+
+    def _check_split(self, root: Path) -> None:
+        """See that subjects are on the side that they were on when this folder was begun."""
+        for subject, sides in recorded_sides(root).items():
+            ours = self.data.split.get(subject)
+            if ours is not None and sides != {ours}:
+                there = ", ".join(sorted(sides))
+                raise UserError(
+                    f"{root}: {subject} is on the side {there} there, now on {ours}; give the same --data.val and "
+                    "--data.test, or another folder"
+                )
 
     def _space(self, name: str, image: Tensor, labels: Tensor | None, grid: Grid) -> Space:
         eye = torch.eye(4, dtype=torch.float64)
@@ -199,21 +198,14 @@ class RegistrationWriter:
     def write(self, batch: Mapping[str, Any]) -> Row | None:
         """Register the scan of a batch unless it is done; returns its row of registration.tsv."""
         scan = self.data.scans[batch["index"]]
-        if row_path(self.root, scan.name).is_file():
-            return None
-        row: Row = {"participant_id": scan.name, "split": self.data.split[scan.subject]}
-        try:
-            if "error" in batch:
-                raise UserError(batch["error"])
-            fixed = self._fixed(scan)
-        except UserError as error:
-            self.failures[scan.name] = str(error)
-            return row | {"status": f"failed: {error}"}
-        maps = Propagation(self.space, fixed, self.velocity_grid, self.module.h.integration_steps)
-        moving = self.data.template.image[None].to(batch["fixed"].device)
-        row |= write_registration(self.root, scan, self.module, (moving, batch["fixed"]), maps, self.info, self.whole)
-        write_json(row_path(self.root, scan.name), row)
-        return row
+        return self.registrations.register(scan, lambda: self._registered(scan, batch))
+
+    def _registered(self, scan: Scan, batch: Mapping[str, Any]) -> Row:
+        if "error" in batch:
+            raise UserError(batch["error"])
+        maps = Propagation(self.space, self._fixed(scan), self.velocity_grid, self.module.h.integration_steps)
+        pair = self.data.template.image[None].to(batch["fixed"].device), batch["fixed"]
+        return write_registration(self.registrations.root, scan, self.module, pair, maps, self.info, self.whole)
 
     def _whole(self, name: str, template: Tensor) -> Propagation:
         """The map from the whole template to images on its grid."""
@@ -228,12 +220,12 @@ class RegistrationWriter:
 
     def close(self) -> dict[str, str]:
         """Join the rows of all processes to registration.tsv; returns the scans that failed, with their reason."""
-        trainer = self.module.trainer
-        parts: list[dict[str, str]] = [self.failures]
+        trainer, found = self.module.trainer, self.registrations
+        parts: list[dict[str, str]] = [found.failures]
         if trainer.world_size > 1:
             parts = [{} for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(parts, self.failures)
-        failures = {name: reason for part in parts for name, reason in part.items()}
+            torch.distributed.all_gather_object(parts, found.failures)
+        found.failures = {name: why for part in parts for name, why in part.items()}
         if trainer.is_global_zero:
-            write_table(self.root, self.data.scans, failures)
-        return failures
+            found.write_table(self.data.scans)
+        return found.failures

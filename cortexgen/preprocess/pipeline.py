@@ -12,7 +12,7 @@ from cortexgen.data.cohort import Scan
 from cortexgen.data.template import Template, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, write_json
-from cortexgen.io.bids import Row, sha256
+from cortexgen.io.bids import Row, source_hash
 from cortexgen.io.header import NO_CHOICE
 from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
@@ -156,12 +156,5 @@ def _made(scan: Scan, pipeline: Pipeline) -> dict[str, Any]:
     Raises:
         UserError: if the scan can't be read.
     """
-    made = {"SourceHash": _hash(scan.image), "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
-    return made | {"Header": pipeline.choice.describe() or None}
-
-
-def _hash(path: Path) -> str:
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    made = {"SourceHash": source_hash(scan.image), "TemplateHash": pipeline.template.hash}
+    return made | {"Steps": pipeline.describe(), "Header": pipeline.choice.describe() or None}

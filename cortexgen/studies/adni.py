@@ -7,7 +7,7 @@ from pathlib import Path
 from cortexgen.errors import UserError
 from cortexgen.io.participants import covariates, field
 from cortexgen.io.tables import header, read_table
-from cortexgen.studies.candidates import Candidate, folders, is_nifti, label, unreadable
+from cortexgen.studies.candidates import Candidate, folders, is_nifti, label, natural, unreadable
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
 IMAGE = ["image_data_id", "image_id"]
@@ -102,7 +102,7 @@ def _candidate(
         path,
         path.relative_to(root).as_posix(),
         covariates([row], SUBJECT)[0] if row else {},
-        (date, int(image or 0)),
+        (date, natural(image)),
         session in BASELINE,
         is_t1w(described),
         problem=problem,
@@ -133,7 +133,7 @@ def _images(folder: Path, files: list[Path]) -> list[Path]:
 
 def _image_id(path: Path) -> str:
     """The number at the end of a file's name (..._S13408_I45108.nii), or of its folder's (I45108)."""
-    stem = re.sub(r"\.nii(\.gz)?$", "", path.name)
+    stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
     found = re.search(r"(?:^|_)I(\d+)$", stem) or re.fullmatch(r"I(\d+)", path.parent.name)
     return found[1] if found else ""
 

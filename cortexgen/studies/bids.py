@@ -1,12 +1,12 @@
 """Raw data sets in BIDS."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from cortexgen.data.naming import no_file
 from cortexgen.io.participants import SESSION, SUBJECT, Rows, field, read_rows, read_sessions, row_of
 from cortexgen.io.tables import Line
-from cortexgen.studies.candidates import Candidate, is_nifti, label, natural, unreadable
+from cortexgen.studies.candidates import Candidate, is_nifti, label, natural
 
 
 def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
@@ -30,10 +30,10 @@ def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
     candidates = []
     for folder, (subject, session) in places.items():
         more = sessions[subject].get(session, {})
-        for path in sorted(p for p in folder.iterdir() if is_nifti(p) and re.search(r"_T1w\.nii", p.name)):
+        for path in sorted(p for p in folder.iterdir() if is_nifti(p) and "_t1w.nii" in p.name.lower()):
             row, problem = row_of(rows, subject, session, table)
             row = row | {k: v for k, v in more.items() if v is not None}
-            problem = unreadable(path) or problem
+            problem = no_file(path) or problem
             age = row.get("age")
             order = (age if isinstance(age, float) else 0.0, natural(session))
             where = path.relative_to(root).as_posix()

@@ -1,15 +1,16 @@
 """What readers of studies find, before anything is chosen."""
 
-import hashlib
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cortexgen.data.naming import is_analyze, is_nifti, label, unreadable
 from cortexgen.io.bids import Row
+
+__all__ = ["Candidate", "folders", "is_analyze", "is_nifti", "label", "natural", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -45,37 +46,9 @@ class Candidate:
         return f"sub-{self.subject}" + (f"_ses-{self.session}" if self.session else "")
 
 
-def label(text: str) -> str:
-    """Letters and digits of a text, as BIDS labels are; accents dropped, a text that has none of them hashed."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    found = re.sub(r"[^A-Za-z0-9]", "", plain)
-    return found or (hashlib.sha256(text.encode()).hexdigest()[:8] if text else "")
-
-
 def natural(text: str) -> tuple[Any, ...]:
     """A key that sorts m6 before m12."""
-    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d+|\D+", text.lower()))
-
-
-def is_nifti(path: Path) -> bool:
-    """Judged by the name; hidden files are none."""
-    return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
-
-
-def is_analyze(path: Path) -> bool:
-    """Whether the name is of one file of a pair, Analyze 7.5's or NIfTI's."""
-    return path.name.lower().endswith((".img", ".hdr", ".img.gz", ".hdr.gz")) and not path.name.startswith(".")
-
-
-def unreadable(path: Path) -> str:
-    """Why there is nothing behind a path, "" if there is."""
-    if path.exists():
-        return ""
-    return (
-        f"{path}: a link to nothing (has its content been downloaded?)"
-        if path.is_symlink()
-        else f"{path}: no such file"
-    )
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.findall(r"\d+|\D+", text.lower()))
 
 
 def folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cortexgen.data.cohort import Scan
-from cortexgen.errors import UserError
+from cortexgen.errors import UserError, reason
 from cortexgen.io.bids import anat
 from cortexgen.studies.candidates import is_nifti, label
 from cortexgen.studies.found import Found
@@ -36,8 +36,8 @@ def convert_dicom(found: Found, folder: Path, jobs: int = 1) -> Found:
     def convert(scan: Scan) -> Path | str:
         try:
             return _convert(scan, folder)
-        except UserError as error:
-            return str(error)
+        except Exception as error:
+            return reason(error)
 
     with ThreadPoolExecutor(jobs) as pool:
         bar = tqdm(pool.map(convert, series), "converting DICOM", len(series), unit="series", disable=None)

@@ -1,13 +1,13 @@
 """Plain folders of NIfTI files, and tables of paths."""
 
-import re
 from pathlib import Path
 
+from cortexgen.data.naming import named_after, no_file
 from cortexgen.errors import UserError
 from cortexgen.io.participants import SESSION, SUBJECT, covariates, field, row_of
 from cortexgen.io.tables import read_table
 from cortexgen.studies.bids import by_scan, rows_without_image, scan_of
-from cortexgen.studies.candidates import Candidate, is_nifti, label, natural, unreadable
+from cortexgen.studies.candidates import Candidate, is_nifti, natural, unreadable
 
 TABLES = (".csv", ".tsv", ".txt")
 PATH = ["path", "image", "file", "filename"]
@@ -34,16 +34,9 @@ def read_folder(root: Path, table: Path | None = None) -> list[Candidate]:
     candidates = []
     for path, (subject, session) in scans.items():
         row, problem = row_of(rows, subject, session, table)
-        problem = unreadable(path) or problem
+        problem = no_file(path) or problem
         candidates.append(Candidate(subject, session, path, path.name, row, (0.0, natural(session)), problem=problem))
     return candidates + rows_without_image(rows, candidates, table)
-
-
-def named_after(path: Path) -> tuple[str, str]:
-    """Labels of subject and session that a file name gives."""
-    stem = re.sub(r"\.(nii|img|hdr)(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-    found = re.match(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?(_|$)", stem)
-    return (found[1], found[2] or "") if found else (label(stem), "")
 
 
 def _listed(table: Path) -> list[Candidate]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cortexgen.data.cohort import Scan
+from cortexgen.data.naming import LONGEST, too_long
 from cortexgen.errors import UserError
 from cortexgen.studies.adni import PTID, read_adni, subject_folders
 from cortexgen.studies.bids import read_bids
@@ -118,6 +119,9 @@ def _named(candidates: Sequence[Candidate], several: Several) -> Found:
     scans, problems = [], {}
     for name, group in groups.items():
         group.sort(key=lambda c: (c.order, natural(c.where)))
+        if len(name) > LONGEST:
+            problems[name] = too_long(name)
+            continue
         if len(group) > 1 and several == "refuse":
             shown = ", ".join(c.where for c in group[:3]) + (", ..." if len(group) > 3 else "")
             problems[name] = (

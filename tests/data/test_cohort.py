@@ -1,9 +1,12 @@
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from cortexgen.data.cohort import Scan, find_scans, read_cohort, split_subjects, write_participants
 from cortexgen.errors import UserError
+from cortexgen.studies.folder import read_folder
 
 NAMES = [f"sub-{k:02d}" for k in range(1, 41)]
 
@@ -120,14 +123,69 @@ def test_one_file_a_folder_or_a_data_set(tmp_path, cohort):
     ]
     assert find_scans(tmp_path / "old brain.nii")[0].image == tmp_path / "old brain.nii"
     assert [s.name for s in find_scans(cohort)] == [s.name for s in read_cohort(cohort)]
-    (tmp_path / "old_brain.nii.gz").touch()
-    with pytest.raises(UserError, match="would both be called sub-oldbrain"):
-        find_scans(tmp_path)
     with pytest.raises(UserError, match="no such file"):
         find_scans(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no NIfTI file"):
         find_scans(tmp_path / "empty")
+
+
+def test_what_is_wrong_with_one_scan_of_a_data_set_is_its_problem(tmp_path):
+    touch(
+        tmp_path,
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/._sub-01_T1w.nii.gz",
+        "sub-02/anat/sub-02_run-1_T1w.nii.gz",
+        "sub-02/anat/sub-02_run-2_T1w.nii.gz",
+        "sub-03/ses-1/anat/sub-03_ses-1_T1w.nii.gz",
+        "sub-03/ses-1/anat/sub-03_ses-1_T1w.nii",
+        "sub-03/ses-2/anat/sub-03_ses-2_T1w.NII.GZ",
+        "sub-04/anat/sub-04_T1w.nii.gz/x",
+        "sub-05/anat/sub-05_T1w.nii.gz",
+        "sub-05/anat/sub-05_dseg.nii.gz",
+        "sub-05/anat/sub-05_desc-aparc_dseg.nii.gz",
+    )
+    Path(tmp_path, "sub-06/anat").mkdir(parents=True)
+    Path(tmp_path, "sub-06/anat/sub-06_T1w.nii.gz").symlink_to(tmp_path / "nothing")
+    scans = {scan.name: scan for scan in read_cohort(tmp_path)}
+    wrong = {
+        "sub-02": "2 files fit .*run-1.*run-2",
+        "sub-03_ses-1": "2 files fit",
+        "sub-04": "a folder or device",
+        "sub-05": "2 files fit .*dseg.* give a pattern",
+        "sub-06": "a link to nothing",
+    }
+    assert [name for name, scan in scans.items() if not scan.problem] == ["sub-01", "sub-03_ses-2"]
+    for name, expected in wrong.items():
+        assert re.search(expected, scans[name].problem) and not scans[name].image.exists()
+        with pytest.raises(UserError, match=expected):
+            scans[name].check()
+
+
+def test_files_of_a_folder_are_named_after_themselves_and_twins_are_a_problem(tmp_path):
+    os.makedirs(tmp_path / "sub-folder.nii.gz")
+    for name in ("a-b.nii", "ab.nii", "脳.nii", "肝.nii", "Twin.NII.GZ", "twin.nii", "Müller.nii", ".hidden.nii",
+                 "x.nii", "x.nii.gz"):  # fmt: skip
+        (tmp_path / name).touch()
+    (tmp_path / os.fsdecode(b"\xff.nii")).touch()
+    (tmp_path / "gone.nii").symlink_to(tmp_path / "nothing")
+    scans = {scan.name: scan for scan in find_scans(tmp_path)}
+    wrong = {"sub-ab": "2 files would be called sub-ab .a-b.nii, ab.nii.: rename", "sub-x": "2 files would be called"}
+    wrong |= {"sub-gone": "a link to nothing", "sub-folder": "a folder or device"}
+    assert {name for name, scan in scans.items() if scan.problem} == set(wrong)
+    assert all(re.search(expected, scans[name].problem) for name, expected in wrong.items())
+    good = set(scans) - set(wrong)
+    assert {"sub-Twin", "sub-twin", "sub-Muller"} < good and len(good) == 6
+    assert all(re.fullmatch("sub-[A-Za-z0-9]+", name) for name in good)
+    assert set(scans) == {candidate.name for candidate in read_folder(tmp_path)}  # as `preprocess` names them
+
+
+def test_nothing_that_can_be_used_is_an_error_that_says_why(tmp_path):
+    (tmp_path / "gone.nii").symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"none of its 1 image\(s\) can be used; .*gone.nii: a link to nothing"):
+        find_scans(tmp_path)
+    with pytest.raises(UserError, match=r"gone\.nii: a link to nothing"):
+        find_scans(tmp_path / "gone.nii")
 
 
 def test_participants_and_their_sessions_come_back_as_they_were_written(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,13 +86,48 @@ def test_stage_1s_split_holds_unless_another_is_asked_for(root):
     assert names(ready(root, val=3), "test") == []
 
 
-@pytest.mark.parametrize("rows", [None, [{"participant_id": "sub-01", "split": "val"}]])
-def test_without_a_whole_recorded_split_one_is_drawn(root, rows):
+@pytest.mark.parametrize("rows", [None, [{"participant_id": s, "status": "ok"} for s in SUBJECTS]])
+def test_without_a_recorded_split_one_is_drawn_and_said(root, rows):
     (root / "registration.tsv").unlink()
     if rows:
         write_tsv(root / "registration.tsv", rows)
-    data = ready(root)
+    with pytest.warns(UserWarning, match=r"no split of stage 1 is recorded; a new one is drawn; .*--data.val"):
+        data = ready(root)
     assert len(names(data, "val")) == 1 and len(names(data, "train")) == 5
+
+
+SPLITS = {
+    "half": ([("sub-01", "val"), ("sub-02", "train")], r"4 of 6 subjects have no side \(sub-03, sub-04, .*--data.val"),
+    "two sides": ([*SPLIT.items(), ("sub-05_ses-2", "train")], r"sub-05 is on the sides test, train: .*--data.val"),
+    "unknown": ([*SPLIT.items(), ("sub-03", "validation")], r"sub-03 is on the sides val, validation"),
+    "none trained": ([(s, "val") for s in SUBJECTS], "none of its 6 subjects was trained on"),
+}
+
+
+@pytest.mark.parametrize("case", SPLITS)
+def test_a_split_that_is_not_whole_is_refused_unless_another_is_asked_for(root, case):
+    rows, message = SPLITS[case]
+    write_tsv(root / "registration.tsv", [{"participant_id": name, "split": side} for name, side in rows])
+    with pytest.raises(UserError, match=message):
+        module(root).setup("fit")
+    assert names(ready(root, val_subjects=["01"]), "val") == ["sub-01"]
+
+
+def test_a_failed_session_does_not_take_its_subjects_side(root):
+    """A row without a side, as older versions wrote it, or on the same one."""
+    rows = [{"participant_id": name, "split": side} for name, side in SPLIT.items()]
+    for more in ({"participant_id": "sub-05_ses-2", "status": "failed: no"}, rows[4]):
+        write_tsv(root / "registration.tsv", [*rows, more])
+        data = ready(root)
+        assert {s: side for side in ("train", "val", "test") for s in names(data, side)} == SPLIT
+
+
+def test_training_on_subjects_that_stage_1_held_out_is_said(root):
+    with pytest.warns(UserWarning, match=r"1 subject\(s\) that stage 1 held out are trained on: sub-05"):
+        ready(root, val_subjects=["03"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ready(root, val_subjects=["03"], test_subjects=["05"])
 
 
 def test_one_unreadable_field_is_left_out(root):

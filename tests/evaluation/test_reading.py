@@ -116,7 +116,9 @@ def test_files_that_are_no_brains_are_not_taken_for_them(tmp_path):
     (tmp_path / "._sub-00_T1w.nii.gz").write_bytes(b"from another file system")
     save(tmp_path / "sub-00_mask.nii.gz", blob())
     assert [s.image.name for s in find_images(tmp_path)] == ["sub-00_T1w.nii.gz"]
-    with pytest.raises(UserError, match=r"sub-00_run-1_T1w.nii.gz and .* would both be called sub-00"):
+    with pytest.raises(
+        UserError, match=r"3 files would be called sub-00 \(sub-00_T1w.nii.gz, sub-00_run-1_T1w.nii.gz, "
+    ):
         save(tmp_path / "sub-00_run-1_T1w.nii.gz", blob())
         save(tmp_path / "sub-00_run-2_T1w.nii.gz", blob())
         find_images(tmp_path)

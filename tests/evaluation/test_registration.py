@@ -346,13 +346,12 @@ def test_intensities_beyond_one_are_scaled_and_said(pairs, tmp_path):
     assert any(str(itk) in note and "1 of 3 brains (sub-03): intensities above 255" in note for note in found.notes)
 
 
-@pytest.mark.parametrize("case", ["method", "no match", "no results", "two fields", "nothing"])
+@pytest.mark.parametrize("case", ["method", "no match", "no results", "nothing"])
 def test_what_stops_an_evaluation(pairs, tmp_path, case):
     fixed, itk = pairs
     results, expected = {"itk": itk}, {"method": r"can't be called '\.\.'", "no match": "none of its 3 images"}
     expected |= {
         "no results": "no NIfTI image",
-        "two fields": "are both fields of sub-01",
         "nothing": "could be compared",
     }
     if case == "method":
@@ -362,11 +361,36 @@ def test_what_stops_an_evaluation(pairs, tmp_path, case):
             path.rename(itk / f"{path.name}9")
     elif case == "no results":
         shutil.rmtree(itk / "sub-01"), shutil.rmtree(itk / "sub-02"), shutil.rmtree(itk / "sub-03")
-    elif case == "two fields":
-        write_field(transform(itk, "sub-01", "elsewhere", "T1w"), torch.zeros(3, *GRID.shape), GRID)
     else:
         for path in itk.glob("*/*/*T1w.nii.gz"):
             if "warped" in path.name:
                 path.write_bytes(b"no image")
     with pytest.raises(UserError, match=expected[case]):
         evaluate_registration(fixed, results, tmp_path / "out")
+
+
+def test_two_fields_or_two_images_of_one_subject_are_its_problem(pairs, tmp_path):
+    fixed, itk = pairs
+    write_field(transform(itk, "sub-01", "elsewhere", "T1w"), torch.zeros(3, *GRID.shape), GRID)
+    shutil.copy(
+        derivative(itk, "sub-02", "T1w", desc="warped"), derivative(itk, "sub-02", "T1w", run="2", desc="warped")
+    )
+    shutil.copy(derivative(fixed, "sub-03", "T1w"), derivative(fixed, "sub-03", "T1w", run="2"))
+    found = evaluate_registration(fixed, {"itk": itk}, tmp_path / "out")
+    rows = by_pair(found)
+    assert set(found.problems) == {"itk/sub-01", "itk/sub-02", "sub-03"}
+    assert "2 files are fields of sub-01" in found.problems["itk/sub-01"] and "folded" not in rows["itk/sub-01"]
+    assert all("2 files fit" in found.problems[name] for name in ("itk/sub-02", "sub-03"))
+    assert rows["itk/sub-01"]["psnr"] > 10 and f"{NO_REGISTRATION}/sub-02" in rows and "itk/sub-02" not in rows
+
+
+def test_any_error_of_one_pair_is_its_problem(pairs, tmp_path, monkeypatch):
+    def fails(fixed, *rest):
+        if fixed.name == "sub-02":
+            raise MemoryError("too\nlarge")
+        return measure(fixed, *rest)
+
+    monkeypatch.setattr(registration, "measure", fails)
+    found = evaluate_registration(*pairs[:1], {"itk": pairs[1]}, tmp_path / "out")
+    assert found.problems["itk/sub-02"] == "MemoryError: too large"
+    assert {name.rpartition("/")[2] for name in by_pair(found)} == {"sub-01", "sub-03"}

@@ -25,16 +25,17 @@ def test_a_sidecar_lies_beside_its_image(ending):
 def test_a_table_comes_back_with_its_types(tmp_path):
     rows = [
         {"participant_id": "sub-01", "age": 31.25, "sex": "F", "sessions": 2},
-        {"participant_id": "sub-02", "age": None, "sex": "M", "note": "a\tb"},
+        {"participant_id": "sub-02", "age": None, "sex": "M", "note": "a\tb\r\n c\u2028d"},
         {"participant_id": "0003", "age": float("nan"), "sex": None},
     ]
     bids.write_tsv(tmp_path / "t.tsv", rows)
     lines = (tmp_path / "t.tsv").read_text().splitlines()
+    assert len(lines) == 4 and {len(line.split("\t")) for line in lines} == {5}
     assert lines[0].split("\t") == ["participant_id", "age", "sex", "sessions", "note"]
     assert lines[1].split("\t") == ["sub-01", "31.25", "F", "2", "n/a"]
     back = bids.read_tsv(tmp_path / "t.tsv")
     assert back[0] == {"participant_id": "sub-01", "age": 31.25, "sex": "F", "sessions": 2.0, "note": None}
-    assert back[1]["age"] is None and back[1]["note"] == "a\tb"
+    assert back[1]["age"] is None and back[1]["note"] == "a b c d"
     assert back[2]["participant_id"] == "0003" and back[2]["age"] is None and back[2]["sex"] is None
 
 

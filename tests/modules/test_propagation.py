@@ -1,5 +1,7 @@
 """Velocities in template space as maps between images of their own spaces, against SimpleITK and closed forms."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -7,8 +9,10 @@ import torch
 
 from cortexgen.io import Grid, write_field, write_volume
 from cortexgen.metrics import regional_volumes, volume_weights
+from cortexgen.modules import propagation
 from cortexgen.modules.propagation import Propagation, Space
-from cortexgen.spatial import antialias, folded, integrate
+from cortexgen.modules.registration_writer import measure
+from cortexgen.spatial import antialias, folded, integrate, unfold
 
 MODEL = Grid((25, 29, 25), np.array([[0.0, 0, 4, -48], [0, 4, 0, -56], [4, 0, 0, -48], [0, 0, 0, 1]]))
 FINE = Grid((49, 57, 49), np.array([[0.0, 0, 2, -48], [0, 2, 0, -56], [2, 0, 0, -48], [0, 0, 0, 1]]))
@@ -130,3 +134,50 @@ def test_growth_leaves_the_affine_out():
     assert (still.volumes[1:].sum() / (spaces()[0].labels > 0).sum() / 8 * 1000).item() == pytest.approx(
         scale, rel=0.01
     )
+
+
+@pytest.fixture
+def integrations(monkeypatch):
+    """Every velocity that is integrated."""
+    seen = []
+    monkeypatch.setattr(propagation, "integrate", lambda v, steps=7: seen.append(v) or integrate(v, steps))
+    return seen
+
+
+def test_a_pair_is_integrated_once_each_way(integrations):
+    moving, fixed = spaces()
+    fixed = dataclasses.replace(fixed, image=sample_image(fixed))
+    maps, v = Propagation(moving, fixed, MODEL, 7), velocity(0.8)
+    result = maps.run(v)
+    row = measure(result, maps)
+    assert result.unfolding == 0 and row["ssim"] != row["ssim_before"]
+    assert [float((seen - sign * v).abs().max()) for seen, sign in zip(integrations, (1, -1), strict=True)] == [0, 0]
+    # What is kept is what integrating anew gives.
+    assert torch.equal(result.displacement, maps.forward(v)) and torch.equal(result.inverse, maps.backward(v))
+    still = torch.zeros_like(v)
+    assert torch.equal(maps.still(), maps.forward(still))
+
+
+def test_a_pair_that_folds_is_integrated_once_each_way_a_round(integrations):
+    maps, v = Propagation(*spaces(), MODEL, 7), velocity(1.0)
+    v[:, 0, 10:12, 12:14, 10:12] += 9
+    result = maps.run(v)
+    assert result.unfolding > 0 and len(integrations) == 2 * (result.unfolding + 1)
+    assert torch.equal(result.displacement, maps.forward(result.velocity))
+    assert torch.equal(result.log_jacobian, maps.growth(result.velocity))
+
+
+def test_one_that_folds_to_the_end_is_what_its_last_velocity_gives(monkeypatch):
+    maps, v = Propagation(*spaces(), MODEL, 7), velocity(1.0)
+    v[:, 0, 10:12, 12:14, 10:12] += 40
+    monkeypatch.setattr(propagation, "unfold", lambda v, trouble: unfold(v, trouble, rounds=0))
+    result = maps.run(v)
+    assert result.unfolding == -1 and result.folded > 0 and not torch.equal(result.velocity, v)
+    assert torch.equal(result.displacement, maps.forward(result.velocity))
+    assert torch.equal(result.inverse, maps.backward(result.velocity))
+
+
+def sample_image(space: Space) -> torch.Tensor:
+    """Something with contrast on a space's grid."""
+    world = world_positions(space.grid)
+    return ((torch.cos(world[0] / 8) + torch.sin(world[2] / 6) + 2)[None] / 4).float()

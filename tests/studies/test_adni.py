@@ -78,6 +78,15 @@ def test_a_row_without_a_file_and_a_file_without_a_row_are_named(adni, put, adni
     assert "sub-941S1202_ses-bl" not in find_study(adni, groups=["AD"]).problems
 
 
+def test_an_image_id_that_is_no_number_is_a_row_with_its_reason(adni, adni_table):
+    odd = ("I12AB", "941_S_1202", "CN", "M", "78", "bl", "MRI", "MP-RAGE", "2007-01-30")
+    superscript = ("I²", "941_S_1203", "CN", "M", "78", "bl", "MRI", "MP-RAGE", "2007-01-30")
+    (adni / "T1w_4_18_2026.csv").write_text(adni_table(odd, superscript), encoding="utf-8")
+    found = find_study(adni)
+    assert images(found) == ALL and set(found.problems) == {"sub-941S1202_ses-bl", "sub-941S1203_ses-bl"}
+    assert "I12AB of 941_S_1202" in found.problems["sub-941S1202_ses-bl"]
+
+
 def test_a_missing_repeat_does_not_take_the_name_of_the_scan_that_is_there(adni):
     repeat = next(adni.rglob("*_I1002.nii.gz"))
     repeat.unlink()

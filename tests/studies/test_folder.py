@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from cortexgen.errors import UserError
@@ -23,6 +25,22 @@ def test_two_files_of_one_name_are_a_problem_and_others_go_on(tmp_path, put):
     found = find_study(tmp_path)
     assert names(found) == ["sub-b"]
     assert "2 images would have this name (a 1.nii.gz, a_1.nii.gz)" in found.problems["sub-a1"]
+
+
+def test_hostile_names_are_scans_or_problems(tmp_path, put):
+    put(tmp_path, "ok.nii.gz", os.fsdecode(b"\xff.nii.gz"), "x.nii.gz", "x.nii", "y" * 240 + ".nii.gz", "BIG.NII.GZ")
+    (tmp_path / "folder.nii.gz").mkdir()
+    (tmp_path / "gone.nii").symlink_to(tmp_path / "nothing")
+    found = find_study(tmp_path)
+    assert {"sub-ok", "sub-BIG"} < set(names(found)) and len(found.scans) == 3
+    expected = {
+        "sub-x": "2 images",
+        "sub-" + "y" * 240: "244 characters",
+        "sub-folder": "a folder",
+        "sub-gone": "a link",
+    }
+    assert found.problems.keys() == expected.keys()
+    assert all(text in found.problems[name] for name, text in expected.items())
 
 
 def test_a_folder_with_covariates(tmp_path, put):

@@ -1,0 +1,58 @@
+"""What files say of themselves by their names: whether they are images, and whose."""
+
+import hashlib
+import re
+import unicodedata
+from pathlib import Path
+
+LONGEST = 128  # characters of a scan's name; files' names, of 255 bytes at most, add up to 90
+
+
+def label(text: str) -> str:
+    """Letters and digits of a text, as BIDS labels are; accents dropped, a text that has none of them hashed."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    found = re.sub(r"[^A-Za-z0-9]", "", plain)
+    return found or (hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8] if text else "")
+
+
+def named_after(path: Path) -> tuple[str, str]:
+    """Labels of subject and session that a file's name gives; the session is "" where it names none.
+
+    "sub-01_ses-2_T1w.nii.gz" is 01 and 2, "old brain.nii" is oldbrain.
+    """
+    stem = re.sub(r"\.(nii|img|hdr)(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    found = re.match(r"sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?(_|$)", stem)
+    return (found[1], found[2] or "") if found else (label(stem), "")
+
+
+def is_nifti(path: Path) -> bool:
+    """Judged by the name; hidden files are none."""
+    return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+
+
+def is_analyze(path: Path) -> bool:
+    """Whether the name is of one file of a pair, Analyze 7.5's or NIfTI's."""
+    return path.name.lower().endswith((".img", ".hdr", ".img.gz", ".hdr.gz")) and not path.name.startswith(".")
+
+
+def unreadable(path: Path) -> str:
+    """Why there is nothing behind a path, "" if there is."""
+    if path.exists():
+        return ""
+    return (
+        f"{path}: a link to nothing (has its content been downloaded?)"
+        if path.is_symlink()
+        else f"{path}: no such file"
+    )
+
+
+def no_file(path: Path) -> str:
+    """Why a path is not that of a file, "" if it is."""
+    return unreadable(path) or ("" if path.is_file() else f"{path}: a folder or device, expected a file")
+
+
+def too_long(name: str) -> str:
+    """Why files can't be named after a scan, "" if they can."""
+    if len(name) <= LONGEST:
+        return ""
+    return f"{name:.40}...: its name has {len(name)} characters, expected {LONGEST} or fewer; rename it"

@@ -1,0 +1,177 @@
+"""Registered scans on disk: of which files each was made, its row of registration.tsv, and its side of the split."""
+
+import glob
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cortexgen.data.cohort import Scan, read_cohort, write_participants
+from cortexgen.data.naming import too_long
+from cortexgen.errors import UserError, reason
+from cortexgen.io import write_json
+from cortexgen.io.bids import Row, anat, read_tsv, source_hash, write_tsv
+
+TABLE = "registration.tsv"
+RECORD = "_desc-registration_metrics.json"
+FIELD = "*_desc-velocity_field.nii*"
+WRITTEN = ["mode-image_xfm", "desc-whole_xfm", "desc-velocity_field", "desc-logjac_map", "desc-warped_dseg"]
+WRITTEN += [f"desc-{what}_T1w" for what in ("warped", "continuous", "synthesis", "whole")]
+
+
+def row_path(root: Path, scan: str) -> Path:
+    """Where a scan's row is kept; written last, so it says that the scan is done."""
+    return anat(root, scan) / f"{scan}{RECORD}"
+
+
+class Record:
+    """A scan's row, with the hashes of the files that its results were made of.
+
+    Arguments:
+        root: the output folder.
+
+    Raises:
+        UserError: if the scan has a problem, files can't be named after it, or its files can't be read.
+    """
+
+    def __init__(self, root: Path, scan: Scan) -> None:
+        scan.check()
+        if problem := too_long(scan.name):
+            raise UserError(problem)
+        self.path, self.scan = row_path(root, scan.name), scan
+        sources = {"image": scan.image, "labels": scan.labels}
+        self.sources = {what: source_hash(path) for what, path in sources.items() if path is not None}
+
+    def done(self) -> Row | None:
+        """The row of a scan that is there, made of the same files.
+
+        Raises:
+            UserError: if another scan's is there, on a disk that doesn't tell upper from lower case.
+        """
+        found = _read(self.path)
+        name = found.get("Row", {}).get("participant_id", self.scan.name)
+        if name != self.scan.name:
+            raise UserError(f"{self.path}: is of {name}, not {self.scan.name}; rename one of them")
+        return found["Row"] if found.get("Sources") == self.sources else None
+
+    def keep(self, row: Row) -> None:
+        """Say that the scan is done."""
+        write_json(self.path, {"Row": row, "Sources": self.sources})
+
+    def remove(self) -> bool:
+        """Take away what was written for the scan, what says that it is done first; returns whether it was done."""
+        was_done, folder = self.path.is_file(), self.path.parent
+        self.path.unlink(missing_ok=True)
+        name = glob.escape(self.scan.name)
+        for path in [path for what in WRITTEN for path in folder.glob(f"{name}_*{what}.*")]:
+            path.unlink(missing_ok=True)
+        for empty in (folder, *folder.parents)[: len(self.scan.name.split("_")) + 1]:
+            if empty.is_dir() and not any(empty.iterdir()):
+                empty.rmdir()
+        return was_done
+
+
+class Registrations:
+    """The registrations of a cohort in one folder, scan by scan, and their table.
+
+    Arguments:
+        root: the output folder.
+        split: side of each subject, where there is a split.
+
+    Attributes:
+        failures: why a scan couldn't be registered, by name.
+    """
+
+    def __init__(self, root: Path, split: Mapping[str, str] | None = None) -> None:
+        self.root, self.split = Path(root), split or {}
+        self.failures: dict[str, str] = {}
+
+    def register(self, scan: Scan, make: Callable[[], Row]) -> Row | None:
+        """Keep the row that `make` returns after writing a scan's results, unless those of the same files are there.
+
+        What was made of other files is removed first. Whatever goes wrong with one scan is its failure, and leaves
+        nothing but that.
+        """
+        try:
+            record = Record(self.root, scan)
+            if record.done() is not None:
+                return None
+        except Exception as error:
+            self.failures[scan.name] = reason(error)
+            return None
+        if record.remove():
+            why = "what was there was made of another image or labels, or by an earlier version"
+            warnings.warn(f"{scan.name}: {why}; it is registered anew", stacklevel=2)
+        try:
+            row: Row = {"participant_id": scan.name, **self._side(scan.name), **make()}
+            record.keep(row)
+        except Exception as error:
+            self.failures[scan.name] = reason(error)
+            record.remove()
+            return None
+        return row
+
+    def _side(self, name: str) -> dict[str, Any]:
+        side = self.split.get(name.split("_")[0])
+        return {} if side is None else {"split": side}
+
+    def write_table(self, scans: Sequence[Scan]) -> None:
+        """Join the rows of these scans, and of those that earlier runs left here, to registration.tsv.
+
+        Also writes participants.tsv of those that are done.
+        """
+        there, now = _records(self.root), {scan.name: scan for scan in scans}
+        there = {str(row.get("participant_id")): row for row in _listed(self.root) if not _is_done(row)} | there
+        failed = {name: {"participant_id": name, "status": f"failed: {why}"} for name, why in self.failures.items()}
+        earlier = [row for name, row in there.items() if name not in now and name not in failed]
+        done = [there[name] for name in now if name in there and name not in failed and _is_done(there[name])]
+        table = [*earlier, *done, *failed.values()]
+        if table:
+            write_tsv(self.root / TABLE, [row | self._side(str(row["participant_id"])) for row in table])
+        known = [scan for name, scan in now.items() if _is_done(there.get(name, {}))]
+        if any(_is_done(row) for row in earlier):
+            names = {row["participant_id"] for row in earlier}
+            known = [s for s in read_cohort(self.root, FIELD) if s.name in names] + known
+        if known:
+            write_participants(self.root, known)
+
+
+def _listed(root: Path) -> list[Row]:
+    path = root / TABLE
+    return read_tsv(path) if path.is_file() and path.read_bytes().strip() else []
+
+
+def _records(root: Path) -> dict[str, Row]:
+    """The rows of the scans that are done, by scan."""
+    paths = [*root.glob(f"sub-*/anat/sub-*{RECORD}"), *root.glob(f"sub-*/ses-*/anat/sub-*{RECORD}")]
+    found = [_read(path).get("Row", {}) for path in sorted(paths)]
+    return {str(row["participant_id"]): row for row in found if "participant_id" in row}
+
+
+def _is_done(row: Row) -> bool:
+    return row.get("status") == "ok"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A record; without sources if an earlier version wrote it, empty if there is none."""
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+    found = found if "Row" in found else {"Row": found}
+    return found if isinstance(found["Row"], dict) else {}
+
+
+def recorded_sides(root: Path) -> dict[str, set[str]]:
+    """The sides of the split that each subject is on; it is one unless something is wrong.
+
+    registration.tsv says so, and what is kept of each scan, should it not be in there (yet).
+    """
+    listed = [row for row in _listed(root) if row.get("split") is not None]
+    names = {row.get("participant_id") for row in listed}
+    sides: dict[str, set[str]] = {}
+    for row in [*listed, *(row for name, row in _records(root).items() if name not in names)]:
+        if row.get("split") is not None:
+            sides.setdefault(str(row.get("participant_id")).split("_")[0], set()).add(str(row["split"]))
+    return sides
