@@ -19,9 +19,9 @@ from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.registration import RegistrationDataModule
 from cortexgen.errors import UserError
 from cortexgen.io import write_text
-from cortexgen.io.bids import check_output
+from cortexgen.io.output import claim, contents
 from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
-from cortexgen.modules.base import StageModule
+from cortexgen.modules.base import StageModule, examine_run
 from cortexgen.modules.pictures import Pictures
 from cortexgen.modules.precision import native_bfloat16
 from cortexgen.studies.datamodules import ADNIDataModule, BIDSDataModule, NCANDADataModule, StudyDataModule
@@ -65,6 +65,14 @@ class _SaveConfig(SaveConfigCallback):
         if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             content = self.parser.dump(self.config, skip_none=False)
             write_text(Path(trainer.default_root_dir, "config.yaml"), content)
+
+
+def _is_run(root: Path) -> bool:
+    """Whether a folder is that of a training: it holds our configuration, or nothing else than a training makes."""
+    config = root / "config.yaml"
+    if config.is_file():
+        return "cortexgen." in config.read_text(encoding="utf-8", errors="replace")
+    return bool(found := {*contents(root)}) and found <= {"checkpoints", "logs", "pictures", "wandb"}
 
 
 class CortexgenCLI(LightningCLI):
@@ -176,12 +184,13 @@ class CortexgenCLI(LightningCLI):
         if getattr(self.trainer, "fast_dev_run", False):
             return
         last = self.run_folder / "checkpoints" / "last.ckpt"
-        if last.is_file() and not self.chosen.ckpt_path:
+        resumed = self.chosen.ckpt_path and Path(self.chosen.ckpt_path).resolve().parent == last.parent.resolve()
+        if last.is_file() and not resumed:
             raise UserError(
                 f"{last} is there already: give --ckpt_path last to go on, or another --trainer.default_root_dir"
             )
         if self.trainer.is_global_zero:
-            check_output(self.run_folder)
+            claim(self.run_folder, _is_run)
 
     def _require_weights(self) -> None:
         if not self.chosen.ckpt_path:
@@ -194,6 +203,7 @@ class CortexgenCLI(LightningCLI):
         if self.chosen.output is None:
             raise UserError("predict needs a folder to write to: give --output OUT")
         self.model.output = Path(self.chosen.output)
+        examine_run(self.model.output, self.model.output_name)
 
 
 def run_verb(args: Sequence[str]) -> CortexgenCLI:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cortexgen.commands.demo_report import measure, write_report
-from cortexgen.data.simulation import simulate_cohort
+from cortexgen.data.simulation import RECORD, simulate_cohort
 from cortexgen.errors import UserError
 from cortexgen.io import write_json
-from cortexgen.io.bids import check_output
+from cortexgen.io.output import claim, contents
+from cortexgen.modules.base import examine_run
 
 
 def demo(
@@ -41,7 +42,7 @@ def demo(
     if samples < 2:
         raise UserError(f"samples: at least 2, got {samples}")
     out = Path(out)
-    check_output(out)
+    claim(out, _ours)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     seconds: dict[str, float] = {}
     cohort, fields, brains = out / "cohort", out / "fields", out / "brains"
@@ -67,6 +68,14 @@ def demo(
     write_json(out / "metrics.json", result.metrics)
     write_report(out / "report.html", result, {"register": stage_1.run, "generate": stage_2.run})
     print(_summary(result.metrics, out))
+
+
+def _ours(out: Path) -> bool:
+    """Whether a folder is a demo's: it holds a simulated cohort, and a page only where there are brains to show."""
+    for folder, name in (("fields", "template to subject registration"), ("brains", "synthetic cohort")):
+        examine_run(out / folder, name)
+    shown = {"metrics.json", "report.html"} & {*contents(out)}
+    return (out / "cohort" / RECORD).is_file() and (not shown or (out / "brains" / "manifest.json").is_file())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from cortexgen.data.template import MNI152, read_label_table
 from cortexgen.errors import UserError
 from cortexgen.evaluation.distribution import load_extractors
 from cortexgen.evaluation.labelling import GivenLabels, Labeller, Labels, RegisteredLabels
-from cortexgen.evaluation.output import REPORT, TABLES, open_evaluation, write_evaluation
+from cortexgen.evaluation.output import REPORT, TABLES, examine_evaluation, note_sets, open_evaluation, write_evaluation
 from cortexgen.evaluation.pairs import FIELDS, WARPED, WARPED_LABELS, Sources
 from cortexgen.evaluation.reading import IMAGES, LABELS, BrainSet
 from cortexgen.evaluation.registration import evaluate_registration
@@ -17,6 +17,7 @@ from cortexgen.evaluation.run import Evaluation, Options
 from cortexgen.evaluation.tables import REAL
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
+from cortexgen.io.paths import is_file_name
 from cortexgen.modules.precision import Precision, choose_device
 from cortexgen.report.registered import write_registered_report
 
@@ -122,7 +123,10 @@ def evaluate(
             fixed_images=real_images,
             choice=choice,
         )
+        facts = {"fixed": str(Path(real).resolve())}
+        examine_evaluation(out, facts, sets, [real, *sets.values()])
         found = evaluate_registration(real, sets, out, sources)
+        note_sets(out, facts, found.registered)
         write_registered_report(out / REPORT, found)
         close(found.problems, {}, out)
         return
@@ -143,7 +147,7 @@ def evaluate(
     ours = BrainSet(real, real_labels, classes=classes, images=real_images, **common)
     if spacing is not None:
         ours.grid = ours.grid.at_spacing(spacing)
-    open_evaluation(out, {"real": str(Path(real).resolve()), "grid": str(ours.grid)})
+    open_evaluation(out, {"real": str(Path(real).resolve()), "grid": str(ours.grid)}, sets, [real, *sets.values()])
     labeller: Labeller | None = GivenLabels(ours.classes) if given else None
     if labels == "register" and not given:
         labeller = RegisteredLabels(checkpoint, refine, device, precision)
@@ -183,6 +187,8 @@ def named_sets(given: Sequence[str]) -> dict[str, Path]:
         path = Path(folder if equals and not Path(text).exists() else text)
         name = name if path != Path(text) else path.resolve().name
         name = name.removesuffix(".gz").removesuffix(".nii")
+        if not is_file_name(name):
+            raise UserError(f"{text}: a set can't be called {name!r}, which names a folder; give NAME=FOLDER")
         if name in sets or name in ("real", REAL):
             raise UserError(f"{text}: another set is called {name!r} too; give NAME=FOLDER")
         sets[name] = path

@@ -37,8 +37,9 @@ def export(
     """
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: expected a name that ends in .safetensors")
-    if out.exists():
-        raise UserError(f"{out}: is there already; choose another name")
+    for path in (out, out.with_suffix(".json")):
+        if path.exists() or path.is_symlink():
+            raise UserError(f"{path}: is there already; choose another name")
     module, steps = load_checkpoint(checkpoint)
     content: dict[str, Any] = {
         "name": out.stem,

@@ -15,6 +15,7 @@ from cortexgen.diffusion import SamplerName
 from cortexgen.errors import UserError
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
+from cortexgen.modules.base import examine_run
 from cortexgen.modules.deformation_model import StatisticalDeformationModel
 from cortexgen.modules.generator import GeneratorModule
 from cortexgen.modules.precision import native_bfloat16
@@ -81,6 +82,7 @@ def generate(
             raise UserError(f"--{name}: expected 1 or more, got {value}")
     parcellation = read_labels(labels, label_table, HeaderChoice(trust)) if labels else None
     chosen = {k: v for k, v in ((conditions or {}) | {"age": age, "sex": sex}).items() if v is not None}
+    examine_run(out, GeneratorModule.output_name)
     module: GeneratorModule
     if deformation_model:
         module = _deformation_model(deformation_model)

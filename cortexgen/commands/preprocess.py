@@ -9,7 +9,7 @@ from cortexgen.errors import UserError
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.preprocess import Pipeline, Resample, Step, default_steps
-from cortexgen.preprocess.cohort import OVERVIEW, TABLE, check_same_steps, preprocess_cohort
+from cortexgen.preprocess.cohort import OVERVIEW, TABLE, check_same_steps, open_cohort, preprocess_cohort
 from cortexgen.studies import Several, Study, convert_dicom, find_study
 
 
@@ -72,8 +72,9 @@ def preprocess(
             if isinstance(step, Resample):
                 step.spacing = spacing
     pipeline = Pipeline(chosen, load_template(template, template_labels, None, trust), listed(skip), choice)
-    check_same_steps(out, pipeline)
+    check_same_steps(out, pipeline, [images])
     found = find_study(images, study, table, where, listed(visits), listed(groups), image, several)
+    open_cohort(out, pipeline, [images])
     found = convert_dicom(found, out / "sourcedata", jobs)
     rows = preprocess_cohort(found.scans, out, pipeline, jobs, scheduler, found.problems, threads)
     count = Counter(row["status"] for row in rows)

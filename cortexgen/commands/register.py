@@ -6,14 +6,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from cortexgen.data.cohort import Scan, find_scans
-from cortexgen.data.naming import label
 from cortexgen.data.registered import Registrations
 from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import HeaderChoice
 from cortexgen.io.bids import Row, source_hash
 from cortexgen.io.header import Form
-from cortexgen.modules.base import open_run
+from cortexgen.io.paths import label
+from cortexgen.modules.base import examine_run, open_run
 from cortexgen.modules.precision import Precision
 from cortexgen.modules.registrar import Affine, Prepared, Registrar
 from cortexgen.modules.registration_writer import write_registration
@@ -79,6 +79,7 @@ def register(
     if moving_labels and not moving:
         raise UserError("--moving_labels: give --moving too")
     choice = HeaderChoice(trust, orientation)
+    examine_run(out, "registration")
     module = load_registration(checkpoint)
     module.refine, module.refine_intensity = refine, refine_intensity
     module.frames, module.nearest_labels, module.mirror = frames, nearest_labels, mirror
@@ -92,7 +93,7 @@ def register(
     if moving:
         given = {"moving_labels": moving_labels, "label_table": label_table}
         options |= {name: source_hash(path) for name, path in given.items() if path}
-    open_run(out, "registration", module, options)
+    open_run(out, "registration", module, options, [images])
     registrations = Registrations(out)
     failures = registrations.failures
     for scan in tqdm(scans, desc="registering", unit="image", disable=None):

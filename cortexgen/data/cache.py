@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
-from cortexgen.io.atomic import atomic
+from cortexgen.io.atomic import atomic, remove_leftovers
 
 Caching = Literal["memory", "disk", "none"]
 
@@ -75,6 +75,7 @@ class DiskCache:
             raise UserError(f"cache_dir: cannot make {folder} ({error.strerror})") from None
         if not os.access(self.folder, os.W_OK):
             raise UserError(f"cache_dir: {folder} cannot be written to")
+        remove_leftovers(self.folder, deep=False)
 
     def _entry(self, source: Path) -> Path:
         path = Path(source).resolve()

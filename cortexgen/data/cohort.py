@@ -8,8 +8,9 @@ from pathlib import Path
 
 from cortexgen.data.naming import is_nifti, named_after, no_file
 from cortexgen.errors import UserError
-from cortexgen.io.bids import Row, write_tsv
+from cortexgen.io.bids import Row, scan_folders, write_tsv
 from cortexgen.io.participants import read_covariates
+from cortexgen.io.paths import scan_name, visible, within
 
 UNUSABLE = "no-image-that-can-be-used"  # name of the image of a scan with a problem
 
@@ -65,7 +66,7 @@ def write_participants(root: Path, scans: Sequence[Scan]) -> None:
             if scan.name != subject
         ]
         if sessions:
-            write_tsv(Path(root, subject, f"{subject}_sessions.tsv"), sessions, exact=True)
+            write_tsv(within(root, subject, f"{subject}_sessions.tsv"), sessions, exact=True)
     write_tsv(Path(root, "participants.tsv"), rows, exact=True)
 
 
@@ -85,18 +86,18 @@ def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     scans = []
-    for folder in sorted([*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]):
+    for folder, (name, problem) in scan_folders(root).items():
         parts = folder.parent.relative_to(root).parts
         images, dsegs = _fitting(folder, image), _fitting(folder, labels)
         if not images:
             continue
-        scan = Scan("_".join(parts), parts[0], images[0], dsegs[0] if dsegs else None)
-        problem = no_file(images[0])
+        name = "_".join(parts) if problem else name
+        scan = Scan(name, name.split("_")[0], images[0], dsegs[0] if dsegs else None)
+        problem = problem or no_file(images[0])
         for found, pattern in ((images, image), (dsegs, labels)):
-            if len(found) > 1:
+            if len(found) > 1 and not problem:
                 names = ", ".join(p.name for p in found[:3])
                 problem = f"{folder}: {len(found)} files fit {pattern!r} ({names}); give a pattern that fits one"
-                break
         scans.append(_with_problem(scan, problem))
     if not scans:
         raise UserError(f"{root}: no image sub-*/[ses-*/]anat/{image} in it")
@@ -107,7 +108,7 @@ def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii
 
 def _fitting(folder: Path, pattern: str) -> list[Path]:
     """The files of a folder that fit a pattern, in any case if none fits as it is; hidden ones don't."""
-    shown = sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+    shown = visible(folder)
     exact = [p for p in shown if fnmatchcase(p.name, pattern)]
     return exact or [p for p in shown if fnmatchcase(p.name.lower(), pattern.lower())]
 
@@ -170,7 +171,7 @@ def scans_of(files: Iterable[Path]) -> list[Scan]:
 
 
 def _chosen(subjects: Sequence[str], wanted: Sequence[str], what: str) -> set[str]:
-    names = {w if w.startswith("sub-") else f"sub-{w}" for w in wanted}
+    names = {scan_name([w if w.startswith("sub-") else f"sub-{w}"]) for w in wanted}
     missing = sorted(names - set(subjects))
     if missing:
         raise UserError(f"{what}: {', '.join(missing)} not in the cohort of {len(subjects)} subjects")

@@ -1,18 +1,11 @@
 """What files say of themselves by their names: whether they are images, and whose."""
 
-import hashlib
 import re
-import unicodedata
 from pathlib import Path
 
+from cortexgen.io.paths import hidden, label
+
 LONGEST = 128  # characters of a scan's name; files' names, of 255 bytes at most, add up to 90
-
-
-def label(text: str) -> str:
-    """Letters and digits of a text, as BIDS labels are; accents dropped, a text that has none of them hashed."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    found = re.sub(r"[^A-Za-z0-9]", "", plain)
-    return found or (hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8] if text else "")
 
 
 def named_after(path: Path) -> tuple[str, str]:
@@ -27,12 +20,12 @@ def named_after(path: Path) -> tuple[str, str]:
 
 def is_nifti(path: Path) -> bool:
     """Judged by the name; hidden files are none."""
-    return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+    return path.name.lower().endswith((".nii", ".nii.gz")) and not hidden(path)
 
 
 def is_analyze(path: Path) -> bool:
     """Whether the name is of one file of a pair, Analyze 7.5's or NIfTI's."""
-    return path.name.lower().endswith((".img", ".hdr", ".img.gz", ".hdr.gz")) and not path.name.startswith(".")
+    return path.name.lower().endswith((".img", ".hdr", ".img.gz", ".hdr.gz")) and not hidden(path)
 
 
 def unreadable(path: Path) -> str:

@@ -28,11 +28,15 @@ from cortexgen.data.simulation_shape import (
 from cortexgen.data.template import Template, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, write_field, write_json, write_volume
-from cortexgen.io.bids import check_output, derivative, describe_dataset, sidecar, write_tsv
+from cortexgen.io.bids import derivative, describe_dataset, sidecar, write_tsv
+from cortexgen.io.output import claim, settings
+from cortexgen.io.participants import read_covariates
+from cortexgen.io.paths import folder_within, visible, within
 from cortexgen.spatial import antialias, identity, integrate, resample_field, sample, warp_labels
 
 __all__ = ["Anatomy", "Subject", "prepare", "scan", "simulate_cohort", "simulate_subject", "subject_files"]
 
+RECORD = "truth/simulation.json"  # by which a folder is known
 VERSION = 1  # of the simulation: raised when the same seed gives other subjects
 # Appearance, intensities in [0, 1].
 GAIN_SD = 0.03  # of the logarithm
@@ -66,7 +70,8 @@ def simulate_cohort(
         progress: show a bar.
 
     Raises:
-        UserError: if `out` holds anything but the same simulation, or the template has no known labels.
+        UserError: if `out` holds anything but the same simulation or leads elsewhere, or the template has no known
+            labels.
     """
     out = Path(out)
     if subjects < 1 or seed < 0 or not spacing > 0:
@@ -75,8 +80,12 @@ def simulate_cohort(
     template = load_template() if template is None else template
     known_regions(template)
     grid = template.grid.at_spacing(spacing)
-    _claim(out, {"Simulation": VERSION, "Seed": seed, "Spacing": spacing, "Template": template.hash})
-    describe_dataset(out, "Simulated cohort", {"Description": f"anatomies drawn around {template.name}, seed {seed}"})
+    parameters = {"Simulation": VERSION, "Seed": seed, "Spacing": spacing, "Template": template.hash}
+    if claim(out, lambda root: _same(root, parameters), tables={"participants.tsv": ["participant_id"]}):
+        write_json(within(out, *RECORD.split("/")), parameters)
+    if not (out / "dataset_description.json").is_file():
+        about = {"Description": f"anatomies drawn around {template.name}, seed {seed}"}
+        describe_dataset(out, "Simulated cohort", about)
     write_tsv(out / "dseg.tsv", [{"index": k, "name": name} for k, name in enumerate(template.classes)])
 
     ids = [f"sub-{k + 1:04d}" for k in range(subjects)]
@@ -92,17 +101,19 @@ def simulate_cohort(
             image, labels = scan(subject, anatomy.grid, smooth, template.grid, coarse, rng)
             _write(out, ids[k], subject, anatomy, image, labels, template, grid)
 
+    truths = {path.name.split("_")[0]: path for path in visible(out / "truth", "sub-*/anat/*_desc-velocity_field.json")}
+    before = read_covariates(out, [(name.removeprefix("sub-"), "") for name in truths], warn=False)
     rows = []
-    for path in sorted((out / "truth").glob("sub-*/anat/*_desc-velocity_field.json")):
+    for (name, path), row in zip(truths.items(), before, strict=True):
         truth = json.loads(path.read_text(encoding="utf-8"))
-        rows.append({"participant_id": path.name.split("_")[0], **truth["Covariates"]})
+        rows.append({"participant_id": name, **row, **truth["Covariates"]})
     write_tsv(out / "participants.tsv", rows)
 
 
 def subject_files(out: Path, name: str, template: Template, grid: Grid) -> tuple[Path, Path, Path, Path]:
     """Paths of a subject's image, dseg, true velocity and its sidecar, which is written last."""
     space = {"space": template.name, "res": f"{grid.spacing[0]:g}".replace(".", "p")}
-    velocity = derivative(out / "truth", name, "field", space=template.name, desc="velocity")
+    velocity = derivative(folder_within(out, "truth"), name, "field", space=template.name, desc="velocity")
     image = derivative(out, name, "T1w", **space, desc="preproc")
     return image, derivative(out, name, "dseg", **space), velocity, sidecar(velocity)
 
@@ -151,17 +162,12 @@ def _appearance(clean: Tensor, grid: Grid, rng: np.random.Generator) -> Tensor:
     return torch.where(clean > AIR, image, 0.0).clamp(0, 1)
 
 
-def _claim(out: Path, parameters: dict[str, Any]) -> None:
-    """Make the folder, or see that it holds the same simulation."""
-    record = out / "truth" / "simulation.json"
-    if record.is_file():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        if found != parameters:
-            raise UserError(f"{out} holds another simulation: found {found}, expected {parameters}")
-    elif out.is_dir() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no simulation: give another folder")
-    check_output(out)
-    write_json(record, parameters)
+def _same(out: Path, parameters: dict[str, Any]) -> bool:
+    """Whether a folder holds the same simulation."""
+    found = settings(out / RECORD)
+    if found is not None and found != parameters:
+        raise UserError(f"{out} holds another simulation: found {found}, expected {parameters}")
+    return found is not None
 
 
 def _write(

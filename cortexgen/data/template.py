@@ -17,6 +17,7 @@ from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import Form
 from cortexgen.io.nifti import to_memory
+from cortexgen.io.paths import label
 from cortexgen.spatial import resample
 
 __all__ = ["BRAIN_FOREGROUND", "MNI152", "Template", "load_template", "read_label_table"]
@@ -96,7 +97,7 @@ def load_template(
     if dseg is not None and not dseg.grid.matches(grid):
         raise UserError(f"template and labels lie on different grids: {path}: {grid}; {labels}: {dseg.grid}")
     entity = re.search(r"tpl-([A-Za-z0-9]+)", path.name)
-    name = entity.group(1) if entity else re.sub(r"[^A-Za-z0-9]", "", path.name.split(".")[0])
+    name = entity.group(1) if entity else label(path.name.split(".")[0])
     return _finish(name, image, dseg, grid)
 
 

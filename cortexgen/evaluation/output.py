@@ -1,7 +1,6 @@
 """The files of an evaluation."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,29 +9,53 @@ from cortexgen.errors import UserError
 from cortexgen.evaluation.run import Evaluation
 from cortexgen.evaluation.tables import build
 from cortexgen.io import write_json
-from cortexgen.io.bids import check_output
+from cortexgen.io.atomic import remove_leftovers
+from cortexgen.io.output import claim, contents, examine, settings
+from cortexgen.io.paths import within
 from cortexgen.report.evaluation import write_report
 
 RECORD, REPORT, TABLES = "evaluation.json", "evaluation.html", "tables"
+REGISTRATIONS = "registration", TABLES, REPORT
 
 
-def open_evaluation(out: Path, facts: Mapping[str, Any]) -> None:
+def open_evaluation(out: Path, facts: Mapping[str, Any], sets: Iterable[str], inputs: Iterable[Path]) -> None:
     """Make a folder for an evaluation, or go on in one of the same real brains.
 
+    Arguments:
+        facts: what must not differ.
+        sets: names of those that are evaluated, of which tables and report are made; none of before may be missing.
+        inputs: files and folders that are read.
+
     Raises:
-        UserError: if it can't be written to, or holds something else.
+        UserError: as `cortexgen.io.output.claim`.
     """
-    record = Path(out, RECORD)
-    if record.is_file():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        for name, value in facts.items():
-            if found.get(name) != value:
-                raise UserError(f"{out}: holds an evaluation with {name} {found.get(name)}, this one has {value}")
-        return
-    if Path(out).is_dir() and any(Path(out).iterdir()):
-        raise UserError(f"{out}: holds other files; choose a new or empty folder")
-    check_output(out)
-    write_json(record, {"version": version("cortexgen"), **facts})
+    if claim(out, lambda root: _same(root, facts, set(sets)), inputs):
+        write_json(Path(out, RECORD), {"version": version("cortexgen"), **facts})
+
+
+def examine_evaluation(out: Path, facts: Mapping[str, Any], sets: Iterable[str], inputs: Iterable[Path]) -> None:
+    """See that `open_evaluation` could make or take a folder, and touch nothing."""
+    examine(out, lambda root: _same(root, facts, set(sets)), inputs)
+
+
+def _same(out: Path, facts: Mapping[str, Any], sets: set[str]) -> bool:
+    found = settings(Path(out, RECORD))
+    if found is None:  # earlier versions kept none of registrations
+        return "fixed" in facts and (out / "registration").is_dir() and set(contents(out)) <= {*REGISTRATIONS}
+    for name, value in facts.items():
+        if found.get(name) != value:
+            raise UserError(f"{out}: holds an evaluation with {name} {found.get(name)}, this one has {value}")
+    lost = sorted({*found.get("brains", ())} - {"real"} - sets)
+    if lost:
+        names = ", ".join(lost)
+        raise UserError(f"{out}: its tables hold {names}, which they would lose; give {names} too, or another folder")
+    return True
+
+
+def note_sets(out: Path, facts: Mapping[str, Any], sets: Iterable[str]) -> None:
+    """Note what the tables of an evaluation of registrations are of, and tidy up after killed runs."""
+    write_json(Path(out, RECORD), {"version": version("cortexgen"), **facts, "brains": sorted(sets)})
+    remove_leftovers(out)
 
 
 def write_evaluation(
@@ -46,9 +69,8 @@ def write_evaluation(
     """
     tables = build(evaluation, seconds)
     for name, table in tables.items():
-        Path(out, TABLES).mkdir(exist_ok=True)
-        table.write(Path(out, TABLES, name))
-    record = json.loads(Path(out, RECORD).read_text(encoding="utf-8"))
+        table.write(within(out, TABLES, name))
+    record = settings(Path(out, RECORD)) or {}
     options = evaluation.options
     record |= {
         "options": {**vars(options), "held_out": sorted(options.held_out)},

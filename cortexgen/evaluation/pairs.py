@@ -17,10 +17,11 @@ from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import IMAGES, LABELS, Brain, BrainSet
 from cortexgen.io import Grid, HeaderChoice, read_field, read_grid
 from cortexgen.io.header import NO_CHOICE
+from cortexgen.io.paths import is_file_name, visible
 from cortexgen.spatial import resample
 
 NO_REGISTRATION = "no registration"
-RESERVED = ("", ".", "..", "class", "published", NO_REGISTRATION)
+RESERVED = ("class", "published", NO_REGISTRATION)
 WARPED, WARPED_LABELS = "*_desc-warped_T1w.nii*", "*_desc-warped_dseg.nii*"
 FIELDS = "*_from-*_to-T1w_mode-image_xfm.nii*"
 
@@ -82,7 +83,7 @@ class Pairs:
     ) -> None:
         """Find the files; arguments and errors are those of `evaluate_registration`."""
         for name in results:
-            if name in RESERVED or "/" in name:
+            if name in RESERVED or not is_file_name(name):
                 raise UserError(f"a method can't be called {name!r}, which names a folder and a column of tables")
         table = sources.label_table or Path(fixed, "dseg.tsv")
         self.classes = distinct(read_label_table(table)) if sources.label_table or table.is_file() else None
@@ -243,7 +244,7 @@ def _find(folder: Path, pattern: str) -> dict[str, list[Path]]:
     """The files of a folder or data set that fit a pattern, by the name of their scan."""
     places = [*folder.glob("sub-*/anat"), *folder.glob("sub-*/ses-*/anat")] or [folder]
     found: dict[str, list[Path]] = {}
-    for path in (path for place in places for path in sorted(place.glob(pattern))):
+    for path in (path for place in places for path in visible(place, pattern)):
         subject, session = named_after(path)
         found.setdefault(f"sub-{subject}" + (f"_ses-{session}" if session else ""), []).append(path)
     return found

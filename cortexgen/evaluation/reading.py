@@ -17,6 +17,7 @@ from cortexgen.errors import UserError, reason
 from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap, to_unit
 from cortexgen.io import Grid, HeaderChoice, read_grid, read_volume
 from cortexgen.io.header import NO_CHOICE
+from cortexgen.io.paths import visible
 from cortexgen.spatial import present_labels, resample
 
 OVERLAP = 0.5  # of the smaller field of view; less, and two grids show different places
@@ -245,7 +246,7 @@ def find_images(path: Path, images: str = IMAGES, labels: str | None = LABELS) -
     if not path.is_dir() or has_subjects(path):
         scans = find_scans(path, images, labels or images)
         return scans if labels else [dataclasses.replace(scan, labels=None) for scan in scans]
-    files = sorted(p for p in path.iterdir() if is_nifti(p))
+    files = [p for p in visible(path) if is_nifti(p)]
     maps = [file for file in files if fnmatchcase(file.name, labels or LABELS)]
     fitting = [file for file in files if fnmatchcase(file.name, images)] or [f for f in files if f not in maps]
     if not fitting:

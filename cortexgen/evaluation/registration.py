@@ -1,6 +1,5 @@
 """How well registered images fit the fixed ones: similarity, labels and Jacobians, against doing nothing."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from cortexgen.evaluation.published import PAPER, REGISTRATION
 from cortexgen.evaluation.reading import Brain
 from cortexgen.io import write_json
 from cortexgen.io.bids import Row
+from cortexgen.io.output import read_record
+from cortexgen.io.paths import folder_within, within
 from cortexgen.metrics import bootstrap_interval
 from cortexgen.report.tables import PUBLISHED, Column, Estimate, Table, Value
 
@@ -98,7 +99,7 @@ def evaluate_registration(
     """
     out = Path(out)
     pairs = Pairs(fixed, results, sources)
-    rows, problems = _measured(pairs, out / "registration")
+    rows, problems = _measured(pairs, folder_within(out, "registration"))
     classes = _classes(rows, pairs.classes)
     sets = (pairs.fixed, *pairs.results.values())
     notes = [*NOTES, *pairs.notes, *(note for brains in sets for note in brains.notes)]
@@ -109,7 +110,7 @@ def evaluate_registration(
         raise UserError(f"{fixed}: none of its images could be compared with a registered one; {where}: {why}")
     tables |= _tables(evaluation)
     for name, table in tables.items():
-        table.write(out / "tables" / name)
+        table.write(within(out, "tables", name))
     return evaluation
 
 
@@ -133,10 +134,10 @@ def _subject(pairs: Pairs, scan: Scan, folder: Path) -> Iterator[tuple[str, Row 
     """Method, row and problem of each of a subject's pairs; without a method if the fixed image can't be read."""
     fixed: Brain | None = None
     for method in pairs.methods:
-        path, sets = folder / method / f"{scan.name}.json", [pairs.fixed, pairs.results.get(method, pairs.fixed)]
+        path, sets = within(folder, method, f"{scan.name}.json"), [pairs.fixed, pairs.results.get(method, pairs.fixed)]
         try:
             key = _key(pairs, method, scan)
-            kept = _read(path)
+            kept = read_record(path)
             if kept.get("key") != key:
                 try:
                     fixed = fixed or pairs.read_fixed(scan)
@@ -171,13 +172,6 @@ def _key(pairs: Pairs, method: str, scan: Scan) -> list[Any]:
     key += [pairs.fixed.choice.describe()] if pairs.fixed.choice.describe() else []
     key.append([[k, name] for k, name in (pairs.classes or {}).items()])
     return [*key, pairs.moving.hash, pairs.moving_labels is not None] if method == NO_REGISTRATION else key
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 def _classes(rows: Sequence[Row], named: Mapping[int, str] | None) -> list[str]:

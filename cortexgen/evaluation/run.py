@@ -20,6 +20,7 @@ from cortexgen.evaluation.labelling import Labeller, RegisteredLabels
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Measures, Store
 from cortexgen.io.labels import label_type
+from cortexgen.io.paths import folder_within
 
 T = TypeVar("T")
 Maps = tuple[list[str], Tensor]
@@ -127,8 +128,8 @@ class Evaluation:
         train: BrainSet | None = None,
     ) -> None:
         self.out, self.labeller, self.networks, self.options = out, labeller, list(networks), options
-        self.real = SetResult(Store("real", real, out / "work" / "real"))
-        self.train = SetResult(Store("training", train, out / "work" / "training")) if train else None
+        self.real = SetResult(Store("real", real, folder_within(out, "work", "real")))
+        self.train = SetResult(Store("training", train, folder_within(out, "work", "training"))) if train else None
         self.sets: list[SetResult] = []
         for result in filter(None, (self.real, self.train)):
             result.store.fill()
@@ -164,7 +165,7 @@ class Evaluation:
         Raises:
             UserError: if it has no two brains that can be read.
         """
-        result = SetResult(Store(name, brains, self.out / "work" / f"set-{name}"))
+        result = SetResult(Store(name, brains, folder_within(self.out, "work", f"set-{name}")))
         result.store.fill()
         brains.require(2, "an evaluation")
         self.sets.append(result)

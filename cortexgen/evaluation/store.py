@@ -18,6 +18,8 @@ from cortexgen.evaluation.reading import BrainSet
 from cortexgen.io import Grid, write_json
 from cortexgen.io.atomic import atomic
 from cortexgen.io.labels import label_type
+from cortexgen.io.output import read_record
+from cortexgen.io.paths import folder_within, visible, within
 
 LEVELS = 65535  # of 16 bits: what [0, 1] is rounded to
 Measures = dict[str, np.ndarray]
@@ -52,8 +54,8 @@ class Store:
         for scan in tqdm(self.brains.scans, desc=f"reading {self.name}", unit="brain", disable=None):
             if scan.name in self.brains.problems:
                 continue
-            folder, key = self.folder / scan.name, self._source(scan)
-            record = _read_json(folder / "source.json")
+            folder, key = folder_within(self.folder, scan.name), self._source(scan)
+            record = read_record(folder / "source.json")
             if record.get("key") != key:
                 shutil.rmtree(folder, ignore_errors=True)
             if record.get("key") != key or not (folder / "image.npy").is_file():
@@ -160,8 +162,8 @@ class Store:
 
     def clear(self) -> None:
         """Remove the decoded volumes, and keep what was measured."""
-        for path in self.folder.glob("*/*.npy"):
-            path.unlink()
+        for path in visible(self.folder, "*/*.npy"):
+            within(self.folder, path.parent.name, path.name).unlink()
 
 
 class Volumes(Sequence[Tensor]):
@@ -203,11 +205,4 @@ def _load(path: Path, only: Sequence[str] | None = None, without: Sequence[str] 
         with np.load(path) as content:
             return {k: content[k] for k in (only or content.files) if k not in without}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
         return {}

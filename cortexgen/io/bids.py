@@ -4,15 +4,16 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cortexgen.errors import UserError
-from cortexgen.io.atomic import write_json, write_text
+from cortexgen.io.atomic import temporary_name, write_json, write_text
+from cortexgen.io.paths import SCAN, check_scan_name, folder_within, scan_name, within
 
 Row = dict[str, Any]
 MISSING = "n/a"
@@ -34,22 +35,58 @@ IGNORED = [
     "tpl-*/",
     "truth/",
 ]
+IGNORE = "\n".join(IGNORED) + "\n"
 
 
 def anat(root: Path, scan: str) -> Path:
-    """The anat folder of a scan "sub-01" or "sub-01_ses-1"."""
-    return Path(root, *scan.split("_"), "anat")
+    """The anat folder of a scan "sub-01" or "sub-01_ses-1".
+
+    Raises:
+        UserError: as `derivative`.
+    """
+    return folder_within(root, *check_scan_name(scan).split("_"), "anat")
 
 
 def transform(root: Path, scan: str, origin: str, target: str) -> Path:
-    """The displacement field that warps an image of `origin` onto `target`."""
-    return anat(root, scan) / f"{scan}_from-{origin}_to-{target}_mode-image_xfm.nii.gz"
+    """The displacement field that warps an image of `origin` onto `target`; raises as `derivative`."""
+    return _in_anat(root, scan, f"{scan}_from-{origin}_to-{target}_mode-image_xfm.nii.gz")
 
 
 def derivative(root: Path, scan: str, suffix: str, **entities: str) -> Path:
-    """`sub-01_space-X_desc-Y_suffix.nii.gz` in the scan's anat folder, entities in the order given."""
+    """`sub-01_space-X_desc-Y_suffix.nii.gz` in the scan's anat folder, entities in the order given.
+
+    Raises:
+        UserError: if the scan has no BIDS name, or the path would leave `root`.
+    """
     parts = [scan, *(f"{key}-{value}" for key, value in entities.items()), suffix]
-    return anat(root, scan) / ("_".join(parts) + ".nii.gz")
+    return _in_anat(root, scan, "_".join(parts) + ".nii.gz")
+
+
+def _in_anat(root: Path, scan: str, name: str) -> Path:
+    return within(root, *check_scan_name(scan).split("_"), "anat", name)
+
+
+def scan_folders(root: Path) -> dict[Path, tuple[str, str]]:
+    """The anat folders of a data set, sorted: what the scan of each is called, and why it can't be used, "" if it can.
+
+    A folder whose name is no BIDS label is called after the letters and digits in it, with a warning, unless another
+    one is called so.
+    """
+    found = sorted([*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")])
+    parts = {folder: folder.parent.relative_to(root).parts for folder in found}
+    named = {folder: (scan_name(names), "") for folder, names in parts.items()}
+    taken = {name for folder, (name, _) in named.items() if name == "_".join(parts[folder])}
+    for folder, (name, _) in named.items():
+        if not SCAN.fullmatch(name):
+            named[folder] = name, f"{folder.parent}: no letter or digit to call it by"
+        elif name == "_".join(parts[folder]):
+            continue
+        elif name in taken:
+            named[folder] = name, f"{folder.parent}: would be called {name}, as another folder is; rename it"
+        else:
+            taken.add(name)
+            warnings.warn(f"{folder.parent}: called {name}, for labels are letters and digits", stacklevel=3)
+    return named
 
 
 def sidecar(path: Path) -> Path:
@@ -81,7 +118,8 @@ def source_hash(path: Path) -> str:
 
 
 def describe_dataset(root: Path, name: str, generated_by: Mapping[str, Any]) -> None:
-    """Write `dataset_description.json` and `.bidsignore`."""
+    """Write `.bidsignore` and, last, `dataset_description.json`, by which `cortexgen.io.output` knows the folder."""
+    write_text(Path(root, ".bidsignore"), IGNORE)
     write_json(
         Path(root, "dataset_description.json"),
         {
@@ -91,7 +129,6 @@ def describe_dataset(root: Path, name: str, generated_by: Mapping[str, Any]) -> 
             "GeneratedBy": [{"Name": "cortexgen", "Version": version("cortexgen"), **generated_by}],
         },
     )
-    write_text(Path(root, ".bidsignore"), "\n".join(IGNORED) + "\n")
 
 
 def generated_by(root: Path) -> dict[str, Any] | None:
@@ -106,7 +143,7 @@ def generated_by(root: Path) -> dict[str, Any] | None:
     try:
         entries = json.loads(path.read_text(encoding="utf-8")).get("GeneratedBy") or [{}]
         return dict(entries[0])
-    except (ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         raise UserError(f"{path}: not a BIDS description that can be read ({error})") from None
 
 
@@ -167,7 +204,9 @@ def check_output(root: Path) -> None:
         UserError: if it cannot be made or written to.
     """
     root = Path(root)
-    probe = root / f".tmp-{os.getpid()}-probe"
+    probe = root / temporary_name("probe")
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root}: cannot write there (it is a file, expected a folder)")
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"\0" * 4096)

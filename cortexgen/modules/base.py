@@ -4,7 +4,7 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from lightning import LightningModule
 
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
-from cortexgen.io.bids import check_output, describe_dataset
+from cortexgen.io.output import claim_dataset, examine, same_dataset
+
+TABLES = {name: ["participant_id"] for name in ("participants.tsv", "registration.tsv", "volumes.tsv")}
 
 
 def _side(value: Any) -> str:
@@ -52,7 +54,10 @@ class StageModule(LightningModule):
     Attributes:
         contract: what the weights depend on (template, grid, ...); lives in the checkpoint and wins over the data.
         output: folder that `predict` writes to.
+        output_name: what it holds then.
     """
+
+    output_name = ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,16 +175,22 @@ class StageModule(LightningModule):
         if self.output is None:
             raise UserError("predict needs a folder to write to: give --output OUT")
         if self.trainer.is_global_zero:
-            open_run(self.output, name, self, parameters)
+            source = [self.data.root] if self.data_is_set_up else []
+            open_run(self.output, name, self, parameters, source)
         self.trainer.strategy.barrier()
         return self.output
 
 
-def open_run(root: Path, name: str, module: StageModule, parameters: Mapping[str, Any]) -> None:
+def open_run(
+    root: Path, name: str, module: StageModule, parameters: Mapping[str, Any], inputs: Iterable[Path] = ()
+) -> None:
     """Make a folder for a module's output, or go on in one that the same weights and settings made.
 
+    Arguments:
+        inputs: files and folders that are read.
+
     Raises:
-        UserError: if it can't be written to, or holds something else.
+        UserError: as `cortexgen.io.output.claim`.
     """
     made_by = {
         "Description": name,
@@ -187,26 +198,17 @@ def open_run(root: Path, name: str, module: StageModule, parameters: Mapping[str
         "Template": module.contract["template"]["hash"],
         "Parameters": dict(parameters),
     }
-    description = root / "dataset_description.json"
-    if description.is_file():
-        _refuse_other_run(root, json.loads(description.read_text(encoding="utf-8")), made_by)
-        return
-    if root.is_dir() and any(root.iterdir()):
-        raise UserError(f"{root}: holds other files; choose a new or empty folder")
-    check_output(root)
-    describe_dataset(root, name, {**made_by, "Command": _command()})
+    claim_dataset(root, name, made_by, inputs, TABLES, Command=_command())
+
+
+def examine_run(root: Path, name: str) -> None:
+    """See that `open_run` could take a folder, before weights and settings are known.
+
+    Raises:
+        UserError: as `cortexgen.io.output.examine`.
+    """
+    examine(root, lambda path: same_dataset(path, {"Description": name}), tables=TABLES)
 
 
 def _command() -> str:
     return " ".join(["cortexgen", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("cortexgen", "__main__.py") else ""
-
-
-def _refuse_other_run(root: Path, found: dict[str, Any], made_by: dict[str, Any]) -> None:
-    before = (found.get("GeneratedBy") or [{}])[0]
-    old, new = before | before.get("Parameters", {}), made_by | made_by["Parameters"]
-    for name in new:
-        if name != "Parameters" and old.get(name) != new[name]:
-            ours, theirs = f"{new[name]!s:.40}", f"{old.get(name)!s:.40}"
-            raise UserError(
-                f"{root}: holds another run, with {name} {theirs}; this one has {ours}; choose another folder"
-            )

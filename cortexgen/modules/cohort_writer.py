@@ -1,12 +1,13 @@
 """Stage 2's output: samples written as a cohort."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cortexgen.io import write_field, write_json, write_volume
 from cortexgen.io.bids import Row, anat, derivative, sha256, sidecar, transform, write_tsv
 from cortexgen.io.labels import label_type
+from cortexgen.io.output import read_record, records
+from cortexgen.io.participants import read_covariates
 from cortexgen.modules.drawing import Sample, Sampler
 from cortexgen.spatial import log_jacobian
 
@@ -34,12 +35,12 @@ class CohortWriter:
         names = (*module.run_options, "conditions", "sample_seed", "native_size", "save_fields")
         self.options = {name: getattr(module, name) for name in names} | {"grid": str(self.sampler.grid)}
         self.options["classes"] = list(self.sampler.template.classes)
-        self.root = module.open_output("synthetic cohort", self.options)
+        self.root = module.open_output(module.output_name, self.options)
 
     def write(self, index: int) -> Row | None:
         """Draw and write sample `index`, unless it is there; returns its record."""
         name = f"sub-synth{index + 1:04d}"
-        if record_path(self.root, name).is_file():
+        if read_record(record_path(self.root, name)):
             return None
         sample = self.sampler.draw(index)
         record: Row = {"participant_id": name, "rejected": sample.rejected, "conditions": sample.conditions}
@@ -83,26 +84,26 @@ class CohortWriter:
         write_json(record_path(self.root, name), record)
 
     def close(self) -> None:
-        """Join the records of all processes: participants.tsv, volumes.tsv and manifest.json."""
+        """Join the records of all samples that the folder holds: participants.tsv, volumes.tsv and manifest.json."""
         trainer = self.module.trainer
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
-        names = (f"sub-synth{k + 1:04d}" for k in range(self.module.num_samples))
-        paths = [path for path in (record_path(self.root, name) for name in names) if path.is_file()]
-        records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-        rows = [{"participant_id": r["participant_id"]} for r in records]
-        write_tsv(self.root / "participants.tsv", [a | r["conditions"] for a, r in zip(rows, records, strict=True)])
-        if all("volumes_ml" in r for r in records):
-            write_tsv(self.root / "volumes.tsv", [a | r["volumes_ml"] for a, r in zip(rows, records, strict=True)])
-        rejected = sum(len(r["rejected"]) for r in records)
+        found = list(records(self.root, "sample").values())
+        rows = [{"participant_id": r["participant_id"]} for r in found]
+        before = read_covariates(self.root, [(r["participant_id"].removeprefix("sub-"), "") for r in found], warn=False)
+        people = [a | b | r["conditions"] for a, b, r in zip(rows, before, found, strict=True)]
+        write_tsv(self.root / "participants.tsv", people)
+        if all("volumes_ml" in r for r in found):
+            write_tsv(self.root / "volumes.tsv", [a | r["volumes_ml"] for a, r in zip(rows, found, strict=True)])
+        rejected = sum(len(r["rejected"]) for r in found)
         manifest = {
             "weights": self.module.weights_hash(),
             "template": self.module.contract["template"]["hash"],
             "options": self.options,
-            "samples": len(records),
+            "samples": len(found),
             "rejected": rejected,
-            "rejected_share": rejected / max(1, len(records) + rejected),
-            "records": records,
+            "rejected_share": rejected / max(1, len(found) + rejected),
+            "records": found,
         }
         write_json(self.root / "manifest.json", manifest)

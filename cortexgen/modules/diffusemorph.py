@@ -72,6 +72,8 @@ class DiffuseMorphModule(StageModule):
         nearest_labels: take warped labels from the nearest voxel instead of the largest interpolated indicator.
     """
 
+    output_name = "template to subject registration"
+
     def __init__(
         self,
         code: Seen = "eps",

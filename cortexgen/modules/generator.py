@@ -36,6 +36,7 @@ class GeneratorModule(StageModule):
         run_options: what else a sample depends on, names of attributes.
     """
 
+    output_name = "synthetic cohort"
     conditions: Mapping[str, Any] | None = None
     num_samples: int = 12
     sample_seed: int = 0

@@ -169,7 +169,7 @@ class RegistrationWriter:
         self.velocity_grid = self.data.grid.coarse(module.h.field_downsample)
         self.whole = self._whole(original.name, original.image) if self.slab and self.data.whole else None
         options = module.run_options() | ({"whole": True} if self.whole else {})
-        root = module.open_output("template to subject registration", options)
+        root = module.open_output(module.output_name, options)
         self.registrations = Registrations(root, self.data.split)
         self._check_split(root)
         self.info = {

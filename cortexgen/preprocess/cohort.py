@@ -2,7 +2,7 @@
 
 import multiprocessing
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -12,12 +12,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cortexgen.data.cohort import Scan, write_participants
+from cortexgen.data.cohort import Scan, read_cohort, write_participants
 from cortexgen.errors import UserError
-from cortexgen.io.bids import Row, check_output, describe_dataset, generated_by, read_tsv, write_tsv
+from cortexgen.io.bids import Row, describe_dataset, generated_by, read_tsv, write_tsv
+from cortexgen.io.output import claim, examine, records, same_dataset
 from cortexgen.preprocess.pipeline import Pipeline, finished, preprocess_scan
 
 TABLE, OVERVIEW = "preprocess.tsv", "preprocess.html"
+TABLES = {TABLE: ["participant_id", "status"], "participants.tsv": ["participant_id"]}
 PATIENCE = 10.0  # seconds until a scheduler must have answered
 ATTEMPTS = 3  # at a scan whose process is killed
 KILLED = f"its process was killed {ATTEMPTS} times; is there too little memory?"
@@ -101,23 +103,43 @@ def _collect(scans: Sequence[Scan], work: Work, pool: Executor) -> dict[str, Row
     return rows
 
 
-def check_same_steps(out: Path, pipeline: Pipeline) -> None:
-    """See that a folder is new or holds what this pipeline made.
+def check_same_steps(out: Path, pipeline: Pipeline, inputs: Iterable[Path] = ()) -> None:
+    """See that a folder is new or holds what this pipeline made, and touch nothing.
+
+    Arguments:
+        inputs: files and folders that are read.
 
     Raises:
         UserError: if not, naming the first difference.
     """
-    found = generated_by(out)
-    if found is None:
-        return
-    before, now = found.get("Steps"), pipeline.describe()
-    if before == now:
-        return
-    if before is None:
-        raise UserError(f"{out}: holds something else than a preprocessed cohort ({found.get('Command', 'unknown')})")
-    pairs = [(a, b) for a, b in zip(before, now, strict=False) if a != b]
-    a, b = pairs[0] if pairs else (f"{len(before)} steps", f"{len(now)} steps")
-    raise UserError(f"{out}: holds a cohort that was preprocessed otherwise: {a} there, {b} now; give another folder")
+    examine(out, partial(_same_steps, pipeline=pipeline), inputs, TABLES)
+
+
+def open_cohort(out: Path, pipeline: Pipeline, inputs: Iterable[Path] = ()) -> None:
+    """Make the folder of a cohort, or go on in one of the same steps.
+
+    Raises:
+        UserError: as `check_same_steps`, and if it can't be written to.
+    """
+    if claim(out, partial(_same_steps, pipeline=pipeline), inputs, TABLES):
+        describe_dataset(out, "preprocessed T1w", {"Command": "cortexgen preprocess", **_about(pipeline)})
+
+
+def _same_steps(out: Path, pipeline: Pipeline) -> bool:
+    found, now = generated_by(out) or {}, pipeline.describe()
+    before = found.get("Steps")
+    if isinstance(before, list) and before != now:
+        pairs = [(a, b) for a, b in zip(before, now, strict=False) if a != b]
+        a, b = pairs[0] if pairs else (f"{len(before)} steps", f"{len(now)} steps")
+        raise UserError(
+            f"{out}: holds a cohort that was preprocessed otherwise: {a} there, {b} now; give another folder"
+        )
+    return same_dataset(out, _about(pipeline))
+
+
+def _about(pipeline: Pipeline) -> dict[str, Any]:
+    template = pipeline.template
+    return {"Template": template.name, "TemplateHash": template.hash, "Steps": pipeline.describe()}
 
 
 def preprocess_cohort(
@@ -150,10 +172,7 @@ def preprocess_cohort(
     if jobs < 1 or threads < 1:
         raise UserError(f"expected 1 or more jobs and threads, got {jobs} and {threads}")
     out = Path(out).resolve()
-    check_same_steps(out, pipeline)
-    check_output(out)
-    about = {"Template": pipeline.template.name, "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
-    describe_dataset(out, "preprocessed T1w", {"Command": "cortexgen preprocess", **about})
+    open_cohort(out, pipeline, {scan.image.parent for scan in scans})
     done = {scan.name: row for scan in scans if (row := finished(scan, out, pipeline))}
     waiting = [scan for scan in scans if scan.name not in done]
     if waiting:
@@ -162,14 +181,22 @@ def preprocess_cohort(
             done |= _collect(waiting, work, pool)
     rows = [done[scan.name] for scan in scans]
     rows += [{"participant_id": n, "status": "failed", "reason": r} for n, r in (problems or {}).items()]
-    table, now = out / TABLE, {row["participant_id"] for row in rows}
-    before = [row for row in (read_tsv(table) if table.is_file() else []) if row["participant_id"] not in now]
-    everyone = [*before, *rows]
+    everyone = [*_earlier(out, {row["participant_id"] for row in rows}), *rows]
     judge(everyone)
-    write_tsv(table, everyone)
+    write_tsv(out / TABLE, everyone)
     _write_participants(out, scans, everyone)
     cohort_overview(out, everyone, pipeline.describe())
     return rows
+
+
+def _earlier(out: Path, now: set[str]) -> list[Row]:
+    """Rows of the scans that the folder holds besides those of this run, and of those that failed in other runs."""
+    table = out / TABLE
+    before = {row["participant_id"]: row for row in (read_tsv(table) if table.is_file() else [])}
+    done = {name: found["Row"] for name, found in records(out, "preproc").items() if "Row" in found}
+    there = {n: r for n, r in before.items() if r["status"] == "failed" or out.joinpath(*str(n).split("_")).is_dir()}
+    there |= done
+    return [there[name] for name in dict.fromkeys([*before, *done]) if name in there and name not in now]
 
 
 def judge(rows: Sequence[Row]) -> None:
@@ -185,8 +212,6 @@ def judge(rows: Sequence[Row]) -> None:
 
 def _write_participants(out: Path, scans: Sequence[Scan], rows: Sequence[Row]) -> None:
     """Those of this run and of the runs before it, with the brain volume that was measured."""
-    from cortexgen.data.cohort import read_cohort
-
     volumes = {row["participant_id"]: row.get("brain_volume_ml") for row in rows}
     known = {scan.name: scan.covariates for scan in scans}
     written = read_cohort(out, warn=False) if any(row["status"] != "failed" for row in rows) else []

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,27 @@ from cortexgen.data.cohort import Scan
 from cortexgen.io import Grid, atomic, write_json, write_volume
 from cortexgen.io.bids import Row, anat, derivative, sidecar
 from cortexgen.io.itk import write_affine
+from cortexgen.io.paths import visible
 from cortexgen.preprocess.state import Subject
 
 
 class Outputs:
-    """The files of one scan under `out`."""
+    """The files of one scan under `out`.
+
+    Attributes:
+        metrics: the scan's row, written last.
+        sheet: the picture of the result.
+
+    Raises:
+        UserError: if the scan has no BIDS name, or its files would lie outside of `out`.
+    """
 
     def __init__(self, out: Path, scan: Scan) -> None:
+        from cortexgen.report.qc import sheet_path  # matplotlib takes a second
+
         self.out, self.scan = Path(out), scan
         self.metrics = anat(self.out, scan.name) / f"{scan.name}_desc-preproc_metrics.json"
+        self.sheet = sheet_path(self.out, scan.name)
 
     def done(self, made: Mapping[str, Any]) -> Row | None:
         """The row of a scan that is there, made of the same source by the same steps."""
@@ -33,20 +46,13 @@ class Outputs:
     def remove(self) -> None:
         """Take away what was written, the row that says it is complete first."""
         folder, name = self.metrics.parent, self.scan.name
-        patterns = ("*_desc-preproc_T1w.*", "*_desc-brain_mask.*", "*_from-T1w_to-*_mode-image_xfm.*")
-        files = [path for pattern in patterns for path in folder.glob(name + pattern)]
+        endings = ("*_desc-preproc_T1w.*", "*_desc-brain_mask.*", "*_from-T1w_to-*_mode-image_xfm.*")
+        files = [path for ending in endings for path in visible(folder, name + ending)]
         for path in [self.metrics, self.sheet, *files]:
             path.unlink(missing_ok=True)
-        for empty in (folder, folder.parent, self.sheet.parent, self.out / self.scan.subject):
-            if empty.is_dir() and not any(empty.iterdir()):
+        for empty in (folder, folder.parent, self.sheet.parent, self.sheet.parent.parent):
+            with suppress(OSError):  # not there, or not empty
                 empty.rmdir()
-
-    @property
-    def sheet(self) -> Path:
-        """The picture of the result."""
-        from cortexgen.report.qc import sheet_path  # matplotlib takes a second
-
-        return sheet_path(self.out, self.scan.name)
 
     def write(self, subject: Subject, steps: Sequence[Mapping[str, Any]], native: tuple[Tensor, Grid]) -> None:
         """Write image, masks, affine, sidecars and the picture.

@@ -115,7 +115,10 @@ def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1)
         The scan's row: participant_id, status ("ok", "flagged" or "failed"), reason or flags, measures, seconds.
     """
     start = time.perf_counter()
-    outputs = Outputs(out, scan)
+    try:
+        outputs = Outputs(out, scan)
+    except UserError as error:
+        return {"participant_id": scan.name, "status": "failed", "reason": " ".join(str(error).split())}
     try:
         made = _made(scan, pipeline)
         done = outputs.done(made)

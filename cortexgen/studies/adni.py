@@ -6,8 +6,9 @@ from pathlib import Path
 
 from cortexgen.errors import UserError
 from cortexgen.io.participants import covariates, field
+from cortexgen.io.paths import label, visible
 from cortexgen.io.tables import header, read_table
-from cortexgen.studies.candidates import Candidate, folders, is_nifti, label, natural, unreadable
+from cortexgen.studies.candidates import Candidate, folders, is_nifti, natural, unreadable
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
 IMAGE = ["image_data_id", "image_id"]
@@ -35,7 +36,7 @@ def read_adni(root: Path, table: Path | None = None) -> list[Candidate]:
         UserError: if `table` isn't such a CSV.
     """
     places = subject_folders(root)
-    rows = _rows([table]) if table else _rows(_tables(root, places)) or _rows(sorted(root.parent.glob("*.csv")))
+    rows = _rows([table]) if table else _rows(_tables(root, places)) or _rows(sorted(visible(root.parent, "*.csv")))
     if table and not rows:
         raise UserError(f"{table}: expected the CSV of the download with columns Image Data ID and Subject")
     candidates, seen = [], set()
@@ -112,7 +113,7 @@ def _candidate(
 def _tables(root: Path, places: list[Path]) -> list[Path]:
     """CSVs in `root` and between it and the subjects' folders."""
     around = {root, *(up for p in places for up in (p.parent, p.parent.parent) if up == root or root in up.parents)}
-    return sorted(path for folder in around for path in folder.glob("*.csv"))
+    return sorted(path for folder in around for path in visible(folder, "*.csv"))
 
 
 def _rows(tables: list[Path]) -> dict[str, dict[str, str]]:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cortexgen.data.naming import no_file
+from cortexgen.io.bids import scan_folders
 from cortexgen.io.participants import SESSION, SUBJECT, Rows, field, read_rows, read_sessions, row_of
+from cortexgen.io.paths import label, visible
 from cortexgen.io.tables import Line
-from cortexgen.studies.candidates import Candidate, is_nifti, label, natural
+from cortexgen.studies.candidates import Candidate, is_nifti, natural
 
 
 def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
@@ -18,22 +20,22 @@ def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
         table: instead of participants.tsv; may have a column of sessions.
     """
     table = table or next((p for p in [root / "participants.tsv", root / "participants.csv"] if p.is_file()), None)
-    places = {}
-    for folder in sorted([*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat")]):
-        parts = folder.parent.relative_to(root).parts
-        places[folder] = parts[0].removeprefix("sub-"), parts[1].removeprefix("ses-") if len(parts) > 1 else ""
+    places, misnamed = {}, {}
+    for folder, (name, misnamed[folder]) in scan_folders(root).items():
+        subject, _, session = name.removeprefix("sub-").partition("_ses-")
+        places[folder] = subject, session
     rows = by_scan(table, list(places.values()))
     visits: dict[str, list[str]] = {}
-    for subject, session in places.values():
-        visits.setdefault(subject, []).append(session)
-    sessions = {subject: read_sessions(root / f"sub-{subject}", there) for subject, there in visits.items()}
+    for folder, (_, session) in places.items():
+        visits.setdefault(folder.relative_to(root).parts[0], []).append(session)
+    sessions = {name: read_sessions(root / name, there) for name, there in visits.items()}
     candidates = []
     for folder, (subject, session) in places.items():
-        more = sessions[subject].get(session, {})
-        for path in sorted(p for p in folder.iterdir() if is_nifti(p) and "_t1w.nii" in p.name.lower()):
+        more = sessions[folder.relative_to(root).parts[0]].get(session, {})
+        for path in (p for p in visible(folder) if is_nifti(p) and "_t1w.nii" in p.name.lower()):
             row, problem = row_of(rows, subject, session, table)
             row = row | {k: v for k, v in more.items() if v is not None}
-            problem = no_file(path) or problem
+            problem = misnamed[folder] or no_file(path) or problem
             age = row.get("age")
             order = (age if isinstance(age, float) else 0.0, natural(session))
             where = path.relative_to(root).as_posix()

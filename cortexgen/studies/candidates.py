@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cortexgen.data.naming import is_analyze, is_nifti, label, unreadable
+from cortexgen.data.naming import is_analyze, is_nifti, unreadable
 from cortexgen.io.bids import Row
+from cortexgen.io.paths import hidden
 
-__all__ = ["Candidate", "folders", "is_analyze", "is_nifti", "label", "natural", "unreadable"]
+__all__ = ["Candidate", "folders", "is_analyze", "is_nifti", "natural", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ def natural(text: str) -> tuple[Any, ...]:
 
 
 def folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Every folder from `root` down that holds files, with these sorted; links are followed, circles are not."""
+    """Every folder from `root` down that holds files, with these sorted; links are followed, circles are not.
+
+    Hidden folders and files are left out.
+    """
     seen = set()
     for place, inside, files in os.walk(root, followlinks=True):
         real = os.path.realpath(place)
@@ -60,6 +64,7 @@ def folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
             inside.clear()
             continue
         seen.add(real)
-        inside.sort()
-        if files:
-            yield Path(place), [Path(place, name) for name in sorted(files)]
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        shown = [path for path in (Path(place, name) for name in sorted(files)) if not hidden(path)]
+        if shown:
+            yield Path(place), shown

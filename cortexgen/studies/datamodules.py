@@ -10,6 +10,7 @@ from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.io.bids import anat, read_tsv
+from cortexgen.io.paths import visible
 from cortexgen.preprocess import Pipeline, Step, cohort, default_steps
 from cortexgen.studies.dicom import convert_dicom
 from cortexgen.studies.found import Found, Several, Study, find_study
@@ -90,8 +91,10 @@ class StudyDataModule(RegistrationDataModule):
         """
         steps = default_steps() if self.steps is None else self.steps
         pipeline = Pipeline(steps, load_template(*self.template_source), self.skip, self.choice)
-        cohort.check_same_steps(self.root, pipeline)
-        found = convert_dicom(self.found, self.root / "sourcedata", self.jobs)
+        cohort.check_same_steps(self.root, pipeline, [self.source])
+        chosen = self.found
+        cohort.open_cohort(self.root, pipeline, [self.source])
+        found = convert_dicom(chosen, self.root / "sourcedata", self.jobs)
         cohort.preprocess_cohort(found.scans, self.root, pipeline, jobs=self.jobs, problems=found.problems)
 
     def setup(self, stage: str) -> None:
@@ -110,7 +113,7 @@ class StudyDataModule(RegistrationDataModule):
         reasons = {row["participant_id"]: row.get("reason") for row in (read_tsv(table) if table.is_file() else [])}
         self.problems |= self.found.problems
         names = [scan.name for scan in self.found.scans]
-        missing = [name for name in names if not any(anat(self.root, name).glob(self.patterns[0]))]
+        missing = [name for name in names if not visible(anat(self.root, name), self.patterns[0])]
         for name in missing:
             self.problems[name] = str(reasons.get(name) or f"{self.root}: it was not preprocessed")
         if not self.problems:

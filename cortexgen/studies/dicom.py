@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError, reason
+from cortexgen.io.atomic import temporary_name
 from cortexgen.io.bids import anat
-from cortexgen.studies.candidates import is_nifti, label
+from cortexgen.io.paths import label
+from cortexgen.studies.candidates import is_nifti
 from cortexgen.studies.found import Found
 
 
@@ -74,7 +76,7 @@ def _convert(scan: Scan, folder: Path) -> Path:
     if program is None:
         raise UserError(f"{scan.image}: a DICOM series; install dcm2niix (pip install dcm2niix), or give NIfTI files")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=out.parent) as place:
+    with tempfile.TemporaryDirectory(prefix=temporary_name(), dir=out.parent) as place:
         made = _run([program, "-b", "n", "-z", "y", "-f", "image", "-o", place, str(scan.image)], Path(place), scan)
         os.replace(made, out)
     return out

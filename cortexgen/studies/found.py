@@ -1,6 +1,5 @@
 """The scans of a study, whatever its layout."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,7 @@ def kind_of(root: Path) -> str:
     """
     if root.is_file():
         return "folder"
-    if any(p.is_dir() and re.fullmatch(r"sub-[A-Za-z0-9]+", p.name) for p in root.iterdir()):
+    if any(p.is_dir() and p.name.startswith("sub-") for p in root.iterdir()):
         return "bids"
     if subject_folders(root):
         return "adni"

@@ -7,8 +7,9 @@ from pathlib import Path
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
 from cortexgen.io.participants import covariates, field
+from cortexgen.io.paths import label
 from cortexgen.io.tables import read_table
-from cortexgen.studies.candidates import Candidate, folders, is_nifti, label, natural, unreadable
+from cortexgen.studies.candidates import Candidate, folders, is_nifti, natural, unreadable
 
 CASE = re.compile(r"NCANDA_S\d{5}")
 MONTHS = 100  # an age above is in months: participants are 12 and older, and none is a hundred years old

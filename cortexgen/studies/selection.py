@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from cortexgen.errors import UserError
+from cortexgen.io.paths import label
 from cortexgen.io.tables import column_name
-from cortexgen.studies.candidates import Candidate, label
+from cortexgen.studies.candidates import Candidate
 
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
 COMPARE: dict[str, Callable[[float, float], bool]] = {

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
 from cortexgen.report.html import Report
 from cortexgen.report.qc.measures import JUDGED_FROM, MEASURES, counts, flag_outliers, measures_chart
@@ -142,7 +143,11 @@ class _Page(Report):
         )
         pictures, rest = [], []
         for name, caption in captions.items():
-            path = sheet_path(self.folder, name)
+            try:
+                path = sheet_path(self.folder, name)
+            except UserError:  # it lies elsewhere
+                rest.append(f"<li>{escape(caption)} (no sheet)</li>")
+                continue
             link = escape(quote(os.path.relpath(path, self.folder).replace(os.sep, "/")))
             picture = _thumbnail(path, THUMBNAIL[columns]) if self.room > 0 and path.is_file() else None
             if picture is None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cortexgen.data.template import Template
 from cortexgen.io import Grid
+from cortexgen.io.paths import within
 from cortexgen.report.planes import FAINT, INK, PLANES, Array, Plane, View, array, foreground, letters, window
 from cortexgen.report.sheet import Sheet
 from cortexgen.spatial import resample
@@ -27,8 +28,12 @@ STRUCTURES = ("white-matter", "ventricle")  # in the names of classes: what is e
 
 
 def sheet_path(out: Path, scan: str) -> Path:
-    """The PNG of a scan "sub-01" or "sub-01_ses-1"."""
-    return Path(out, scan.split("_")[0], "figures", f"{scan}_desc-preproc_T1w.png")
+    """The PNG of a scan "sub-01" or "sub-01_ses-1".
+
+    Raises:
+        UserError: if the path would leave `out`.
+    """
+    return within(out, scan.split("_")[0], "figures", f"{scan}_desc-preproc_T1w.png")
 
 
 def subject_sheet(
