@@ -7,6 +7,7 @@ The environment says which process this is, as torchrun's does.
 
 import json
 import sys
+from pathlib import Path
 
 import torch
 
@@ -46,7 +47,7 @@ StageModule.on_train_batch_start = note_batch
 SampleNoise.normal = note_noise
 
 records = []
-for arguments in json.loads(open(sys.argv[2]).read()):
+for arguments in json.loads(Path(sys.argv[2]).read_text()):
     record = {"gradients": [], "noise": [], "names": []}
     run(arguments)
     records.append(record)

@@ -1,4 +1,4 @@
-"""A training that was interrupted, at whatever step, ends as one that was not; averaged weights and raw ones are kept."""
+"""An interrupted training ends as one that was not; weights are kept raw and averaged; large cohorts are validated."""
 
 import csv
 from collections.abc import Callable

@@ -173,7 +173,7 @@ class FieldDataModule(StageDataModule):
         }
 
     def _loader(self, scans: Sequence[Scan]) -> DataLoader:
-        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
         return DataLoader(_Fields(self, scans, mirror=False), collate_fn=_collate, **workers)
 
     def train_dataloader(self) -> DataLoader:

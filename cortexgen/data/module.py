@@ -72,7 +72,7 @@ class StageDataModule(LightningDataModule):
                 trainer.global_rank,
                 done=lambda: progress.current.ready,
             )
-        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
         return OrderedLoader(dataset, size, sampler=order, collate_fn=collate, **workers)
 
     def _order(self) -> dict[str, Any]:

@@ -6,7 +6,8 @@ batches together hold, the next step the next ones.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ def _stream(*words: int) -> np.random.SeedSequence:
     return np.random.SeedSequence(words)
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """A sample of training.
 
     Attributes:

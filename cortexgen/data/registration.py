@@ -225,7 +225,7 @@ class RegistrationDataModule(StageDataModule):
         return {"template": template, "grid": self.grid.to_dict(), "preprocessing": generated}
 
     def _loader(self, scans: Sequence[Scan]) -> DataLoader:
-        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
         return DataLoader(Scans(self, scans, labelled=True), **workers)
 
     def train_dataloader(self) -> DataLoader:

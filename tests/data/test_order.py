@@ -21,9 +21,7 @@ def steps(batch, processes, epoch=0):
     shares = [list(order(batch, processes, rank, epoch)) for rank in range(processes)]
     assert all(len(share) == len(order(batch, processes)) for share in shares)
     size = STEP // processes
-    return [
-        {place for share in shares for place in share[k : k + size]} for k in range(0, len(shares[0]), size)
-    ]
+    return [{place for share in shares for place in share[k : k + size]} for k in range(0, len(shares[0]), size)]
 
 
 @pytest.mark.parametrize(("batch", "processes"), [(2, 1), (4, 1), (1, 2), (2, 2), (1, 4), (2, 4), (1, 8)])
