@@ -50,7 +50,7 @@ class Resumable(Callback):
                 self._path = Path(checkpoints.dirpath, "last.ckpt")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and "loops" in checkpoint:
             set_place(trainer, checkpoint)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
