@@ -7,13 +7,15 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, cast
 
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import LightningDataModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.registration import RegistrationDataModule
@@ -24,6 +26,7 @@ from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule, examine_run
 from cortexgen.modules.pictures import Pictures
 from cortexgen.modules.precision import native_bfloat16
+from cortexgen.modules.resuming import AtomicCheckpoints, Resumable
 from cortexgen.studies.datamodules import ADNIDataModule, BIDSDataModule, NCANDADataModule, StudyDataModule
 from cortexgen.weights import read_checkpoint
 
@@ -48,14 +51,23 @@ class _Parser(LightningArgumentParser):
         raise UserError(" ".join(lines)) from None
 
 
-class _SaveLast(Callback):
-    """Leaves last.ckpt at the step where training ended; ModelCheckpoint writes it after validations only."""
+class _Intervals(Callback):
+    """Fits a preset's `val_check_interval`, in batches, to the training.
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        checkpoints = trainer.checkpoint_callback
-        dry = getattr(trainer, "fast_dev_run", False)
-        if isinstance(checkpoints, ModelCheckpoint) and checkpoints.save_last and not dry:
-            trainer.save_checkpoint(Path(str(checkpoints.dirpath), "last.ckpt"))
+    There is a validation at the end of one that is shorter, and `check_val_every_n_epoch` holds where epochs are.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        interval, limit = trainer.val_check_interval, trainer.limit_train_batches
+        if stage != "fit" or not isinstance(interval, int):
+            return
+        if trainer.check_val_every_n_epoch is None:
+            if trainer.max_steps > 0:
+                trainer.val_check_interval = min(interval, trainer.max_steps * trainer.accumulate_grad_batches)
+            return
+        batches = len(cast(Any, trainer).datamodule.train_dataloader())
+        if interval > (min(batches, limit) if isinstance(limit, int) else int(batches * limit)):
+            trainer.val_check_interval = 1.0
 
 
 class _SaveConfig(SaveConfigCallback):
@@ -164,11 +176,36 @@ class CortexgenCLI(LightningCLI):
             )
         if config.logger is None:
             kwargs["logger"] = self._loggers(root) if self.subcommand == "fit" else False
+        given = self.config_init[self.subcommand].trainer.callbacks or []
+        # First, so that pictures show averaged weights, and last.ckpt is written before these replace the others.
+        kwargs["callbacks"] = [Pictures(), Resumable(), _Intervals(), *(given if isinstance(given, list) else [given])]
         trainer = super().instantiate_trainer(**kwargs)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpoints()
+        if self.subcommand == "fit" and trainer.world_size > 1:
+            self._share_steps(trainer)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(root / "checkpoints")
         return trainer
+
+    def _share_steps(self, trainer: Trainer) -> None:
+        """Let several devices share the accumulated batches of a step, so that it takes as many samples as on one."""
+        devices, accumulated = trainer.world_size, trainer.accumulate_grad_batches
+        size = accumulated * self.datamodule.batch_size
+        if accumulated % devices:
+            rank_zero_warn(
+                f"{devices} devices: a step takes {devices * size} samples instead of {size}; divide "
+                "accumulate_grad_batches or batch_size for as many as on one device"
+            )
+            return
+        trainer.accumulate_grad_batches = accumulated // devices
+        if isinstance(trainer.val_check_interval, int) and trainer.check_val_every_n_epoch is None:
+            trainer.val_check_interval = max(1, trainer.val_check_interval // devices)
+        rank_zero_info(
+            f"{devices} devices: accumulate_grad_batches {accumulated} becomes {accumulated // devices}, "
+            f"so that a step takes {size} samples as on one device"
+        )
 
     def _loggers(self, root: Path) -> list[Logger]:
         loggers: list[Logger] = [CSVLogger(str(root), name="logs")]
@@ -214,6 +251,7 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
     """
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # ours asks where it is
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but.*")
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
     argv, sys.argv = sys.argv, [sys.argv[0], *args]  # what DDP starts its other processes with
@@ -227,7 +265,6 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
             save_config_callback=_SaveConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [Pictures(), _SaveLast()]},
             args=list(args),
         )
     except MisconfigurationException as error:  # of the trainer's options

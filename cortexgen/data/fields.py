@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning import LightningDataModule, Trainer
+from lightning import Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, default_collate
 
 from cortexgen.data.augmentation import augment
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
+from cortexgen.data.module import StageDataModule
+from cortexgen.data.order import TrainingSamples
 from cortexgen.data.registered import TABLE, recorded_sides
 from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError, reason
@@ -24,25 +26,25 @@ from cortexgen.spatial import mirrored
 AGREED = ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid")  # what the sidecars must have in common
 
 
-class _Fields(Dataset):
+class _Fields(TrainingSamples):
     def __init__(self, data: "FieldDataModule", scans: Sequence[Scan], mirror: bool) -> None:
         self.data, self.scans, self.mirror = data, list(scans), mirror
 
     def __len__(self) -> int:
         return len(self.scans)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def sample(self, index: int, generator: torch.Generator | None) -> dict[str, Any]:
         scan = self.scans[index]
-        sample = {"velocity": self.data.velocity_of(scan)}
-        return augment(sample, "mirror" if self.mirror else "none") | {"covariates": scan.covariates, "name": scan.name}
+        sample = augment({"velocity": self.data.velocity_of(scan)}, "mirror" if self.mirror else "none", generator)
+        return sample | {"covariates": scan.covariates, "name": scan.name}
 
 
 def _collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
-    out: dict[str, Any] = {key: [sample[key] for sample in batch] for key in ("covariates", "name")}
-    return out | {"velocity": torch.stack([sample["velocity"] for sample in batch])}
+    covariates = [sample.pop("covariates") for sample in batch]
+    return default_collate(batch) | {"covariates": covariates}
 
 
-class FieldDataModule(LightningDataModule):
+class FieldDataModule(StageDataModule):
     """Velocity fields of a registered cohort, with its covariates.
 
     Without explicit settings the split is the one that stage 1 recorded in registration.tsv, so that a subject held
@@ -60,7 +62,7 @@ class FieldDataModule(LightningDataModule):
         test_subjects: explicit test subjects.
         split_seed: of the random split.
         mirror: show each field's mirror image half of the time.
-        batch_size: of training.
+        batch_size: of training, on one device.
         num_workers: loading processes.
         trust: "sform" or "qform", the one to take where those of a template's file differ.
     """
@@ -92,10 +94,6 @@ class FieldDataModule(LightningDataModule):
         self.problems: dict[str, str] = {}
         self.scans: list[Scan] = []
         self._velocities: dict[str, Tensor] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the trainer, which loading processes that are not forked need not be sent."""
-        return self.__dict__ | {"trainer": None}
 
     def setup(self, stage: str) -> None:
         """Read the fields and check that they belong together and to the template."""
@@ -202,21 +200,13 @@ class FieldDataModule(LightningDataModule):
             "preprocessing": self.info.get("Preprocessing", []),
         }
 
-    def _loader(self, scans: Sequence[Scan], train: bool = False) -> DataLoader:
-        dataset = _Fields(self, scans, self.mirror and train)
-        size = min(self.batch_size, max(1, len(dataset))) if train else 1
-        return DataLoader(
-            dataset,
-            size,
-            shuffle=train,
-            num_workers=self.num_workers,
-            collate_fn=_collate,
-            persistent_workers=self.num_workers > 0,
-        )
+    def _loader(self, scans: Sequence[Scan]) -> DataLoader:
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return DataLoader(_Fields(self, scans, mirror=False), collate_fn=_collate, **workers)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training fields."""
-        return self._loader(self.side("train"), train=True)
+        return self._train_loader(_Fields(self, self.side("train"), self.mirror), _collate)
 
     def val_dataloader(self) -> DataLoader:
         """Validation fields."""

@@ -11,6 +11,7 @@ from cortexgen.data.augmentation import Augmentation, augment
 from cortexgen.data.cohort import Scan
 from cortexgen.data.intensity import normalize
 from cortexgen.data.labels import classes_of, labels_on
+from cortexgen.data.order import TrainingSamples
 from cortexgen.data.template import Template
 from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, read_volume
@@ -56,7 +57,7 @@ def load_labels(scan: Scan, grid: Grid, template: Template, choice: HeaderChoice
     return labels if found.matches(grid) else labels_on(labels, found, grid)
 
 
-class Scans(Dataset):
+class Scans(TrainingSamples):
     """Pairs of moving and fixed image, with labels where they are asked for."""
 
     def __init__(
@@ -73,16 +74,17 @@ class Scans(Dataset):
     def __len__(self) -> int:
         return len(self.scans)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def sample(self, index: int, generator: torch.Generator | None) -> dict[str, Any]:
         scan = self.scans[index]
         sample: dict[str, Any] = {"moving": self.data.template.image, "fixed": self.data.image_of(scan)}
         if self.labelled:
             labels = self.data.labels_of(scan)
             if labels is not None and self.data.template.labels is not None:
                 sample |= {"moving_labels": self.data.template.labels, "fixed_labels": labels}
-        if self.pairs and float(torch.rand(())) < self.pairs:
-            sample["moving"] = self.data.image_of(self.scans[int(torch.randint(len(self.scans), ()))])
-        return augment(sample, self.augmentation) | {"name": scan.name}
+        if self.pairs and float(torch.rand((), generator=generator)) < self.pairs:
+            other = int(torch.randint(len(self.scans), (), generator=generator))
+            sample["moving"] = self.data.image_of(self.scans[other])
+        return augment(sample, self.augmentation, generator) | {"name": scan.name}
 
 
 class Predictions(Dataset):

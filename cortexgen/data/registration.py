@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from cortexgen.data.augmentation import Augmentation
 from cortexgen.data.cache import Cache, Caching, NoCache, cache_folder, open_cache
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
 from cortexgen.data.loading import DECODING, Predictions, Scans, first, load_labels, load_scan
+from cortexgen.data.module import StageDataModule
 from cortexgen.data.template import MNI152, Template, load_template
 from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, read_grid
@@ -41,7 +41,7 @@ def brain_box(template: Template, margin: float = 8.0) -> Grid:
     return template.grid.box(low, high)
 
 
-class RegistrationDataModule(LightningDataModule):
+class RegistrationDataModule(StageDataModule):
     """Pairs (template, subject) of a cohort of skull-stripped T1w in template space.
 
     Arguments:
@@ -62,7 +62,7 @@ class RegistrationDataModule(LightningDataModule):
         augmentation: "none", "mirror" (left-right), "paper" (flips and quarter turns) or "scanner" (mirror, and another
             bias field, contrast and noise of the fixed image).
         pairs: share of training pairs that take another training subject as moving image instead of the template.
-        batch_size: of training.
+        batch_size: of training, on one device.
         only: predict the scans of one side of the split instead of all.
         whole: where `crop` is a size, predict also writes the field and the warped template on the whole image, with a
             picture; the field fades out beyond the part that was worked on.
@@ -119,10 +119,6 @@ class RegistrationDataModule(LightningDataModule):
         self.caching, self.cache_dir = cache, cache_dir
         self.problems: dict[str, str] = {}
         self.scans: list[Scan] = []
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the trainer, which loading processes that are not forked need not be sent."""
-        return self.__dict__ | {"trainer": None}
 
     def setup(self, stage: str) -> None:
         """Read the cohort's headers, choose the working grid and the split, load what fits the cache."""
@@ -235,24 +231,21 @@ class RegistrationDataModule(LightningDataModule):
         template = {"name": self.template.name, "hash": self.template.hash, "classes": list(self.template.classes)}
         return {"template": template, "grid": self.grid.to_dict(), "preprocessing": generated}
 
-    def _loader(self, scans: Sequence[Scan], labelled: bool, train: bool = False) -> DataLoader:
-        dataset = Scans(self, scans, labelled, *((self.augmentation, self.pairs) if train else ()))
-        size = self.batch_size if train else 1
-        return DataLoader(
-            dataset, size, shuffle=train, num_workers=self.num_workers, persistent_workers=self.num_workers > 0
-        )
+    def _loader(self, scans: Sequence[Scan]) -> DataLoader:
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return DataLoader(Scans(self, scans, labelled=True), **workers)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled training pairs, without labels."""
-        return self._loader(self.side("train"), labelled=False, train=True)
+        return self._train_loader(Scans(self, self.side("train"), False, self.augmentation, self.pairs))
 
     def val_dataloader(self) -> DataLoader:
         """Validation pairs with labels where there are some."""
-        return self._loader(self.side("val"), labelled=True)
+        return self._loader(self.side("val"))
 
     def test_dataloader(self) -> DataLoader:
         """Test pairs; the validation pairs if the split has no test set."""
-        return self._loader(self.side("test") or self.side("val"), labelled=True)
+        return self._loader(self.side("test") or self.side("val"))
 
     def predict_dataloader(self) -> DataLoader:
         """Every scan of the cohort, or of one side, one by one."""

@@ -36,10 +36,10 @@ def local_ncc(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4,
     Arguments:
         warped, fixed: `[B, 1, D, H, W]`.
         window: side of the cube in voxels, odd.
-        mask: `[B or 1, 1, D, H, W]` weights; the mean is taken over all voxels unless given.
+        mask: `[B or 1, 1, D, H, W]` weights of each image's mean; it is taken over all voxels unless given.
 
     Returns:
-        The mean, a scalar; 1 is a perfect local affine relation of intensities.
+        The mean over the images of a batch, a scalar; 1 is a perfect local affine relation of intensities.
 
     Raises:
         ValueError: if the window is even or the shapes differ.
@@ -54,7 +54,7 @@ def local_ncc(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4,
         if mask is None:
             return ncc.mean()
         mask = mask.expand_as(ncc)
-        return (ncc * mask).sum() / mask.sum().clamp(min=1e-6)
+        return ((ncc * mask).sum(dim=(1, 2, 3, 4)) / mask.sum(dim=(1, 2, 3, 4)).clamp(min=1e-6)).mean()
 
 
 @torch.no_grad()

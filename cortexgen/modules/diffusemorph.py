@@ -13,6 +13,7 @@ from cortexgen.io import Grid
 from cortexgen.io.bids import Row
 from cortexgen.losses import RegistrationLoss, ncc_force
 from cortexgen.modules.base import StageModule
+from cortexgen.modules.noise import SampleNoise
 from cortexgen.modules.pair import Denoised, Registration, pair_metrics
 from cortexgen.modules.refinement import refine as refined
 from cortexgen.modules.registration_writer import RegistrationWriter
@@ -37,7 +38,7 @@ class DiffuseMorphModule(StageModule):
         passes: how often the head is asked, each time with the moving image warped by the velocity so far, and with
             that velocity; its answers add up. 1 is the paper.
         force: let the head see the gradient of the local cross-correlation by the displacement; false is the paper.
-        clean: share of training steps that use G as registration does, at t = 0 with nothing to denoise; 0 is the
+        clean: share of training samples that use G as registration does, at t = 0 with nothing to denoise; 0 is the
             paper.
         denoiser_width: channels of G's finest level.
         denoiser_multipliers: of that width, a level each.
@@ -54,7 +55,7 @@ class DiffuseMorphModule(StageModule):
         smoothness_weight: lambda_phi.
         folding_weight: of the penalty on Jacobian determinants below 0.2.
         foreground: average the LNCC over the brain instead of the whole grid.
-        symmetric: compare in the moving image's space in every other step.
+        symmetric: compare half of the training samples in the moving image's space.
         ncc_window: side of the LNCC windows in voxels.
         lr: learning rate of Adam.
         betas: of Adam.
@@ -255,19 +256,32 @@ class DiffuseMorphModule(StageModule):
                 states.append((t, (x + 1) / 2))
         return ((x + 1) / 2).clamp(0, 1)
 
+    def _denoising(
+        self, moving: Tensor, fixed: Tensor, t: Tensor, clean: Tensor, noise: Tensor
+    ) -> tuple[Denoised, Tensor]:
+        """G's answer at the times `t` of T, in [0, 1), or at 0 to the `clean` samples' own image; and its loss.
+
+        The clean ones' loss counts zero, so that every parameter has a gradient in every step, as DDP expects.
+        """
+        step = 1 + (t * self.schedule.steps).long().clamp(max=self.schedule.steps - 1)
+        image = 2 * fixed - 1
+        x_t = torch.where(clean, image, diffuse(image, noise, self.schedule.log_snr(step)))
+        code = self.denoise(moving, fixed, x_t, torch.where(clean.flatten(), 0, step))
+        return code, (~clean * (code.noise.float() - noise).square()).mean()
+
     def _losses(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         h, moving, fixed = self.h, batch["moving"], batch["fixed"]
+        noise = SampleNoise(batch, fixed)
+        t, clean, other = noise.uniform(3, 1, 1, 1, 1).unbind(1)
         code, diffusion = None, fixed.new_zeros(())
         if self.denoiser is not None:
-            t = torch.randint(1, self.schedule.steps + 1, (len(fixed),), device=fixed.device)
-            noise = torch.randn_like(fixed)
-            if torch.rand(()) >= h.clean:
-                x_t = diffuse(2 * fixed - 1, noise, self.schedule.log_snr(t))
-                code = self.denoise(moving, fixed, x_t, t)
-                diffusion = (code.noise.float() - noise).square().mean()
+            code, diffusion = self._denoising(moving, fixed, t.flatten(), clean < h.clean, noise.normal())
         velocity = self.velocity(moving, fixed, code)
-        other = h.symmetric and bool(torch.rand(()) < 0.5)
-        terms = self.objective.terms(moving, fixed, velocity, "moving" if other else "fixed")
+        if h.symmetric:  # half of the samples the other way round
+            other = other < 0.5
+            moving, fixed = torch.where(other, fixed, moving), torch.where(other, moving, fixed)
+            velocity = torch.where(other, -velocity, velocity)
+        terms = self.objective.terms(moving, fixed, velocity)
         loss = diffusion + h.similarity_weight * self.objective.total(terms)
         return {"loss": loss, "diffusion": diffusion, **terms}
 

@@ -22,6 +22,7 @@ from cortexgen.io import Grid
 from cortexgen.losses import gradient_energy
 from cortexgen.modules.field_statistics import cross_fitted, field_statistics
 from cortexgen.modules.generator import GeneratorModule
+from cortexgen.modules.noise import SampleNoise
 from cortexgen.nets import FieldUNet
 from cortexgen.nets.field_unet import SpatialAttention
 from cortexgen.spatial import integrate, log_jacobian, warp
@@ -182,9 +183,9 @@ class FieldDiffusionModule(GeneratorModule):
         """Velocities `[B, 3, d, h, w]` in voxels, centred and scaled."""
         return (velocity - self.contract["mean"].to(velocity)) / torch.as_tensor(self.contract["scale"]).to(velocity)
 
-    def _hidden(self, c: Tensor) -> Tensor:
+    def _hidden(self, c: Tensor, batch: Mapping[str, Any] | None = None) -> Tensor:
         """Covariates `[B, 8 n]`, some of them, or all of some samples, made unknown."""
-        keep = torch.rand(len(c), 1 + len(self.h.covariates), device=c.device) >= self.h.covariate_dropout
+        keep = SampleNoise(batch or {}, c, stream=1).uniform(1 + len(self.h.covariates)) >= self.h.covariate_dropout
         return c * (keep[:, :1] & keep[:, 1:]).repeat_interleave(SLOTS, dim=1)
 
     def guess(
@@ -218,7 +219,7 @@ class FieldDiffusionModule(GeneratorModule):
         x0 = self.normalized(batch["velocity"])
         c = self.encoder.encode(batch["covariates"], self.device) if h.covariates else None
         if training and c is not None:
-            c = self._hidden(c)
+            c = self._hidden(c, batch)
         if h.levels is None:
             log_snr = self.schedule.log_snr(t)
         else:
@@ -237,9 +238,8 @@ class FieldDiffusionModule(GeneratorModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         x = batch["velocity"]
-        # One uniform offset for the batch, spread evenly: less variance than independent times (Kingma et al., 2021).
-        t = (torch.rand(1, device=x.device) + torch.arange(len(x), device=x.device) / len(x)) % 1
-        loss = self._loss(batch, t, torch.randn_like(x), training=True)
+        t = batch["spread"] if "spread" in batch else torch.rand(len(x), device=x.device)
+        loss = self._loss(batch, t, SampleNoise(batch, x).normal(), training=True)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(x))
         return loss
 

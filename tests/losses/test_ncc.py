@@ -101,3 +101,13 @@ def test_force_is_the_gradient_by_a_displacement():
     inside = (..., slice(1, -1), slice(1, -1), slice(1, -1))
     expected, found = gradient[inside].flatten(), ncc_force(moving, fixed, 5, limit=1e9)[inside].flatten()
     assert torch.corrcoef(torch.stack([expected, found]))[0, 1] > 0.999
+
+
+def test_each_image_of_a_batch_counts_alike_however_large_its_mask():
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.rand(2, 2, 1, 8, 9, 7, generator=generator)
+    mask = torch.zeros(2, 1, 8, 9, 7)
+    mask[0], mask[1, :, 2:4] = 1, 1
+    alone = [local_ncc(first[k : k + 1], second[k : k + 1], 3, mask=mask[k : k + 1]) for k in range(2)]
+    assert abs(alone[0] - alone[1]) > 1e-3
+    torch.testing.assert_close(local_ncc(first, second, 3, mask=mask), sum(alone) / 2)

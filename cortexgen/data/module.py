@@ -1,0 +1,98 @@
+"""What the data modules of both stages share: training's loader, and what of it a checkpoint keeps."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import DataLoader
+
+from cortexgen.data.cohort import Scan
+from cortexgen.data.order import Order, OrderedLoader, TrainingSamples
+
+
+class StageDataModule(LightningDataModule):
+    """Base of both stages' data.
+
+    Attributes:
+        batch_size: of training, on one device.
+        num_workers: loading processes.
+    """
+
+    batch_size: int
+    num_workers: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seed: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the trainer, which loading processes that are not forked need not be sent."""
+        return self.__dict__ | {"trainer": None}
+
+    def side(self, side: str) -> Sequence[Scan]:
+        """The usable scans of "train", "val" or "test"."""
+        raise NotImplementedError
+
+    @property
+    def seed(self) -> int:
+        """Of training: the checkpoint's, or what torch was seeded with in the first process."""
+        if self._seed is None:
+            seed = torch.initial_seed()
+            self._seed = seed if self.trainer is None else self.trainer.strategy.broadcast(seed)
+        return self._seed
+
+    @property
+    def step_size(self) -> int:
+        """Samples of an optimizer step, over all devices."""
+        size = min(self.batch_size, max(1, len(self.side("train"))))
+        return size if self.trainer is None else size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Seeds stay where generators are seeded: reading them from a device would wait for it in every step."""
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved | {"seed": batch["seed"]} if isinstance(batch, dict) and "seed" in batch else moved
+
+    def _train_loader(self, dataset: TrainingSamples, collate: Callable[[list[Any]], Any] | None = None) -> DataLoader:
+        """Each sample once an epoch; with a trainer, in the order of the training that it runs."""
+        trainer, samples = self.trainer, len(self.side("train"))
+        size = min(self.batch_size, max(1, samples))
+        if trainer is None:
+            order = Order(samples, int(torch.randint(2**62, ())))
+        else:
+            progress, processes = trainer.fit_loop.epoch_loop.batch_progress, trainer.world_size
+            order = Order(
+                samples,
+                self.seed,
+                size * processes,
+                self.step_size,
+                processes,
+                trainer.global_rank,
+                done=lambda: progress.current.ready,
+            )
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return OrderedLoader(dataset, size, sampler=order, collate_fn=collate, **workers)
+
+    def _order(self) -> dict[str, Any]:
+        names = "\n".join(scan.name for scan in self.side("train"))
+        return {"step_size": self.step_size, "scans": hashlib.sha256(names.encode()).hexdigest()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What training's order depends on besides the number of steps done."""
+        return {"seed": self.seed} | self._order()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the checkpoint's seed; say so where the order can't go on."""
+        self._seed = state_dict["seed"]
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        before, now = (dict(s) for s in (state_dict, self._order()))
+        if before["scans"] != now["scans"]:
+            rank_zero_warn("the training scans are others than the checkpoint's: their order is not what it would be")
+        elif before["step_size"] != now["step_size"]:
+            rank_zero_warn(
+                f"the checkpoint's steps took {before['step_size']} samples, these take {now['step_size']}: the order "
+                "of the samples is not what it would be; batch_size and accumulate_grad_batches choose them"
+            )
