@@ -62,7 +62,7 @@ def register(
         frames: Also write so many frames of the continuous deformation, as a 4D image and an animated picture.
         mirror: Average the answers to the pair and to its mirror image, where the weights' grid is symmetric.
         nearest_labels: Take warped labels from the nearest voxel instead of the largest interpolated indicator.
-        device: cpu, cuda, cuda:1, mps, or auto.
+        device: cpu, cuda, cuda:1, or auto.
         precision: Of the network: bf16, 32, or auto (bf16 where it is fast).
     """
     for name, value in (("refine", refine), ("refine_intensity", refine_intensity), ("frames", frames)):
