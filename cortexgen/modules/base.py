@@ -162,6 +162,11 @@ def _refuse_other_run(root: Path, found: dict[str, Any], made_by: dict[str, Any]
     before = (found.get("GeneratedBy") or [{}])[0]
     old, new = before | before.get("Parameters", {}), made_by | made_by["Parameters"]
     for name in new:
+        if name in made_by["Parameters"] and name not in old:
+            raise UserError(
+                f"{root}: was begun by an earlier version ({old.get('Version', 'unknown')}), which did not record its "
+                f"{name}; choose another folder"
+            )
         if name != "Parameters" and old.get(name) != new[name]:
             ours, theirs = f"{new[name]!s:.40}", f"{old.get(name)!s:.40}"
             raise UserError(
