@@ -8,9 +8,10 @@ from cortexgen.data.template import MNI152, load_template
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.modules.drawing import Sample, Sampler
-from cortexgen.modules.precision import Precision, autocast, choose_device
+from cortexgen.modules.precision import Precision, choose_device
 from cortexgen.modules.propagation import Propagated
 from cortexgen.modules.registrar import Affine, Registrar
+from cortexgen.modules.threads import side_by_side
 from cortexgen.weights import load_generator, load_registration
 
 
@@ -76,11 +77,12 @@ def generate(
     *,
     seed: int = 0,
     conditions: Mapping[str, float | str] | None = None,
-    guidance: float = 1.0,
-    correction: float = 0.5,
-    steps: int = 12,
+    guidance: float | None = None,
+    correction: float | None = None,
+    steps: int | None = None,
     resolution: float | None = None,
     native_size: bool = False,
+    micro_batch: int | None = None,
     checkpoint: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
@@ -91,7 +93,7 @@ def generate(
         num_samples: how many.
         seed: sample k depends on it and on k alone.
         conditions: covariates by name, such as `{"age": 50, "sex": "F"}`.
-        guidance, correction, steps, resolution, native_size: as of `cortexgen generate`.
+        guidance, correction, steps, resolution, native_size, micro_batch: as of `cortexgen generate`.
         checkpoint: other weights than the package's.
         device, precision: as of `cortexgen register`.
 
@@ -106,8 +108,12 @@ def generate(
     module.conditions = dict(conditions) if conditions else None
     module.guidance, module.correction, module.steps = guidance, correction, steps
     module.spacing, module.native_size = resolution, native_size
+    module.micro_batch, module.precision = micro_batch, precision
     module.check_options()
-    target = choose_device(device)
-    sampler = Sampler(module.to(target))
-    with autocast(target, precision):
-        return [sampler.draw(k) for k in range(num_samples)]
+    sampler = Sampler(module.to(choose_device(device)))
+
+    def draw(first: int) -> list[Sample]:
+        return list(sampler.draws([k for k in module.together(first) if k < num_samples]))
+
+    groups = side_by_side(draw, range(0, num_samples, module.batch))
+    return sorted((sample for group in groups for sample in group), key=lambda sample: sample.index)

@@ -25,7 +25,7 @@ from cortexgen.io.output import claim, contents
 from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule, examine_run
 from cortexgen.modules.pictures import Pictures
-from cortexgen.modules.precision import native_bfloat16
+from cortexgen.modules.precision import choose_accelerator, native_bfloat16
 from cortexgen.modules.resuming import AtomicCheckpoints, Resumable
 from cortexgen.studies.datamodules import ADNIDataModule, BIDSDataModule, NCANDADataModule, StudyDataModule
 from cortexgen.weights import read_checkpoint
@@ -168,6 +168,8 @@ class CortexgenCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config, root = self.chosen.trainer, self.run_folder
         kwargs["default_root_dir"] = str(root)
+        if isinstance(config.accelerator, str):
+            kwargs["accelerator"] = choose_accelerator(config.accelerator)
         if config.precision is None:
             kwargs["precision"] = "bf16-mixed" if native_bfloat16() else "32-true"
         elif "bf16" in str(config.precision) and not native_bfloat16():

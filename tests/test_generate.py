@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import nibabel as nib
 import numpy as np
@@ -17,10 +18,11 @@ from cortexgen.data.fields import FieldDataModule
 from cortexgen.errors import UserError
 from cortexgen.io import read_field, read_volume
 from cortexgen.io.bids import read_tsv
+from cortexgen.modules import FieldDiffusionModule
 from cortexgen.modules.deformation_model import StatisticalDeformationModel
 from cortexgen.modules.drawing import Sampler
 from cortexgen.spatial import resample, warp
-from cortexgen.weights import load, load_checkpoint, save_weights
+from cortexgen.weights import load, load_checkpoint, load_generator, save_weights
 
 
 @pytest.fixture(scope="session")
@@ -90,26 +92,148 @@ def test_more_samples_join_the_cohort_and_another_run_is_refused(weights, tmp_pa
         generate(weights, out, "--num_samples", 2, "--seed", 5)
 
 
-def test_two_processes_and_a_killed_one_give_the_same_bytes(weights, tmp_path):
-    command = [sys.executable, "-m", "cortexgen", "generate"]
-    options = ["--checkpoint", str(weights), "--steps", "2", "--resolution", "8", "--num_samples", "4"]
-    whole = generate(weights, tmp_path / "whole", "--num_samples", 4)
-    subprocess.run([*command, str(tmp_path / "two"), *options, "--devices", "2"], check=True, capture_output=True)
-    killed = tmp_path / "killed"
-    process = subprocess.Popen([*command, str(killed), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def files(folder):
+    """What a cohort consists of; the description holds the command, and a kill leaves what it was writing."""
+    left_out = ("dataset_description.json", ".tmp-")
+    return {k: v for k, v in content(folder).items() if not k.name.startswith(left_out)}
+
+
+@contextmanager
+def threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture
+def integrations(monkeypatch):
+    """How many fields were integrated so far, wherever that was asked for; a composition counts 1 / 7."""
+    module = sys.modules["cortexgen.spatial.integrate"]  # the package's attribute of that name is the function
+    counted, compose = [], module.compose
+    monkeypatch.setattr(module, "compose", lambda a, b: counted.append(len(a)) or compose(a, b))
+    return lambda: sum(counted) / 7
+
+
+def test_a_brain_takes_two_integrations(weights, pca, tmp_path, integrations):
+    """exp(v) and exp(-v), with all its fields and checks; and those of each round of unfolding."""
+    out = generate(weights, tmp_path / "out", "--num_samples", 2, "--save_fields")
+    records = json.loads((out / "manifest.json").read_text())["records"]
+    assert integrations() == sum(2 + 2 * r.get("unfolding_rounds", 0) + 2 * len(r["rejected"]) for r in records)
+    before, module = integrations(), pca[1]
+    module.native_size, module.spacing, module.max_redraws = True, 8.0, 50
+    sample = Sampler(module).draw(0)
+    module.native_size, module.spacing = False, None
+    assert sample.growth != 1
+    assert integrations() - before == 2 + 2 * sample.unfolding + 2 * len(sample.rejected)
+
+
+def test_one_brain_0_whoever_draws_it(trained_generator, registered, weights, verb, tmp_path):
+    """With the steps and the correction of the training's configuration, which nobody repeats."""
+    import cortexgen
+
+    checkpoint = trained_generator / "checkpoints" / "last.ckpt"
+    module = FieldDiffusionModule.load_from_checkpoint(checkpoint, map_location="cpu").eval()
+    assert (module.steps, module.correction) == (2, 0.5)
+    velocity = module.sample(0)
+    module.steps = 3
+    assert not torch.equal(module.sample(0), velocity)
+    again = load_generator(checkpoint)
+    again.contract["log_volume_std"] *= 3
+    save_weights(tmp_path / "exported.safetensors", again)
+    exported = load_generator(tmp_path / "exported.safetensors")
+    assert exported.steps == 2
+    brain = cortexgen.generate(1, resolution=8.0, checkpoint=checkpoint)[0]
+    assert brain.unfolding == 0 and not brain.rejected
+    assert torch.equal(again.sample(0), velocity) and torch.equal(brain.velocity, velocity)
+    assert torch.allclose(exported.sample(0), velocity, atol=0.02)  # its statistics have three digits
+    run(["generate", str(tmp_path / "command"), "--checkpoint", str(checkpoint), "--num_samples", "1", "--save_fields"])
+    where = ("--data.root", registered[1], "--trainer.default_root_dir", trained_generator, "--ckpt_path", "last")
+    options = ("--model.num_samples", 1, "--model.save_fields", "true", "--output", tmp_path / "verb")
+    verb("predict", "generate.yaml", *where, *options)
+    fields = [next((tmp_path / name).rglob("*_desc-velocity_field.nii.gz")) for name in ("command", "verb")]
+    assert fields[0].read_bytes() == fields[1].read_bytes()
+    assert torch.allclose(read_field(fields[0])[0], velocity, atol=1e-5)
+
+
+def test_arithmetic_is_recorded_and_not_mixed(weights, tmp_path, monkeypatch):
+    from cortexgen.modules.precision import native_bfloat16
+
+    out = generate(weights, tmp_path / "out", "--num_samples", 1)
+    manifest = json.loads((out / "manifest.json").read_text())
+    options = manifest["options"]
+    assert options["precision"] == ("bf16" if native_bfloat16() else "32")
+    assert (options["device"], options["threads"], options["micro_batch"]) == ("cpu", 1, 1)
+    assert len(manifest["environments"]) == 1 and torch.__version__ in manifest["environments"][0]
+    with pytest.raises(UserError, match="holds another run, with micro_batch 1; this one has 2"):
+        generate(weights, out, "--num_samples", 2, "--micro_batch", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("cortexgen.commands.generate.native_bfloat16", lambda: not native_bfloat16())
+        with pytest.raises(UserError, match="holds another run, with precision"):
+            generate(weights, out, "--num_samples", 2)
+    record = next(out.glob("sub-synth0001/anat/*_metrics.json"))
+    record.write_text(record.read_text().replace(torch.__version__, "1.0"))
+    with pytest.warns(UserWarning, match=r"made with torch 1\.0, .*; this is torch"):
+        generate(weights, out, "--num_samples", 2)
+    assert len(json.loads((out / "manifest.json").read_text())["environments"]) == 2
+    description = out / "dataset_description.json"
+    content = json.loads(description.read_text())
+    for name in ("precision", "device", "threads", "micro_batch"):
+        del content["GeneratedBy"][0]["Parameters"][name]
+    description.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"begun by an earlier version \(0.1.0\), which did not record its device"):
+        generate(weights, out, "--num_samples", 2)
+
+
+def test_the_deformation_model_is_drawn_in_full_precision(pca):
+    _, module = pca
+    expected = module.sample(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(module.sample(0), expected)
+
+
+SHIPPED = ("--steps", "1", "--resolution", "8", "--num_samples", "3")  # large enough that threads share its sums
+
+
+def test_threads_do_not_change_a_byte(tmp_path):
+    """Of images, labels, fields and volumes; nor does it matter how many brains are drawn side by side."""
+    cohorts = []
+    for count in (1, 2, 3):
+        with threads(count):
+            run(["generate", str(tmp_path / str(count)), *SHIPPED, "--save_fields", "--native_size"])
+            assert torch.get_num_threads() == count
+        cohorts.append(files(tmp_path / str(count)))
+    assert cohorts[0] == cohorts[1] == cohorts[2]
+
+
+def test_two_processes_and_a_killed_one_give_the_same_bytes(tmp_path):
+    """One process with one thread; two with three each; one with two, killed, then with as many as there are cores.
+
+    Brains are drawn two by two; the fourth is nobody's.
+    """
+    command, bare = [sys.executable, "-m", "cortexgen", "generate"], dict(os.environ)
+    bare.pop("OMP_NUM_THREADS", None)
+    options = (*SHIPPED, "--micro_batch", "2")
+    with threads(1):
+        run(["generate", str(tmp_path / "whole"), *options])
+    two = [*command, str(tmp_path / "two"), *options, "--devices", "2"]
+    subprocess.run(two, check=True, capture_output=True, env=bare | {"OMP_NUM_THREADS": "3"})
+    killed = [*command, str(tmp_path / "killed"), *options]
+    process = subprocess.Popen(
+        killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=bare | {"OMP_NUM_THREADS": "2"}
+    )
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list(killed.glob("sub-synth0001/anat/*_metrics.json")):
+    while time.monotonic() < deadline and not list(tmp_path.glob("killed/sub-synth*/anat/*_metrics.json")):
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (killed / "manifest.json").is_file()
-    subprocess.run([*command, str(killed), *options], check=True, capture_output=True)
-
-    def files(folder):  # the description holds the command
-        return {k: v for k, v in content(folder).items() if k.name != "dataset_description.json"}
-
-    assert files(tmp_path / "two") == files(whole)
-    assert files(killed) == files(whole)
+    assert not (tmp_path / "killed" / "manifest.json").is_file()
+    subprocess.run(killed, check=True, capture_output=True, env=bare)
+    whole = files(tmp_path / "whole")
+    assert files(tmp_path / "two") == whole
+    assert files(tmp_path / "killed") == whole
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def evaluate(
         moving_labels: Its label map.
         fields: With --registration, file name pattern of the displacement fields.
         keep: Keep the decoded volumes in OUT/work when done.
-        device: Of the networks: cpu, cuda, cuda:1, mps, or auto.
+        device: Of the networks: cpu, cuda, cuda:1, or auto.
         precision: Of the registration network: bf16, 32, or auto.
     """
     for name, value, least in (

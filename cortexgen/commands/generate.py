@@ -18,7 +18,8 @@ from cortexgen.io.header import Form
 from cortexgen.modules.base import examine_run
 from cortexgen.modules.deformation_model import StatisticalDeformationModel
 from cortexgen.modules.generator import GeneratorModule
-from cortexgen.modules.precision import native_bfloat16
+from cortexgen.modules.precision import choose_accelerator, native_bfloat16
+from cortexgen.modules.threads import single_thread
 from cortexgen.weights import load_generator
 
 
@@ -29,10 +30,10 @@ def generate(
     age: float | None = None,
     sex: str | None = None,
     conditions: dict[str, float | str] | None = None,
-    guidance: float = 1.0,
-    correction: float = 0.5,
-    sampler: SamplerName = "dpm++",
-    steps: int = 12,
+    guidance: float | None = None,
+    correction: float | None = None,
+    sampler: SamplerName | None = None,
+    steps: int | None = None,
     resolution: float | None = None,
     native_size: bool = False,
     save_fields: bool = False,
@@ -44,13 +45,14 @@ def generate(
     checkpoint: Path | None = None,
     deformation_model: Path | None = None,
     devices: int = 1,
+    micro_batch: int | None = None,
 ) -> None:
     """Write new, labelled brains: image, labels and field of each, their covariates and volumes, and a manifest.
 
     Each is the MNI152 template warped by a new velocity field, drawn with weights from the package. Samples whose
     field folds, or whose regional volumes lie beyond 4 SD of the training cohort's, are drawn again and counted in
-    manifest.json. Sample k depends on the seed and k alone; a cohort that was interrupted goes on when called again,
-    and the same call with a larger --num-samples adds to it.
+    manifest.json. Sample k depends on the seed and k alone, to the byte on one kind of machine; a cohort that was
+    interrupted goes on when called again, and the same call with a larger --num-samples adds to it.
 
     Args:
         out: Folder to write to, as BIDS derivatives.
@@ -59,7 +61,8 @@ def generate(
         age: Ask for this age, in years.
         sex: Ask for this sex, F or M.
         conditions: Other covariates by name, such as '{brain_volume_ml: 1400}'.
-        guidance: Weight of what is asked for; 1 is as in the cohort, more exaggerates it.
+        guidance: Weight of what is asked for; 1 is as in the cohort, more exaggerates it. The weights' own (1) unless
+            given, as correction (0.5), sampler (dpm++) and steps (12).
         correction: Weight of the network's correction to the Gaussian prior of its training fields: 0 is the prior
             alone; 1 follows what held-out subjects have, at the cost of more rejected draws.
         sampler: dpm++, ddim (loses a third of the spread at 12 steps), or ancestral (the paper's; give it 256 steps).
@@ -76,9 +79,11 @@ def generate(
         deformation_model: Draw from the principal components of the registered fields in this folder instead (the
             classical statistical deformation model, a yardstick).
         devices: GPUs, or processes on a CPU.
+        micro_batch: Brains that the network draws in one call, for a GPU's sake: 8 there and 1 on a CPU unless given.
     """
-    for name, value in (("num_samples", num_samples), ("steps", steps), ("devices", devices)):
-        if value < 1:
+    counts = {"num_samples": num_samples, "steps": steps, "micro_batch": micro_batch, "devices": devices}
+    for name, value in counts.items():
+        if value is not None and value < 1:
             raise UserError(f"--{name}: expected 1 or more, got {value}")
     parcellation = read_labels(labels, label_table, HeaderChoice(trust)) if labels else None
     chosen = {k: v for k, v in ((conditions or {}) | {"age": age, "sex": sex}).items() if v is not None}
@@ -94,12 +99,12 @@ def generate(
     module.spacing, module.native_size, module.save_fields = resolution, native_size, save_fields
     if template:
         module.template = load_template(template, template_labels, None if labels else label_table, trust)
-    module.parcellation = parcellation
-    module.output = out
+    module.parcellation, module.output, module.micro_batch = parcellation, out, micro_batch
     warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = Trainer(
         logger=False,
+        accelerator=choose_accelerator(),
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
         precision="bf16-mixed" if native_bfloat16() else "32-true",
@@ -112,6 +117,7 @@ def generate(
         print(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")
 
 
+@single_thread()
 def _deformation_model(fields: Path) -> StatisticalDeformationModel:
     """Of a folder of registered fields, with those of its covariates that generation knows by name."""
     data = FieldDataModule(fields)

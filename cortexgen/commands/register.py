@@ -70,7 +70,7 @@ def register(
         trust: The one to take, sform or qform, where a file's two differ, which is refused unless it is given.
         orientation: Where the axes of files run to (LAS, for instance) whose header doesn't say it, as in Analyze 7.5;
             such files are refused unless it is given.
-        device: cpu, cuda, cuda:1, mps, or auto.
+        device: cpu, cuda, cuda:1, or auto.
         precision: Of the network: bf16, 32, or auto (bf16 where it is fast).
     """
     for name, value in (("refine", refine), ("refine_intensity", refine_intensity), ("frames", frames)):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cortexgen.diffusion.schedule import _like, alpha_sigma
+from cortexgen.spatial.precision import full_precision
 
 
 @cache
@@ -88,6 +89,7 @@ class GaussianPrior:
         """What the constructor takes."""
         return {"spectrum": self.spectrum, "modes": self.modes, "cutoff": self.cutoff}
 
+    @full_precision
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """A draw of x, `[C, D, H, W]`."""
         noise = torch.randn(self.spectrum.shape, generator=generator).to(self.spectrum)

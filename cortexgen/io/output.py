@@ -14,6 +14,7 @@ from cortexgen.io.paths import hidden, visible
 
 SUBJECT = re.compile(r"sub-.+|\d{3}_S_\d{4,5}|NCANDA_S\d{5}")  # folders of subjects, in any of the layouts
 SHOWN = 3  # names in an error
+ARITHMETIC = ("device", "precision", "threads", "micro_batch")  # what bytes depend on; a folder must say it
 Tables = Mapping[str, Iterable[str]]
 Ours = Callable[[Path], bool]  # whether a folder is the command's own; raises UserError if it has other settings
 
@@ -97,7 +98,8 @@ def claim_dataset(
 def same_dataset(root: Path, made_by: Mapping[str, Any]) -> bool:
     """Whether a folder was made by a command and settings, as `claim` asks.
 
-    An option that an earlier version of cortexgen didn't have, and so didn't note, is no difference.
+    An option that an earlier version of cortexgen didn't have, and so didn't note, is no difference, but for those of
+    `ARITHMETIC`.
 
     Raises:
         UserError: if it was made by another program or command, or with other settings.
@@ -110,6 +112,12 @@ def same_dataset(root: Path, made_by: Mapping[str, Any]) -> bool:
         by = found.get("Command") or found.get("Description") or found.get("Name") or "another program"
         raise UserError(f"{root}: holds something else, made by {by}; choose another folder")
     old, new = (p if isinstance(p := side.get("Parameters"), Mapping) else {} for side in (found, made_by))
+    missing = next((key for key in new if key in ARITHMETIC and key not in old), None)
+    if missing:
+        raise UserError(
+            f"{root}: was begun by an earlier version ({found.get('Version', 'unknown')}), which did not record its "
+            f"{missing}; choose another folder"
+        )
     pairs = [(key, found[key], value) for key, value in made_by.items() if key != "Parameters"]
     pairs += [(key, old[key], value) for key, value in new.items() if key in old]
     for key, theirs, ours in pairs:

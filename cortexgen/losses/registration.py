@@ -33,7 +33,8 @@ class RegistrationLoss:
     Attributes:
         window: side of the LNCC windows in voxels.
         smoothness: lambda_phi.
-        folding: lambda_fold, for exp(v) and exp(-v) on the velocity's grid.
+        folding: lambda_fold, on the velocity's grid: for exp(v), or for exp(-v) where the moving image's space is
+            compared in; each step looks at one of them.
         intensity: lambda_i, for images whose intensities mean the same; 0 leaves them to the LNCC.
         foreground: average the LNCC over the brain and two voxels around it, instead of over the grid.
         integration_steps: squarings; 0 reads the velocity as a displacement.

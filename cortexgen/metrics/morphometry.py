@@ -30,5 +30,10 @@ def regional_volumes(velocity: Tensor, weights: Tensor, voxel_volume: float, ste
     Returns:
         `[B, classes]`, float64.
     """
-    growth = jacobian_determinant(integrate(-velocity, steps)).double()
+    return flow_volumes(integrate(-velocity, steps), weights, voxel_volume)
+
+
+def flow_volumes(inverse: Tensor, weights: Tensor, voxel_volume: float) -> Tensor:
+    """`regional_volumes` of a velocity whose exp(-v) - id is there already, `[B, 3, D, H, W]` in voxels."""
+    growth = jacobian_determinant(inverse).double()
     return torch.einsum("bdhw,kdhw->bk", growth[:, 0], weights.double().to(growth.device)) * voxel_volume / 1000

@@ -1,7 +1,11 @@
 """Stage 2's output: samples written as a cohort."""
 
+import platform
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from cortexgen.io import write_field, write_json, write_volume
 from cortexgen.io.bids import Row, anat, derivative, sha256, sidecar, transform, write_tsv
@@ -9,15 +13,26 @@ from cortexgen.io.labels import label_type
 from cortexgen.io.output import read_record, records
 from cortexgen.io.participants import read_covariates
 from cortexgen.modules.drawing import Sample, Sampler
+from cortexgen.modules.threads import single_thread
 from cortexgen.spatial import log_jacobian
 
 if TYPE_CHECKING:
     from cortexgen.modules.generator import GeneratorModule
 
 
+def _name(index: int) -> str:
+    return f"sub-synth{index + 1:04d}"
+
+
 def record_path(root: Path, name: str) -> Path:
     """Where a sample's record is kept; written last, so it says that the sample is done."""
     return anat(root, name) / f"{name}_desc-sample_metrics.json"
+
+
+def environment(device: torch.device) -> str:
+    """What else than the options the last bits of a sample depend on: torch's version and the processor's kind."""
+    kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"torch {torch.__version__}, {torch.cuda.get_device_name(device) if device.type == 'cuda' else kind}"
 
 
 class CohortWriter:
@@ -35,15 +50,35 @@ class CohortWriter:
         names = (*module.run_options, "conditions", "sample_seed", "native_size", "save_fields")
         self.options = {name: getattr(module, name) for name in names} | {"grid": str(self.sampler.grid)}
         self.options["classes"] = list(self.sampler.template.classes)
+        precision = str(module.trainer.precision).split("-")[0]
+        self.options |= {"device": module.device.type, "precision": precision, "threads": 1}
+        self.options["micro_batch"] = module.batch
         self.root = module.open_output(module.output_name, self.options)
+        self.environment = environment(module.device)
+        others = {r["environment"] for r in self._records()} - {self.environment}
+        if others and module.trainer.is_global_zero:
+            there = " and ".join(sorted(others))
+            warnings.warn(
+                f"{self.root}: its brains were made with {there}; this is {self.environment}: the new ones' last bits "
+                "are not those of a cohort made at once",
+                stacklevel=2,
+            )
 
-    def write(self, index: int) -> Row | None:
-        """Draw and write sample `index`, unless it is there; returns its record."""
-        name = f"sub-synth{index + 1:04d}"
-        if read_record(record_path(self.root, name)):
-            return None
-        sample = self.sampler.draw(index)
+    def _records(self) -> list[Row]:
+        """Of the samples that are done."""
+        return list(records(self.root, "sample").values())
+
+    def write(self, first: int) -> list[Row]:
+        """Draw and write the samples of the micro-batch of sample `first` that aren't there; returns their records."""
+        wanted = [k for k in self.module.together(first) if k < self.module.num_samples]
+        missing = [k for k in wanted if not read_record(record_path(self.root, _name(k)))]
+        return [self._write(sample) for sample in self.sampler.draws(missing)]
+
+    @single_thread()
+    def _write(self, sample: Sample) -> Row:
+        name = _name(sample.index)
         record: Row = {"participant_id": name, "rejected": sample.rejected, "conditions": sample.conditions}
+        record["environment"] = self.environment
         if sample.unfolding:
             record["unfolding_rounds"] = sample.unfolding
         if sample.growth != 1:
@@ -68,8 +103,9 @@ class CohortWriter:
             paths["velocity"] = derivative(self.root, name, "field", space=space, desc="velocity")
             paths["inverse"] = transform(self.root, name, "T1w", space)
             paths["growth"] = derivative(self.root, name, "map", space=space, desc="logjac")
-            inverse = self.sampler.field(sample.velocity, sample.growth, inverse=True)
-            nonlinear = self.sampler.field(sample.velocity, 1.0, inverse=True)
+            flow = sample.inverse_flow[None]
+            inverse = self.sampler.on_image(flow, sample.growth, inverse=True)
+            nonlinear = self.sampler.on_image(flow, 1.0, inverse=True)
             write_field(paths["velocity"], sample.velocity, velocity_grid)
             write_field(paths["inverse"], inverse, grid)
             write_volume(paths["growth"], log_jacobian(nonlinear[None])[0], grid)
@@ -89,7 +125,7 @@ class CohortWriter:
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
-        found = list(records(self.root, "sample").values())
+        found = self._records()
         rows = [{"participant_id": r["participant_id"]} for r in found]
         before = read_covariates(self.root, [(r["participant_id"].removeprefix("sub-"), "") for r in found], warn=False)
         people = [a | b | r["conditions"] for a, b, r in zip(rows, before, found, strict=True)]
@@ -101,6 +137,7 @@ class CohortWriter:
             "weights": self.module.weights_hash(),
             "template": self.module.contract["template"]["hash"],
             "options": self.options,
+            "environments": sorted({r["environment"] for r in found}),
             "samples": len(found),
             "rejected": rejected,
             "rejected_share": rejected / max(1, len(found) + rejected),

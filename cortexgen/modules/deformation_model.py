@@ -9,6 +9,8 @@ from torch import Tensor
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.modules.field_statistics import field_statistics
 from cortexgen.modules.generator import GeneratorModule
+from cortexgen.modules.threads import single_thread
+from cortexgen.spatial.precision import full_precision
 
 
 class StatisticalDeformationModel(GeneratorModule):
@@ -22,6 +24,7 @@ class StatisticalDeformationModel(GeneratorModule):
         covariates: columns of participants.tsv to condition on.
     """
 
+    @single_thread()
     def __init__(self, data: FieldDataModule, covariates: tuple[str, ...] = ()) -> None:
         super().__init__()
         statistics = field_statistics(data, covariates, center=True, each_voxel=False, modes=0)
@@ -31,6 +34,8 @@ class StatisticalDeformationModel(GeneratorModule):
         self.register_buffer("deviations", scaled / len(scaled) ** 0.5)
 
     @torch.no_grad()
+    @single_thread()
+    @full_precision
     def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
         """Draw velocity number `index`; see `GeneratorModule.sample`."""
         deviations = self.deviations

@@ -23,6 +23,8 @@ from cortexgen.losses import gradient_energy
 from cortexgen.modules.field_statistics import cross_fitted, field_statistics
 from cortexgen.modules.generator import GeneratorModule
 from cortexgen.modules.noise import SampleNoise
+from cortexgen.modules.run_options import SAMPLING, Carried
+from cortexgen.modules.threads import single_thread
 from cortexgen.nets import FieldUNet
 from cortexgen.nets.field_unet import SpatialAttention
 from cortexgen.spatial import integrate, log_jacobian, warp
@@ -39,6 +41,7 @@ RUN_TIME = [
     "max_redraws",
     "native_size",
     "save_fields",
+    "micro_batch",
 ]
 
 
@@ -76,7 +79,9 @@ class FieldDiffusionModule(GeneratorModule):
         betas: of Adam.
         warmup_steps: of the learning rate, linear.
         lr_decay: let it fall to a tenth as half a cosine.
-        sampler: "dpm++", "ddim" or "ancestral" (a run-time option, like those that follow).
+        sampler: "dpm++", "ddim" or "ancestral" (a run-time option, like those that follow). This one and the next
+            three are kept in the checkpoint, and hold wherever it is drawn from unless given again; dpm++, 12, 1 and
+            0.5 without.
         steps: network evaluations a sample.
         guidance: weight of the condition; 1 is none beyond conditioning.
         correction: weight of the network's correction to the prior; 0 draws from the prior alone.
@@ -87,9 +92,13 @@ class FieldDiffusionModule(GeneratorModule):
         max_redraws: how often a sample that fails its checks is drawn again.
         native_size: draw the size of the head too (covariate brain_volume_ml), and write images of that size.
         save_fields: write each sample's velocity, inverse transform and log |J| too.
+        micro_batch: samples that are drawn in one call of the network; 1 on a CPU and 8 on a GPU unless given. A
+            sample's last bits depend on it.
     """
 
     run_options = ("sampler", "steps", "guidance", "correction")
+    sampler, steps = Carried("dpm++"), Carried(12)
+    guidance, correction = Carried(1.0), Carried(0.5)
 
     def __init__(
         self,
@@ -118,10 +127,10 @@ class FieldDiffusionModule(GeneratorModule):
         betas: tuple[float, float] = (0.9, 0.999),
         warmup_steps: int = 0,
         lr_decay: bool = False,
-        sampler: SamplerName = "dpm++",
-        steps: int = 24,
-        guidance: float = 1.0,
-        correction: float = 1.0,
+        sampler: SamplerName | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        correction: float | None = None,
         conditions: dict[str, float | str] | None = None,
         num_samples: int = 12,
         sample_seed: int = 0,
@@ -129,13 +138,14 @@ class FieldDiffusionModule(GeneratorModule):
         max_redraws: int = 10,
         native_size: bool = False,
         save_fields: bool = False,
+        micro_batch: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=RUN_TIME)
         self.sampler, self.steps, self.guidance, self.correction = sampler, steps, guidance, correction
         self.conditions, self.num_samples, self.sample_seed = conditions, num_samples, sample_seed
         self.spacing, self.max_redraws = spacing, max_redraws
-        self.native_size, self.save_fields = native_size, save_fields
+        self.native_size, self.save_fields, self.micro_batch = native_size, save_fields, micro_batch
         self.schedule = CosineSchedule(log_snr_max, log_snr_min)
         vector, fields = SLOTS * len(covariates), 6 if prior_modes else 3
         self.net = FieldUNet(
@@ -161,6 +171,10 @@ class FieldDiffusionModule(GeneratorModule):
         if self._prior is None or self._prior.spectrum.device != self.device:
             self._prior = GaussianPrior(**self.contract["prior"]).to(self.device)
         return self._prior
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.contract[SAMPLING] = {name: getattr(self, name) for name in self.run_options}
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
@@ -284,23 +298,39 @@ class FieldDiffusionModule(GeneratorModule):
 
     def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
         """Draw velocity number `index` by the chosen sampler; see `GeneratorModule.sample`."""
-        return self._sample(index, attempt, conditions, self.sampler, self.steps)
+        indices = self.together(index)
+        each = [self.conditions_of(k) if conditions is None else conditions for k in indices]
+        return self._samples(indices, attempt, each, self.sampler, self.steps)[index - indices.start]
+
+    def samples(self, indices: range, attempt: int, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Draw the velocities of one micro-batch in one call of the network; see `GeneratorModule.samples`."""
+        if len(indices) == 1:
+            return super().samples(indices, attempt, conditions)
+        return self._samples(indices, attempt, conditions, self.sampler, self.steps)
 
     @torch.no_grad()
-    def _sample(
-        self, index: int, attempt: int, conditions: Mapping[str, Any] | None, sampler: SamplerName, steps: int
+    @single_thread()
+    def _samples(
+        self,
+        indices: Sequence[int],
+        attempt: int,
+        conditions: Sequence[Mapping[str, Any]],
+        sampler: SamplerName,
+        steps: int,
     ) -> Tensor:
-        generator = self.random(index, attempt)
-        shape = (1, 3, *self.contract["grid"]["shape"])
-        condition = self.condition(self.conditions if conditions is None else conditions)
-        x0 = sample_field(
-            lambda z, level: self.denoise(z, level, condition),
-            lambda: torch.randn(shape, generator=generator).to(self.device),
-            self.schedule,
-            sampler,
-            steps,
-        )
-        return self.restored(x0[0].float()).cpu()
+        generators = [self.random(k, attempt) for k in indices]
+        shape = (3, *self.contract["grid"]["shape"])
+        vectors = [v for v in map(self.condition, conditions) if v is not None]
+        condition = torch.cat(vectors) if vectors else None
+        with self.arithmetic():
+            x0 = sample_field(
+                lambda z, level: self.denoise(z, level, condition),
+                lambda: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device),
+                self.schedule,
+                sampler,
+                steps,
+            )
+        return self.restored(x0.float()).cpu()
 
     def example(self) -> dict[str, Any] | None:
         """A brain drawn from the present weights in a few steps, for pictures of training."""
@@ -309,7 +339,7 @@ class FieldDiffusionModule(GeneratorModule):
         grid = Grid.from_dict(self.contract["grid"])
         steps = self.contract["integration_steps"]
         template = self.data.template.to(grid)
-        velocity = self._sample(0, 0, None, "dpm++", min(self.steps, 12))[None]
+        velocity = self._samples([0], 0, [self.conditions or {}], "dpm++", min(self.steps, 12))
         displacement = integrate(velocity, steps)
         warped = warp(template.image[None], displacement)[0]
         jacobian = log_jacobian(integrate(-velocity, steps))[0]

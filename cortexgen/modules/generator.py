@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from math import isfinite
 from typing import Any
 
@@ -17,6 +18,8 @@ from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
 from cortexgen.modules.base import StageModule
 from cortexgen.modules.cohort_writer import CohortWriter
+from cortexgen.modules.precision import Precision, autocast
+from cortexgen.modules.threads import side_by_side, workers
 from cortexgen.spatial.precision import full_precision
 
 
@@ -33,6 +36,8 @@ class GeneratorModule(StageModule):
         save_fields: write velocity, inverse transform and log |J| of each sample too.
         template: the weights' template, should it not be where it was when they were trained.
         parcellation: other labels of the template to warp.
+        micro_batch: samples that are drawn in one call of the network; 1 on a CPU and 8 on a GPU unless given.
+        precision: of the network, where no trainer says it: bf16, 32, or auto (bf16 where it is fast).
         run_options: what else a sample depends on, names of attributes.
     """
 
@@ -46,6 +51,8 @@ class GeneratorModule(StageModule):
     save_fields: bool = False
     template: Template | None = None
     parcellation: LabelMap | None = None
+    micro_batch: int | None = None
+    precision: Precision = "auto"
     run_options: Sequence[str] = ()
 
     @property
@@ -58,8 +65,28 @@ class GeneratorModule(StageModule):
         key = f"{self.sample_seed}:{index}:{attempt}:{what}".encode()
         return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1)
 
+    @property
+    def batch(self) -> int:
+        """Samples that are drawn together."""
+        return self.micro_batch or (1 if self.device.type == "cpu" else 8)
+
+    def together(self, index: int) -> range:
+        """The samples that sample `index` is drawn with, however many are wanted: so its bytes don't depend on that."""
+        first = index // self.batch * self.batch
+        return range(first, first + self.batch)
+
+    def arithmetic(self) -> AbstractContextManager:
+        """The context that the network draws in: the running trainer's, else that of `precision`."""
+        if self._trainer is not None:
+            return self._trainer.precision_plugin.forward_context()
+        return autocast(self.device, self.precision)
+
+    def samples(self, indices: range, attempt: int, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Draw the velocities of one micro-batch, each for its own conditions, `[n, 3, d, h, w]`; see `sample`."""
+        return torch.stack([self.sample(k, attempt, c) for k, c in zip(indices, conditions, strict=True)])
+
     def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
-        """Draw velocity number `index` alone, `[3, d, h, w]` in voxels of its grid.
+        """Draw velocity number `index`, `[3, d, h, w]` in voxels of its grid.
 
         Arguments:
             attempt: which draw, should the ones before have failed their checks.
@@ -83,6 +110,10 @@ class GeneratorModule(StageModule):
         """Scaled fields back in voxels."""
         return x * torch.as_tensor(self.contract["scale"]).to(x) + self.contract["mean"].to(x)
 
+    def conditions_of(self, index: int) -> dict[str, Any]:
+        """What sample `index` is drawn for."""
+        return self.with_head_size(index) if self.native_size else dict(self.conditions or {})
+
     def with_head_size(self, index: int) -> dict[str, Any]:
         """The conditions of sample `index` with its brain volume, drawn from the cohort's given the others."""
         chosen = {k: v for k, v in (self.conditions or {}).items() if v is not None}
@@ -101,9 +132,10 @@ class GeneratorModule(StageModule):
         Raises:
             UserError: if not.
         """
-        for name in ("num_samples", *(["steps"] if "steps" in self.run_options else [])):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: expected 1 or more, got {getattr(self, name)}")
+        for name in ("num_samples", "micro_batch", *(["steps"] if "steps" in self.run_options else [])):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}: expected 1 or more, got {value}")
         for name in ("spacing", "guidance", "correction"):
             value = getattr(self, name, None)
             if value is not None and (not isfinite(value) or (name == "spacing" and value <= 0)):
@@ -117,15 +149,15 @@ class GeneratorModule(StageModule):
             raise UserError(f"native_size: the weights know no {HEAD_SIZE}; train with that covariate")
 
     def predict_dataloader(self) -> DataLoader:
-        """The numbers of the samples."""
+        """The number of the first sample of each micro-batch."""
         self.check_options()
-        return DataLoader(range(self.num_samples), batch_size=1)  # type: ignore[arg-type]
+        return DataLoader(range(0, self.num_samples, self.batch), batch_size=workers())  # type: ignore[arg-type]
 
     def on_predict_start(self) -> None:
         self.writer = CohortWriter(self)
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> Row | None:
-        return self.writer.write(int(batch))
+    def predict_step(self, batch: Tensor, batch_idx: int) -> list[Row]:
+        return [row for rows in side_by_side(self.writer.write, batch.tolist()) for row in rows]
 
     def on_predict_end(self) -> None:
         self.writer.close()

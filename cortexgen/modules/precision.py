@@ -18,19 +18,41 @@ def native_bfloat16() -> bool:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the first GPU, else the CPU.
+    """The device of a name; "auto" is the first CUDA GPU, else the CPU.
 
     Raises:
-        UserError: if there is no such device.
+        UserError: if there is no such device, or it can't do what is needed.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    refuse_mps(name)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {name}: not here ({str(error).splitlines()[0]})") from None
     return device
+
+
+def refuse_mps(name: str) -> None:
+    """See that a device or accelerator isn't Apple's GPU.
+
+    Raises:
+        UserError: if it is.
+    """
+    if name.startswith("mps"):
+        raise UserError(f"device {name}: has no float64, which noise levels and geometry need; use cpu")
+
+
+def choose_accelerator(name: str = "auto") -> str:
+    """Lightning's name of the accelerator to use; where its "auto" would take Apple's GPU it is the CPU.
+
+    Raises:
+        UserError: if Apple's GPU is asked for.
+    """
+    apple = torch.backends.mps.is_available() and not torch.cuda.is_available()
+    refuse_mps("mps" if name == "gpu" and apple else name)
+    return "cpu" if name == "auto" and apple else name
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:

@@ -80,6 +80,13 @@ def test_samples_have_the_covariance():
     assert float((draws.T @ draws / len(draws) - expected).abs().max()) < 0.12 * float(expected.diagonal().max())
 
 
+def test_a_draw_is_float32_under_autocast():
+    prior = prior_of()
+    expected = prior.sample(torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(prior.sample(torch.Generator().manual_seed(1)), expected)
+
+
 def test_an_isotropic_prior_is_v_prediction():
     prior = GaussianPrior(torch.ones(SHAPE), torch.zeros(0, 72), 1.0)
     x, noise, log_snr = torch.randn(3, *SHAPE), torch.randn(3, *SHAPE), torch.tensor([-4.0, 0.0, 5.0])

@@ -119,10 +119,10 @@ def test_impossible_volumes_are_found():
         "log_volume_mean": torch.tensor([0.0, 27 * 512 / 1000]).log(),
         "log_volume_std": torch.full((2,), 0.05),
     }
-    sampler = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID)
-    assert not [r for r in Sampler.failed_checks(sampler, torch.zeros(3, *SHAPE)) if r.startswith("A")]
+    sampler = SimpleNamespace(weights=weights, contract=module.contract, velocity_grid=GRID)
+    assert not [r for r in Sampler.failed_checks(sampler, torch.zeros(1, 3, *SHAPE)) if r.startswith("A")]
     place = torch.stack(torch.meshgrid(*[torch.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
-    grown = Sampler.failed_checks(sampler, -0.1 * place)  # the pull-back contracts where the region grows
+    grown = Sampler.failed_checks(sampler, integrate(0.1 * place[None]))  # of -v: the pull-back contracts
     assert any(r.startswith("A at +") for r in grown)
 
 
@@ -147,6 +147,65 @@ def test_draws_that_fold_a_little_are_smoothed_and_others_drawn_again():
     assert not folded(drawn.displacement[None]).any()
     far = (drawn.velocity - dented).abs().amax(dim=0)
     assert float(far[:, :, 0].max()) < 0.05 * float(far.max())
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "dpm++"])
+def test_a_micro_batch_is_one_call_of_the_network_with_each_samples_own_noise(sampler):
+    alone, module = module_of(sampler=sampler), module_of(sampler=sampler, micro_batch=3)
+    sizes = []
+    module.net.register_forward_pre_hook(lambda net, args: sizes.append(len(args[0])))
+    assert module.together(4) == range(3, 6)
+    drawn = module.samples(range(3, 6), 1, [{}] * 3)
+    assert sizes == [3] * module.steps
+    for k, velocity in enumerate(drawn, start=3):
+        assert torch.allclose(velocity, alone.sample(k, 1), atol=0.05)
+        assert torch.equal(velocity, module.sample(k, 1))
+    assert float((drawn[0] - drawn[1]).abs().max()) > 0.5
+
+
+def test_conditions_of_a_micro_batch_are_each_samples_own():
+    module, alone = (module_of(covariates=["age", "sex"], micro_batch=m) for m in (2, 1))
+    module.precision = alone.precision = "32"
+    asked = [{"age": 25}, {"age": 75, "sex": "M"}]
+    for k, velocity in enumerate(module.samples(range(2), 0, asked)):
+        assert torch.allclose(velocity, alone.sample(k, conditions=asked[k]), atol=1e-4)
+        assert not torch.allclose(velocity, alone.sample(k, conditions=asked[1 - k]), atol=1e-2)
+
+
+def test_a_redrawn_sample_does_not_depend_on_who_else_is_wanted():
+    """Number 1 fails its first draw; its second comes from the micro-batch's second."""
+    grid = GRID.at_spacing(8.0)
+    module = module_of(micro_batch=3)
+    module.contract |= {"template_source": None, "template": {"hash": "h"}, "image_grid": grid.to_dict()}
+    module.template = Template("T", torch.rand(1, *grid.shape), None, ("a",), grid, "h")
+    real, calls, wild = module.samples, [], 50 * torch.randn(3, *SHAPE)
+
+    def samples(indices, attempt, conditions):
+        calls.append(attempt)
+        out = 0.1 * real(indices, attempt, conditions)
+        out[1] += (attempt == 0) * wild
+        return out
+
+    module.samples = samples
+    sampler = Sampler(module)
+    together = {sample.index: sample for sample in sampler.draws([0, 1, 2])}
+    assert calls == [0, 1] and set(together) == {0, 1, 2}
+    assert len(together[1].rejected) == 1 and not together[0].rejected
+    for k in range(3):
+        alone = sampler.draw(k)
+        assert torch.equal(alone.velocity, together[k].velocity) and alone.rejected == together[k].rejected
+
+
+def test_what_weights_are_drawn_with_is_what_was_set_or_what_they_carry():
+    module = module_of(steps=None, correction=0.7)
+    assert (module.sampler, module.steps, module.guidance, module.correction) == ("dpm++", 12, 1.0, 0.7)
+    module.contract["sampling"] = {"sampler": "ancestral", "steps": 256, "guidance": 2.0, "correction": 1.0}
+    assert (module.sampler, module.steps, module.guidance, module.correction) == ("ancestral", 256, 2.0, 0.7)
+    module.steps, module.correction = 5, None
+    assert module.steps == 5 and module.correction == 1.0
+    saved = {}
+    module.on_save_checkpoint(saved)
+    assert saved["cortexgen"]["sampling"] == {"sampler": "ancestral", "steps": 5, "guidance": 2.0, "correction": 1.0}
 
 
 def test_contract_names_both_sides():
