@@ -202,7 +202,7 @@ def measure(method: str, options: argparse.Namespace) -> list[Row]:
         write_json(sidecar(path), {"made_by": made_by, "seconds": seconds, "peak_mib": peak})
     rows: list[Row] = []
     for scan, image, path in zip(scans, images, paths, strict=True):
-        labels = load_labels(scan, bench.grid, len(bench.template.classes))
+        labels = load_labels(scan, bench.grid, bench.template)
         if labels is None:
             raise UserError(f"{scan.name} has no dseg to compare with")
         cost = json.loads(sidecar(path).read_text())

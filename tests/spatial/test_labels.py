@@ -31,7 +31,8 @@ GRIDS = {
 @pytest.mark.parametrize("kind", GRIDS)
 def test_the_largest_of_all_indicators_wins_whatever_the_numbers(kind, smooth):
     shape, affine_to = GRIDS[kind]
-    places = smooth(len(NUMBERS), (18, 16, 20), 2.5, 1.0).argmax(dim=1)
+    places = smooth(3, (18, 16, 20), 2.5, 1.0).argmax(dim=1)
+    places[:, 4:7, 5:9, 6:9], places[:, 12:14, 9:12, 15:] = 3, 4  # small ones, in the middle and at the border
     affine = torch.eye(4, dtype=torch.float64)
     indicators = torch.stack(
         [resample((places == k).float()[None], affine, shape, affine_to)[0, 0] for k in range(len(NUMBERS))]
