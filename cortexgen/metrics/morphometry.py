@@ -24,12 +24,12 @@ def regional_volumes(velocity: Tensor, weights: Tensor, voxel_volume: float, ste
     """Volume in millilitres of every template region in a subject: `∫ w |J exp(-v)|` over the template's grid.
 
     Arguments:
-        velocity: v, `[B, 3, D, H, W]` in voxels; with `steps` 0 it is a displacement, and -u stands for its inverse.
+        velocity: v, `[B, 3, D, H, W]` in voxels; with `steps` 0 it is a displacement, and exp(-v) its inverse.
         weights: `[classes, D, H, W]` from `volume_weights` on the velocity's grid.
         voxel_volume: of that grid, in cubic millimetres.
 
     Returns:
         `[B, classes]`, float64.
     """
-    growth = jacobian_determinant(integrate(-velocity, steps)).double()
+    growth = jacobian_determinant(integrate(velocity, steps, inverse=True)).double()
     return torch.einsum("bdhw,kdhw->bk", growth[:, 0], weights.double().to(growth.device)) * voxel_volume / 1000

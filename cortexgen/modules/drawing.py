@@ -87,7 +87,7 @@ class Sampler:
         voxels, eye = torch.linalg.inv(self.velocity_grid.torch_affine), torch.eye(4, dtype=torch.float64)
         places, fields = [], []
         for inverse in (False, True):
-            flow = integrate(-velocity if inverse else velocity, self.steps)
+            flow = integrate(velocity, self.steps, inverse)
             places.append(fold_places(flow, flow, eye))
             if not inverse or self.module.save_fields:
                 to_voxels = voxels @ (eye if inverse else self._size(1 / growth)) @ self.grid.torch_affine
@@ -97,7 +97,7 @@ class Sampler:
 
     def _unfolded(self, velocity: Tensor, growth: float) -> tuple[Tensor, Tensor | None, int, list[str]]:
         """A velocity smoothed where it folds, its displacement, the rounds that this took, and why it can't be."""
-        folds = int(folded(integrate(torch.stack([velocity, -velocity]), self.steps)).sum())
+        folds = sum(int(folded(integrate(velocity[None], self.steps, inverse))) for inverse in (False, True))
         if folds > FEW:
             return velocity, None, 0, [f"{folds} folded voxels"]
         fields: list[Tensor] = []
@@ -163,7 +163,7 @@ class Sampler:
 
     def field(self, velocity: Tensor, growth: float, inverse: bool = False) -> Tensor:
         """The displacement that warps the template onto the sample, or back, `[3, D, H, W]` on the images' grid."""
-        flow = integrate((-velocity if inverse else velocity)[None], self.steps)
+        flow = integrate(velocity[None], self.steps, inverse)
         return self._on_image(flow, growth, inverse)
 
     def _on_image(self, flow: Tensor, growth: float, inverse: bool) -> Tensor:

@@ -312,7 +312,7 @@ class FieldDiffusionModule(GeneratorModule):
         velocity = self._sample(0, 0, None, "dpm++", min(self.steps, 12))[None]
         displacement = integrate(velocity, steps)
         warped = warp(template.image[None], displacement)[0]
-        jacobian = log_jacobian(integrate(-velocity, steps))[0]
+        jacobian = log_jacobian(integrate(velocity, steps, inverse=True))[0]
         return {
             "moving": template.image,
             "warped": warped,

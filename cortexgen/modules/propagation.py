@@ -95,11 +95,11 @@ class Propagation:
 
     def backward(self, velocity: Tensor) -> Tensor:
         """The displacement that warps the fixed image onto the moving grid."""
-        return self._between(integrate(-velocity, self.steps), self.moving, self.fixed)
+        return self._between(integrate(velocity, self.steps, inverse=True), self.moving, self.fixed)
 
     def growth(self, velocity: Tensor) -> Tensor:
-        """log |J| of exp(-v), without the affines, on the moving grid."""
-        flow = integrate(-velocity, self.steps)
+        """log |J| of the inverse, without the affines, on the moving grid."""
+        flow = integrate(velocity, self.steps, inverse=True)
         return log_jacobian(self._between(flow, self.moving, self.moving, self.moving.affine))
 
     def positions(self, displacement: Tensor) -> Tensor:
@@ -114,8 +114,8 @@ class Propagation:
         """Places where the fields fold, in voxels of the velocity's grid, `[n, 3]`."""
         voxels, eye = torch.linalg.inv(self.velocity_grid.torch_affine), torch.eye(4, dtype=torch.float64)
         places = []
-        for sign, start, end in ((1, self.fixed, self.moving), (-1, self.moving, self.fixed)):
-            flow = integrate(sign * velocity, self.steps)
+        for inverse, start, end in ((False, self.fixed, self.moving), (True, self.moving, self.fixed)):
+            flow = integrate(velocity, self.steps, inverse)
             to_voxels = voxels @ torch.linalg.inv(start.affine) @ start.grid.torch_affine
             places += [fold_places(flow, flow, eye), fold_places(self._between(flow, start, end), flow, to_voxels)]
         return torch.cat(places)
