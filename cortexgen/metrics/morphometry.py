@@ -31,5 +31,10 @@ def regional_volumes(velocity: Tensor, weights: Tensor, voxel_volume: float, ste
     Returns:
         `[B, classes]`, float64.
     """
-    growth = jacobian_determinant(integrate(velocity, steps, inverse=True)).double()
-    return torch.einsum("bdhw,kdhw->bk", growth[:, 0], weights.double().to(growth.device)) * voxel_volume / 1000
+    return growth_volumes(jacobian_determinant(integrate(velocity, steps, inverse=True)), weights, voxel_volume)
+
+
+def growth_volumes(growth: Tensor, weights: Tensor, voxel_volume: float) -> Tensor:
+    """The same of the growth itself, |J| of exp(-v), `[B, 1, D, H, W]`."""
+    growth = growth[:, 0].double()
+    return torch.einsum("bdhw,kdhw->bk", growth, weights.double().to(growth.device)) * voxel_volume / 1000
