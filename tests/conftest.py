@@ -15,6 +15,13 @@ SUBJECTS = 5
 
 torch.set_num_threads(1)  # tests are many small operations, on which threads wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes they start, too
+os.environ.setdefault("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))  # fonts need not be looked for again
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The caches of cohorts go with the tests."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
 
 
 @pytest.fixture(scope="session")

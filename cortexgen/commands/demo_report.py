@@ -159,7 +159,7 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     velocity, coarse = read_field(
         derivative(new.image.parents[2], new.name, "field", space=template.name, desc="velocity")
     )
-    back = resample_field(integrate(-velocity[None]), coarse.torch_affine, grid.shape, grid.torch_affine)
+    back = resample_field(integrate(velocity[None], inverse=True), coarse.torch_affine, grid.shape, grid.torch_affine)
     page.figure(report.deformed_grid(displacement, grid, background=_load(new.image)), "The pull-back field as a grid.")
     page.figure(
         report.log_jacobian_map(log_jacobian(back)[0, 0], template.image[0], grid), "log |J| of exp(-v): above 0 grows."

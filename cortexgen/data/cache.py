@@ -1,12 +1,14 @@
-"""Volumes that are decoded once: kept in memory, or on disk for cohorts that don't fit there."""
+"""Volumes that are decoded once, in memory or on disk for cohorts that don't fit there; and what they add up to."""
 
 import hashlib
 import json
 import os
+import pickle
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -118,3 +120,47 @@ def open_cache(kind: Caching | bool, folder: Path, recipe: object) -> Cache:
     if kind == "disk":
         return DiskCache(folder, recipe)
     return MemoryCache() if kind in ("memory", True) else NoCache()
+
+
+def _alone(path: Path) -> AbstractContextManager[Any]:
+    """Waits until no other process has the same file; the system lets the next one in if a process dies."""
+    try:
+        import fcntl
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except (ImportError, OSError):  # not a Unix, or no such locks there: several processes do the same work
+        return nullcontext()
+    return file
+
+
+def remember(folder: Path, name: str, key: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `make` gives, made once for a key by one process and read from a file by every other, and ever after.
+
+    Tensors are mapped from the file, so that processes share their memory. The others wait for a lock of the file: a
+    barrier of the processes of a training ends after half an hour.
+
+    Arguments:
+        folder: made if it isn't there; where it can't be written to, `make` is called each time, with a warning.
+        name: what the file's name starts with.
+        key: all that the result depends on, in plain types.
+        make: gives tensors and plain types by name.
+    """
+    path = Path(folder, f"{name}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.pt")
+
+    def read() -> dict[str, Any]:
+        return torch.load(path, mmap=True, weights_only=True)
+
+    with _alone(path.with_suffix(".lock")):
+        try:
+            return read()
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):  # not there, or damaged
+            made = make()
+        try:
+            with atomic(path) as temporary:
+                torch.save(made, temporary)
+        except (OSError, RuntimeError) as error:
+            warnings.warn(f"cache_dir: {folder}: {error}; {name} are computed each time", stacklevel=2)
+            return made
+        return read()

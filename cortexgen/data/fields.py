@@ -1,29 +1,34 @@
 """What stage 2 trains on: the velocity fields that stage 1 wrote."""
 
 import json
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
+from tqdm import tqdm
 
 from cortexgen.data.augmentation import augment
+from cortexgen.data.cache import Cache, Caching, cache_folder, open_cache, remember
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
 from cortexgen.data.module import StageDataModule
 from cortexgen.data.order import TrainingSamples
 from cortexgen.data.registered import TABLE, recorded_sides
 from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError, reason
-from cortexgen.io import read_field
+from cortexgen.io import read_field, read_field_grid
 from cortexgen.io.bids import sidecar
 from cortexgen.io.header import Form
 from cortexgen.spatial import mirrored
 
 AGREED = ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid")  # what the sidecars must have in common
+IN_MEMORY = 1 << 30  # bytes of all fields that each process keeps, unless told otherwise
+DECODING = 1  # raised when `read_field`, or what is made of the fields, gives something else
 
 
 class _Fields(TrainingSamples):
@@ -65,6 +70,11 @@ class FieldDataModule(StageDataModule):
         batch_size: of training, on one device.
         num_workers: loading processes.
         trust: "sform" or "qform", the one to take where those of a template's file differ.
+        cache: keep decoded fields in "memory", which is also `true`, on "disk", for cohorts that don't fit in
+            memory, or not at all ("none", `false`); "auto" is "memory" up to 1 GiB and "disk" beyond.
+        cache_dir: folder of a disk cache and of what all training fields say, which runs and processes may share; one
+            for the cohort in $XDG_CACHE_HOME/cortexgen or ~/.cache/cortexgen unless given. It can be deleted at any
+            time.
     """
 
     def __init__(
@@ -83,6 +93,8 @@ class FieldDataModule(StageDataModule):
         batch_size: int = 1,
         num_workers: int = 0,
         trust: Form | None = None,
+        cache: Caching | Literal["auto"] | bool = "auto",
+        cache_dir: Path | None = None,
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -93,7 +105,7 @@ class FieldDataModule(StageDataModule):
         self.mirror, self.batch_size, self.num_workers = mirror, batch_size, num_workers
         self.problems: dict[str, str] = {}
         self.scans: list[Scan] = []
-        self._velocities: dict[str, Tensor] = {}
+        self.caching, self.cache_dir = cache, cache_dir or cache_folder(self.root)
 
     def setup(self, stage: str) -> None:
         """Read the fields and check that they belong together and to the template."""
@@ -102,7 +114,10 @@ class FieldDataModule(StageDataModule):
         scans = read_cohort(self.root, self.pattern)
         self.template = load_template(*self.template_source)
         self.info = self._read(scans)
+        self._fill([s for s in scans if s.name not in self.problems])
         self.scans = [s for s in scans if s.name not in self.problems]
+        if not self.scans:
+            raise self._nothing(scans)
         if self.mirror and not self.grid.is_symmetric():
             raise UserError(
                 f"mirroring needs a grid symmetric about x = 0; the fields' is {self.grid}: set mirror: false"
@@ -110,16 +125,14 @@ class FieldDataModule(StageDataModule):
         self.split = self._split()
 
     def _read(self, scans: Sequence[Scan]) -> dict[str, Any]:
-        """All velocities; returns what their sidecars agree upon."""
+        """All headers and sidecars; returns what they agree upon."""
         common: dict[str, Any] = {}
         for scan in scans:
             try:
                 scan.check()
-                velocity, grid = read_field(scan.image)
-                info = _sidecar_of(scan.image)
+                grid, info = read_field_grid(scan.image), _sidecar_of(scan.image)
             except Exception as error:
-                self.problems[scan.name] = reason(error)
-                warnings.warn(f"{scan.name} is left out: {self.problems[scan.name]}", stacklevel=2)
+                self._leave_out(scan, error)
                 continue
             if not common:
                 common, self.grid = info, grid
@@ -128,17 +141,41 @@ class FieldDataModule(StageDataModule):
                     raise UserError(f"{scan.image}: {key} is {info[key]}; the fields before it have {common[key]}")
             if not grid.matches(self.grid):
                 raise UserError(f"{scan.image}: its grid is {grid}; the fields before it have {self.grid}")
-            self._velocities[scan.name] = velocity
         if not common:
-            raise UserError(
-                f"{self.root}: none of its {len(scans)} fields can be read: {next(iter(self.problems.values()))}"
-            )
+            raise self._nothing(scans)
         if common["TemplateHash"] != self.template.hash:
             raise UserError(
                 f"the fields start from template {common['Template']} ({common['TemplateHash'][:12]}), "
                 f"the data module has {self.template.name} ({self.template.hash[:12]})"
             )
         return common
+
+    def _nothing(self, scans: Sequence[Scan]) -> UserError:
+        first = next(iter(self.problems.values()))
+        return UserError(f"{self.root}: none of its {len(scans)} fields can be read: {first}")
+
+    def _leave_out(self, scan: Scan, error: Exception) -> None:
+        self.problems[scan.name] = reason(error)
+        warnings.warn(f"{scan.name} is left out: {self.problems[scan.name]}", stacklevel=2)
+
+    def _fill(self, scans: Sequence[Scan]) -> None:
+        """Decode every field once, so that those that can't be read are known before training.
+
+        Processes of one training begin at different fields, so that they share the work of filling a disk cache.
+        """
+        kind = self.caching
+        if kind == "auto":
+            kind = "memory" if 12 * math.prod(self.grid.shape) * len(scans) <= IN_MEMORY else "disk"
+        self._cache: Cache = open_cache(kind, self.cache_dir, ["field", DECODING])
+        begin = 0
+        if self.trainer is not None:
+            begin = len(scans) * self.trainer.global_rank // self.trainer.world_size
+        for scan in tqdm([*scans[begin:], *scans[:begin]], "reading fields", unit="field", disable=None, leave=False):
+            try:
+                if scan.image not in self._cache:
+                    self.velocity_of(scan)
+            except Exception as error:
+                self._leave_out(scan, error)
 
     def _split(self) -> dict[str, str]:
         """Stage 1's, or the one that is asked for.
@@ -175,14 +212,26 @@ class FieldDataModule(StageDataModule):
 
     def velocity_of(self, scan: Scan) -> Tensor:
         """`[3, d, h, w]` in voxels of `grid`."""
-        return self._velocities[scan.name]
+        return self._cache.get(scan.image, lambda: read_field(scan.image)[0])
 
     def side(self, side: str) -> list[Scan]:
         """The scans of "train", "val" or "test"."""
         return [s for s in self.scans if self.split[s.subject] == side]
 
+    def shown(self) -> Iterator[Tensor]:
+        """What training shows of each scan: the velocity, and its mirror image if `mirror`, `[k, 3, d, h, w]`."""
+        for scan in self.side("train"):
+            field = self.velocity_of(scan)[None]
+            yield torch.cat([field, mirrored(field)]) if self.mirror else field
+
+    def remembered(self, name: str, options: object, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `make` gives for the training fields and these options (plain types); see `cache.remember`."""
+        scans = [[s.name, str(s.image), s.image.stat().st_size, s.image.stat().st_mtime_ns] for s in self.side("train")]
+        key = [DECODING, scans, [s.covariates for s in self.side("train")], self.mirror, self.contract(), options]
+        return remember(self.cache_dir, name, key, make)
+
     def training_fields(self) -> Tensor:
-        """Every training velocity, and its mirror image if `mirror`: `[N, 3, d, h, w]`."""
+        """Every training velocity, then their mirror images if `mirror`: `[N, 3, d, h, w]`, all in memory."""
         fields = torch.stack([self.velocity_of(s) for s in self.side("train")])
         if not self.mirror:
             return fields

@@ -6,6 +6,7 @@ The process is variance preserving: `z_t = alpha_t x + sigma_t eps` with `alphaÂ
 
 from cortexgen.diffusion.parameterization import Prediction, to_eps, to_x0, training_target
 from cortexgen.diffusion.prior import GaussianPrior, cosine_transform
+from cortexgen.diffusion.prior_fit import fit_priors
 from cortexgen.diffusion.reverse import reverse_steps
 from cortexgen.diffusion.sampler import SamplerName, sample_field, sampling_log_snr
 from cortexgen.diffusion.schedule import CosineSchedule, LinearBetaSchedule, alpha_sigma, diffuse
@@ -19,6 +20,7 @@ __all__ = [
     "alpha_sigma",
     "cosine_transform",
     "diffuse",
+    "fit_priors",
     "reverse_steps",
     "sample_field",
     "sampling_log_snr",

@@ -9,14 +9,17 @@ from torch import Tensor
 from cortexgen.diffusion.schedule import _like, alpha_sigma
 from cortexgen.spatial.precision import full_precision
 
+LEVELS = 256  # log-SNRs whose factors are kept; sampling comes back to the same few
+COLUMNS = 1 << 16  # of the modes that are worked on at once
+
 
 @cache
-def _cosines(n: int) -> Tensor:
+def _cosines(n: int, device: torch.device) -> Tensor:
     """The orthonormal DCT-II, `[n, n]`, a row a frequency."""
     k, x = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)[None]
     matrix = torch.cos(torch.pi * k * (x + 0.5) / n) * (2 / n) ** 0.5
     matrix[0] /= 2**0.5
-    return matrix.float()
+    return matrix.float().to(device)
 
 
 def cosine_transform(x: Tensor, inverse: bool = False) -> Tensor:
@@ -24,7 +27,7 @@ def cosine_transform(x: Tensor, inverse: bool = False) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()
         for axis in (-3, -2, -1):
-            matrix = _cosines(x.shape[axis]).to(x.device)
+            matrix = _cosines(x.shape[axis], x.device)
             x = (x.movedim(axis, -1) @ (matrix if inverse else matrix.T)).movedim(-1, axis)
     return x
 
@@ -55,27 +58,17 @@ class GaussianPrior:
     def __init__(self, spectrum: Tensor, modes: Tensor, cutoff: float) -> None:
         self.spectrum, self.modes, self.cutoff = spectrum, modes.float(), float(cutoff)
         self.low = low_frequencies(spectrum.shape, self.cutoff).to(spectrum.device)
+        self._cores: dict[float, tuple[Tensor, Tensor]] = {}
 
     @classmethod
-    def fit(cls, fields: Tensor, count: int, trust: float = 0.85, cutoff: float = 0.35) -> "GaussianPrior":
-        """From centred fields `[N, C, D, H, W]`; the total variance of each frequency is theirs.
+    def of(cls, power: Tensor, modes: Tensor, cutoff: float) -> "GaussianPrior":
+        """From the mean square of each cosine coefficient, `[C, D, H, W]`: the remainder is what the modes leave of it.
 
-        Arguments:
-            count: modes at most; fewer where N is smaller.
-            trust: share of each mode's variance that stays in it; the rest joins the remainder, for what the next
-                subject has and these don't.
+        It is smoothed over neighbouring frequencies, and keeps its sum.
         """
-        coefficients = cosine_transform(fields).flatten(1)
-        power = coefficients.square().mean(dim=0)
-        low = low_frequencies(fields.shape[1:], cutoff)
-        inside = coefficients[:, low]
-        variances, vectors = torch.linalg.eigh((inside @ inside.T).double() / len(inside))
-        kept = min(count, len(inside) - 1)
-        scores = vectors.flip(1)[:, :kept].float() / len(inside) ** 0.5
-        modes = trust**0.5 * scores.T @ inside  # rows of squared length trust × variance
-        modes = modes[variances.flip(0)[:kept] > 1e-9 * variances[-1]]
-        power[low] = power[low] - modes.square().sum(dim=0)
-        rest = power.clamp(min=1e-12).view(fields.shape[1:])
+        rest = power.flatten().clone()
+        rest[low_frequencies(power.shape, cutoff)] -= modes.square().sum(dim=0)
+        rest = rest.clamp(min=1e-12).view_as(power)
         spectrum = F.avg_pool3d(rest.log()[None], 3, stride=1, padding=1, count_include_pad=False)[0].exp()
         return cls(spectrum * rest.sum() / spectrum.sum(), modes, cutoff)  # geometric means fall short
 
@@ -112,20 +105,36 @@ class GaussianPrior:
             the prior, `[B, 1, 1, 1, 1]`.
         """
         with torch.autocast(z.device.type, enabled=False):
-            alpha, sigma = (c.to(z.device)[:, None] for c in alpha_sigma(log_snr))
-            spectrum = self.spectrum.flatten()
-            total = alpha.square() * spectrum + sigma.square()
-            scaled = cosine_transform(z).flatten(1) / total
-            left = (spectrum * sigma.square() / total).sum(dim=1)
-            inside, inverse = scaled[:, self.low], 1 / total[:, self.low]
-            eye = torch.eye(len(self.modes), device=z.device)
-            for b, a in enumerate(alpha.flatten()):
-                weighted = a * self.modes * inverse[b]
-                core = torch.linalg.inv(eye + a * weighted @ self.modes.T)
-                inside[b] -= (a * core @ (self.modes @ inside[b])) @ weighted
-                seen = self.modes * (sigma[b].square() * inverse[b])
-                left[b] += (core * (seen @ seen.T)).sum()
-            mean = spectrum * scaled
-            mean[:, self.low] = spectrum[self.low] * inside + (inside @ self.modes.T) @ self.modes
-            scaled_size = (left / spectrum.numel()).sqrt()
-            return cosine_transform((alpha * mean).view_as(z), inverse=True), _like(scaled_size, z)
+            scaled = cosine_transform(z).flatten(1)
+            mean, size = torch.empty_like(scaled), scaled.new_empty(len(z))
+            spectrum, levels = self.spectrum.flatten(), log_snr.tolist()
+            for level in dict.fromkeys(levels):
+                here = [b for b, other in enumerate(levels) if other == level]
+                alpha, total, core, size[here] = self._level(level)
+                inside = scaled[here] / total
+                low = inside[:, self.low]
+                low -= alpha**2 * (low @ self.modes.T @ core.T @ self.modes) / total[self.low]
+                inside *= spectrum
+                inside[:, self.low] = spectrum[self.low] * low + (low @ self.modes.T) @ self.modes
+                mean[here] = alpha * inside
+            return cosine_transform(mean.view_as(z), inverse=True), _like(size, z)
+
+    def _level(self, log_snr: float) -> tuple[float, Tensor, Tensor, Tensor]:
+        """alpha, A's diagonal, C, and the size of what is left, at one level; C and the size are kept."""
+        alpha, sigma = (float(c) for c in alpha_sigma(torch.tensor(log_snr, dtype=torch.float64)))
+        spectrum = self.spectrum.flatten()
+        total = alpha**2 * spectrum + sigma**2
+        if log_snr not in self._cores:
+            if len(self._cores) == LEVELS:
+                self._cores.clear()
+            once, twice = (self.spectrum.new_zeros(2, len(self.modes), len(self.modes))).unbind()
+            inverse = 1 / total[self.low]
+            for modes, weight in zip(self.modes.split(COLUMNS, dim=1), inverse.split(COLUMNS), strict=True):
+                weighted = modes * weight
+                once += weighted @ modes.T
+                seen = sigma**2 * weighted
+                twice += seen @ seen.T
+            core = torch.linalg.inv(torch.eye(len(self.modes), device=total.device) + alpha**2 * once)
+            left = (spectrum * sigma**2 / total).sum() + (core * twice).sum()
+            self._cores[log_snr] = core, (left / spectrum.numel()).sqrt()
+        return alpha, total, *self._cores[log_snr]

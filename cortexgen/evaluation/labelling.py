@@ -114,4 +114,5 @@ class RegisteredLabels:
         assert moving.space.labels is not None
         positions = maps.positions(maps.forward(velocity))
         labels, _ = warp_labels(moving.space.labels[None], positions, len(moving.space.classes))
-        return Labelled(labels[0], log_jacobian(integrate(-velocity, maps.steps))[0], velocity[0])
+        growth = log_jacobian(integrate(velocity, maps.steps, inverse=True))[0]
+        return Labelled(labels[0], growth, velocity[0])

@@ -33,6 +33,25 @@ def write_field(path: Path, field: Tensor, grid: Grid) -> None:
         nib.save(image, temporary)
 
 
+def _open_field(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """A field's file and affine."""
+    image = open_image(path)
+    if len(image.shape) != 5 or image.shape[3:] != (1, 3):
+        shape = " x ".join(map(str, image.shape))
+        raise UserError(f"{path}: expected a displacement field of shape X x Y x Z x 1 x 3, found {shape}")
+    return image, file_affine(image, path)
+
+
+def read_field_grid(path: Path) -> Grid:
+    """The grid of an ITK displacement or velocity, from its header alone.
+
+    Raises:
+        UserError: if the file is missing or not a 3D vector field.
+    """
+    image, affine = _open_field(path)
+    return to_memory(np.empty(image.shape[:3], np.int8), affine, path)[1]
+
+
 def read_field(path: Path) -> tuple[Tensor, Grid]:
     """Read an ITK displacement or velocity, ours or that of ANTs.
 
@@ -43,11 +62,7 @@ def read_field(path: Path) -> tuple[Tensor, Grid]:
         UserError: if the file is missing, damaged, not a 3D vector field, or its header is not to be trusted (see
             `file_affine`).
     """
-    image = open_image(path)
-    if len(image.shape) != 5 or image.shape[3:] != (1, 3):
-        shape = " x ".join(map(str, image.shape))
-        raise UserError(f"{path}: expected a displacement field of shape X x Y x Z x 1 x 3, found {shape}")
-    affine = file_affine(image, path)
+    image, affine = _open_field(path)
     array, grid = to_memory(voxels(image, path)[:, :, :, 0, :].astype(np.float64), affine, path)
     if not np.isfinite(array).all():
         raise UserError(f"{path}: the field holds NaN or infinite values")

@@ -54,11 +54,11 @@ class RegistrationLoss:
 
         Arguments:
             moving, fixed: `[B, 1, D, H, W]` in [0, 1].
-            space: compare on the fixed image's grid, or the fixed image warped by exp(-v) on the moving one's.
+            space: compare on the fixed image's grid, or the fixed image warped by the inverse on the moving one's.
         """
         if space == "moving":
-            moving, fixed, velocity = fixed, moving, -velocity
-        displacement = integrate(velocity, self.integration_steps)
+            moving, fixed = fixed, moving
+        displacement = integrate(velocity, self.integration_steps, inverse=space == "moving")
         warped = warp(moving, from_coarse(displacement, fixed.shape[2:], self.field_downsample))
         mask = foreground(fixed) if self.foreground else None
         return {

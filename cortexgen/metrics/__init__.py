@@ -17,7 +17,7 @@ from cortexgen.metrics.frechet import frechet_distance
 from cortexgen.metrics.medicalnet import MedicalNet, load_medicalnet
 from cortexgen.metrics.memorization import Memorization, Nearest, memorization, nearest_subjects
 from cortexgen.metrics.mmd import mmd2
-from cortexgen.metrics.morphometry import flow_volumes, regional_volumes, volume_weights
+from cortexgen.metrics.morphometry import flow_volumes, growth_volumes, regional_volumes, volume_weights
 from cortexgen.metrics.ms_ssim import mean_pairwise_ms_ssim, ms_ssim
 from cortexgen.metrics.overlap import dice
 from cortexgen.metrics.random_features import RandomFeatures
@@ -50,6 +50,7 @@ __all__ = [
     "extract_features",
     "flow_volumes",
     "frechet_distance",
+    "growth_volumes",
     "hd95",
     "label_volumes",
     "load_medicalnet",

@@ -23,17 +23,22 @@ def regional_volumes(velocity: Tensor, weights: Tensor, voxel_volume: float, ste
     """Volume in millilitres of every template region in a subject: `∫ w |J exp(-v)|` over the template's grid.
 
     Arguments:
-        velocity: v, `[B, 3, D, H, W]` in voxels; with `steps` 0 it is a displacement, and -u stands for its inverse.
+        velocity: v, `[B, 3, D, H, W]` in voxels; with `steps` 0 it is a displacement, and exp(-v) its inverse.
         weights: `[classes, D, H, W]` from `volume_weights` on the velocity's grid.
         voxel_volume: of that grid, in cubic millimetres.
 
     Returns:
         `[B, classes]`, float64.
     """
-    return flow_volumes(integrate(-velocity, steps), weights, voxel_volume)
+    return flow_volumes(integrate(velocity, steps, inverse=True), weights, voxel_volume)
 
 
 def flow_volumes(inverse: Tensor, weights: Tensor, voxel_volume: float) -> Tensor:
-    """`regional_volumes` of a velocity whose exp(-v) - id is there already, `[B, 3, D, H, W]` in voxels."""
-    growth = jacobian_determinant(inverse).double()
-    return torch.einsum("bdhw,kdhw->bk", growth[:, 0], weights.double().to(growth.device)) * voxel_volume / 1000
+    """`regional_volumes` of a velocity whose inverse displacement is there already, `[B, 3, D, H, W]` in voxels."""
+    return growth_volumes(jacobian_determinant(inverse), weights, voxel_volume)
+
+
+def growth_volumes(growth: Tensor, weights: Tensor, voxel_volume: float) -> Tensor:
+    """The same of the growth itself, |J| of the inverse, `[B, 1, D, H, W]`."""
+    growth = growth[:, 0].double()
+    return torch.einsum("bdhw,kdhw->bk", growth, weights.double().to(growth.device)) * voxel_volume / 1000

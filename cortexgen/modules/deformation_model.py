@@ -27,7 +27,7 @@ class StatisticalDeformationModel(GeneratorModule):
     @single_thread()
     def __init__(self, data: FieldDataModule, covariates: tuple[str, ...] = ()) -> None:
         super().__init__()
-        statistics = field_statistics(data, covariates, center=True, each_voxel=False, modes=0)
+        statistics = field_statistics(data, covariates, center=True, each_voxel=False)
         self.contract = data.contract() | statistics
         self.template = data.template
         scaled = (data.training_fields() - statistics["mean"]) / statistics["scale"]

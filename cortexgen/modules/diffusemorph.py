@@ -163,9 +163,9 @@ class DiffuseMorphModule(StageModule):
             velocity = velocity + self.head(images, torch.cat(state, dim=1) if state else None)
         return eta * velocity if code is None else velocity
 
-    def displacement(self, velocity: Tensor, shape: Sequence[int]) -> Tensor:
-        """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels."""
-        return from_coarse(integrate(velocity, self.h.integration_steps), shape, self.h.field_downsample)
+    def displacement(self, velocity: Tensor, shape: Sequence[int], inverse: bool = False) -> Tensor:
+        """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels, or its inverse."""
+        return from_coarse(integrate(velocity, self.h.integration_steps, inverse), shape, self.h.field_downsample)
 
     def run_options(self) -> dict[str, Any]:
         """The run-time options, by name."""
@@ -197,7 +197,7 @@ class DiffuseMorphModule(StageModule):
 
     def _registration(self, moving: Tensor, velocity: Tensor) -> Registration:
         displacement = self.displacement(velocity, moving.shape[2:])
-        inverse = self.displacement(-velocity, moving.shape[2:])
+        inverse = self.displacement(velocity, moving.shape[2:], inverse=True)
         return Registration(velocity, displacement, inverse, warp(moving, displacement))
 
     @torch.no_grad()

@@ -102,8 +102,9 @@ class Sampler:
         self.template = original.to(self.grid)
 
     def _flows(self, velocity: Tensor) -> Flows:
-        """exp(v) - id and exp(-v) - id of `[3, d, h, w]`: the one place where a drawn velocity is integrated."""
-        forward, backward = integrate(torch.stack([velocity, -velocity]), self.steps).split(1)
+        """exp(v) - id and its inverse's displacement of `[3, d, h, w]`: the one place where a drawn velocity is
+        integrated."""
+        forward, backward = (integrate(velocity[None], self.steps, inverse) for inverse in (False, True))
         return Flows(forward, backward)
 
     def _folds(self, flows: Flows, growth: float) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,8 @@ from cortexgen.diffusion import (
 )
 from cortexgen.io import Grid
 from cortexgen.losses import gradient_energy
-from cortexgen.modules.field_statistics import cross_fitted, field_statistics
+from cortexgen.modules.field_priors import FieldPriors
+from cortexgen.modules.field_statistics import field_statistics
 from cortexgen.modules.generator import GeneratorModule
 from cortexgen.modules.noise import SampleNoise
 from cortexgen.modules.run_options import SAMPLING, Carried
@@ -163,7 +164,7 @@ class FieldDiffusionModule(GeneratorModule):
             out=3,
         )
         self._prior: GaussianPrior | None = None
-        self._priors: dict[str, GaussianPrior] = {}
+        self._priors: FieldPriors | None = None
 
     @property
     def prior(self) -> GaussianPrior:
@@ -181,17 +182,22 @@ class FieldDiffusionModule(GeneratorModule):
         self._prior = None
 
     def setup(self, stage: str) -> None:
-        """Take the contract from the data, and on the first fit the statistics of the fields."""
+        """Take the contract from the data, and on the first fit the statistics of the fields.
+
+        One process computes them, the others read them; see `cache.remember`.
+        """
         fresh = not self.contract
         super().setup(stage)
         if stage != "fit":
             return
         h, data = self.h, self.data
         if fresh:
-            self.contract |= field_statistics(data, h.covariates, h.center, h.scaling == "voxel", h.prior_modes)
-        if h.prior_modes and h.cross_fit > 1:
-            scaled = self.normalized(data.training_fields())
-            self._priors = cross_fitted(data, scaled, h.prior_modes, h.cross_fit)
+            options = (list(h.covariates), h.center, h.scaling == "voxel")
+            self.contract |= data.remembered("statistics", options, lambda: field_statistics(data, *options))
+        if h.prior_modes and (fresh or h.cross_fit > 1):
+            mean, scale = self.contract["mean"], torch.as_tensor(self.contract["scale"])
+            self._priors = FieldPriors.fit(data, mean, scale, h.prior_modes, h.cross_fit)
+            self.contract.setdefault("prior", self._priors.whole.state())
 
     def normalized(self, velocity: Tensor) -> Tensor:
         """Velocities `[B, 3, d, h, w]` in voxels, centred and scaled."""
@@ -212,11 +218,11 @@ class FieldDiffusionModule(GeneratorModule):
         """
         shift = torch.zeros_like(z) if condition is None else self.effect(condition)
         rest = z - alpha_sigma(log_snr)[0].to(z.device).view(-1, 1, 1, 1, 1) * shift
-        if not names:
+        if not names or self._priors is None or not self._priors.others:
             mean, size = self.prior.posterior(rest, log_snr)
             return mean + shift, size
         parts = [
-            self._priors[name].to(z.device).posterior(r[None], level[None])
+            self._priors.without(name, z.device).posterior(r[None], level[None])
             for name, r, level in zip(names, rest, log_snr, strict=True)
         ]
         mean, size = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -240,7 +246,7 @@ class FieldDiffusionModule(GeneratorModule):
             log_snr = h.levels[1] + (h.levels[0] - h.levels[1]) * t.double()
         z = diffuse(x0, noise, log_snr)
         if h.prior_modes:
-            names = batch["name"] if training and self._priors else ()
+            names = batch.get("name", ()) if training else ()
             mean, size = self.guess(z, log_snr, c, names)
             error = self._answer(z, log_snr, c, mean) - (x0 - mean) / size
         else:
@@ -342,7 +348,7 @@ class FieldDiffusionModule(GeneratorModule):
         velocity = self._samples([0], 0, [self.conditions or {}], "dpm++", min(self.steps, 12))
         displacement = integrate(velocity, steps)
         warped = warp(template.image[None], displacement)[0]
-        jacobian = log_jacobian(integrate(-velocity, steps))[0]
+        jacobian = log_jacobian(integrate(velocity, steps, inverse=True))[0]
         return {
             "moving": template.image,
             "warped": warped,

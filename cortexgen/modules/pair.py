@@ -26,7 +26,7 @@ class Registration:
     Attributes:
         velocity: `[B, 3, d, h, w]` in voxels of its (coarser) grid.
         displacement: u, `[B, 3, D, H, W]` in voxels: `warped(p) = moving(p + u(p))`.
-        inverse: the displacement of exp(-v).
+        inverse: its inverse, that of exp(-v).
         warped: `[B, 1, D, H, W]`.
     """
 

@@ -97,8 +97,8 @@ class Propagation:
         self.moving, self.fixed, self.velocity_grid, self.steps = moving, fixed, velocity_grid, steps
 
     def flow(self, velocity: Tensor, back: bool = False) -> Tensor:
-        """exp(v) - id, or the way back, exp(-v) - id, on the velocity's grid."""
-        return integrate(-velocity if back else velocity, self.steps)
+        """exp(v) - id, or the inverse's displacement, on the velocity's grid."""
+        return integrate(velocity, self.steps, inverse=back)
 
     def _between(self, flow: Tensor, start: Space, end: Space, after: Tensor | None = None) -> Tensor:
         origin, grid = self.velocity_grid.torch_affine, start.grid

@@ -13,7 +13,7 @@ RETREATS = 6  # smaller steps that are tried where one would fold
 
 
 def _folds(velocity: Tensor, steps: int) -> bool:
-    return bool(folded(integrate(torch.cat([velocity, -velocity]), steps)).any())
+    return any(bool(folded(integrate(velocity, steps, inverse)).any()) for inverse in (False, True))
 
 
 def refine(

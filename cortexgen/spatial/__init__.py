@@ -4,9 +4,10 @@ A displacement or velocity is `[B, 3, D, H, W]`, float32, in voxels of its own g
 (D, H, W), read as a pull-back: `warped(p) = moving(p + u(p))`.
 """
 
-from cortexgen.spatial.compose import compose, invert
+from cortexgen.spatial.compose import compose
 from cortexgen.spatial.embed import embed
 from cortexgen.spatial.integrate import integrate
+from cortexgen.spatial.invert import invert
 from cortexgen.spatial.jacobian import (
     folded,
     folded_cubes,

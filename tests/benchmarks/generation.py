@@ -57,10 +57,10 @@ class Fields:
         self.volumes = torch.cat([regional_volumes(v[None], weights, grid.voxel_volume, steps) for v in velocities])[
             :, 1:
         ]
-        inverse = [integrate(-v[None], steps) for v in velocities[:FEW]]
+        inverse = [integrate(v[None], steps, inverse=True) for v in velocities[:FEW]]
         self.log_jacobians = torch.cat([log_jacobian(u) for u in inverse])
-        both = (integrate(torch.stack([v, -v]), steps) for v in velocities)
-        self.folded = [bool(folded(u).any()) for u in both]
+        both = ([integrate(v[None], steps, inverse) for inverse in (False, True)] for v in velocities)
+        self.folded = [any(bool(folded(u)) for u in pair) for pair in both]
         self.data, self.steps, self.template = data, steps, template
 
     def brains(self, count: int) -> Tensor:

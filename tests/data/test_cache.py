@@ -1,6 +1,7 @@
 """What comes out of a cache is what decoding gives, whoever else uses it."""
 
 import os
+import time
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cortexgen.data.cache import DiskCache, MemoryCache, NoCache, cache_folder, open_cache
+from cortexgen.data.cache import DiskCache, MemoryCache, NoCache, cache_folder, open_cache, remember
 from cortexgen.errors import UserError
 
 
@@ -155,3 +156,65 @@ def test_cohorts_have_their_own_folder_in_the_users_cache(tmp_path, monkeypatch)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder(Path("one/cohort")) == tmp_path / "home/.cache/cortexgen" / a.name
+
+
+def _summed(folder, log):
+    """What one of several processes asks for; the work takes a while and leaves a line."""
+
+    def make():
+        time.sleep(0.5)
+        with Path(log).open("a") as file:
+            file.write("made\n")
+        return {"sum": torch.arange(5.0), "about": {"n": 5, "names": ["a"]}}
+
+    found = remember(folder, "sums", ["x", 1], make)
+    assert torch.equal(found["sum"], torch.arange(5.0)) and found["about"] == {"n": 5, "names": ["a"]}
+
+
+def test_one_process_does_the_work_and_the_others_wait(tmp_path):
+    workers = [get_context("fork").Process(target=_summed, args=(tmp_path / "c", tmp_path / "log")) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert (tmp_path / "log").read_text() == "made\n"
+
+
+def test_what_is_remembered_depends_on_its_key_and_survives_damage(tmp_path):
+    made = []
+
+    def make(value):
+        def run():
+            made.append(value)
+            return {"x": torch.full((3,), float(value))}
+
+        return run
+
+    for key, value, expected in ((1, 1, 1), (1, 2, 1), (2, 3, 3), (1, 4, 1)):
+        assert torch.equal(remember(tmp_path, "n", key, make(value))["x"], torch.full((3,), float(expected)))
+    assert made == [1, 3]
+    for file in tmp_path.glob("*.pt"):
+        file.write_bytes(file.read_bytes()[:50])
+    assert float(remember(tmp_path, "n", 1, make(5))["x"][0]) == 5
+    assert not list(tmp_path.glob(".tmp*"))
+
+
+def test_what_fails_is_not_remembered_nor_tried_twice(tmp_path):
+    calls = []
+
+    def make():
+        calls.append(1)
+        raise OSError("no such field")
+
+    for k in (1, 2):
+        with pytest.raises(OSError, match="no such field"):
+            remember(tmp_path, "n", 1, make)
+        assert len(calls) == k
+    assert float(remember(tmp_path, "n", 1, lambda: {"x": torch.ones(())})["x"]) == 1
+
+
+def test_without_a_folder_to_write_to_it_is_computed_with_a_warning(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.warns(UserWarning, match="cache_dir: .*computed each time"):
+        assert float(remember(tmp_path / "file", "n", 1, lambda: {"x": torch.ones(())})["x"]) == 1

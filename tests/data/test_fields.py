@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, write_field, write_volume
+from cortexgen.io import Grid, read_field, write_field, write_volume
 from cortexgen.io.bids import sidecar, write_tsv
 from cortexgen.spatial import integrate, warp
 
@@ -137,6 +137,51 @@ def test_one_unreadable_field_is_left_out(root):
     assert set(data.problems) == {"sub-02", "sub-06"}
     assert "sub-02_space-Toy" in data.problems["sub-02"] and "no sidecar" in data.problems["sub-06"]
     assert names(data, "train") == ["sub-01", "sub-04"]
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_damage_behind_the_header_is_found_before_training(root, cache):
+    path = field_of(root, "sub-02")
+    path.write_bytes(path.read_bytes()[:-600])
+    broken = smooth(6, 3, 2, 1.5)
+    broken[0, 4, 4, 4] = float("nan")
+    write_field(field_of(root, "sub-06"), broken, GRID)
+    data = ready(root, cache=cache, cache_dir=root / "cache")
+    assert set(data.problems) == {"sub-02", "sub-06"}
+    assert "truncated" in data.problems["sub-02"] and "NaN" in data.problems["sub-06"]
+    assert names(data, "train") == ["sub-01", "sub-04"]
+
+
+def test_every_field_damaged_is_an_error(root):
+    for name in SUBJECTS:
+        path = field_of(root, name)
+        path.write_bytes(path.read_bytes()[:-600])
+    with pytest.raises(UserError, match=r"none of its 6 fields can be read: .*truncated"):
+        module(root).setup("fit")
+
+
+@pytest.mark.parametrize("cache, reads", [("memory", 6), ("disk", 0), ("none", 12)])
+def test_a_disk_cache_is_read_by_the_next_process(root, cache, reads, monkeypatch):
+    """Fields are decoded once for all ranks, loading processes and runs, and none stays in memory."""
+    ready(root, cache=cache, cache_dir=root / "cache")
+    count = []
+    monkeypatch.setattr("cortexgen.data.fields.read_field", lambda path: (count.append(path), read_field(path))[1])
+    data = ready(root, cache=cache, cache_dir=root / "cache", num_workers=0)
+    batches = {b["name"][0]: b["velocity"][0] for b in [*data.val_dataloader(), *data._loader(data.scans)]}
+    assert len(count) == reads + 1 * (cache == "none")
+    for k, name in enumerate(SUBJECTS, start=1):
+        torch.testing.assert_close(batches[name], smooth(k, 3, 2, 1.5), atol=1e-5, rtol=0)
+
+
+def test_large_cohorts_go_to_disk_unless_told_otherwise(root, monkeypatch):
+    monkeypatch.setattr("cortexgen.data.fields.IN_MEMORY", 6 * 12 * 9 * 12 * 11)
+    ready(root, cache_dir=root / "cache")
+    assert not list(root.glob("cache/*.npy"))
+    monkeypatch.setattr("cortexgen.data.fields.IN_MEMORY", 6 * 12 * 9 * 12 * 11 - 1)
+    data = ready(root, cache_dir=root / "cache")
+    assert len(list(root.glob("cache/*.npy"))) == 6
+    (batch, *_) = data.train_dataloader()
+    assert batch["velocity"].shape == (1, 3, *GRID.shape)
 
 
 @pytest.mark.parametrize("content", ["{", '{"Template": "Toy"}'], ids=["broken", "incomplete"])

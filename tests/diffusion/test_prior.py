@@ -4,7 +4,7 @@ import pytest
 import scipy.fft
 import torch
 
-from cortexgen.diffusion import GaussianPrior, alpha_sigma, cosine_transform, diffuse, to_x0
+from cortexgen.diffusion import GaussianPrior, alpha_sigma, cosine_transform, diffuse, fit_priors, to_x0
 
 SHAPE = (2, 3, 4, 3)
 
@@ -12,7 +12,11 @@ SHAPE = (2, 3, 4, 3)
 def prior_of(trust=0.85):
     torch.manual_seed(0)
     fields = torch.randn(6, *SHAPE)
-    return GaussianPrior.fit(fields - fields.mean(dim=0), 4, trust=trust, cutoff=0.4)
+    return fitted(fields - fields.mean(dim=0), 4, trust, 0.4)
+
+
+def fitted(fields, count, trust, cutoff):
+    return fit_priors(fields, [0] * len(fields), count, trust, cutoff)[0]
 
 
 def dense(prior):
@@ -52,12 +56,30 @@ def test_levels_of_a_batch_are_independent():
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+def test_a_levels_core_is_factorized_once(monkeypatch):
+    """Not once for each sample, nor again when the next sample comes to that level; many columns of modes or few."""
+    prior, z = prior_of(), torch.randn(3, *SHAPE)
+    expected = prior.posterior(z, torch.tensor([0.5, -2.0, 0.5]))
+    count, inverse = [], torch.linalg.inv
+    monkeypatch.setattr(torch.linalg, "inv", lambda m: (count.append(1), inverse(m))[1])
+    monkeypatch.setattr("cortexgen.diffusion.prior.COLUMNS", 5)
+    again = prior_of()
+    for k in range(3):
+        found = again.posterior(z, torch.tensor([0.5, -2.0, 0.5]))
+        assert len(count) == 2, k
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
+    monkeypatch.setattr("cortexgen.diffusion.prior.LEVELS", 4)
+    for level in range(10):  # in training no level comes back
+        again.posterior(z[:1], torch.tensor([float(level)]))
+        assert len(again._cores) <= 4
+
+
 def test_fitting_keeps_the_total_variance():
     torch.manual_seed(0)
     fields = torch.randn(6, *SHAPE)
     fields = fields - fields.mean(dim=0)
     for trust in (0.2, 0.9):
-        covariance = dense(GaussianPrior.fit(fields, 4, trust=trust, cutoff=0.4))
+        covariance = dense(fitted(fields, 4, trust, 0.4))
         assert float(torch.trace(covariance)) == pytest.approx(float(fields.square().sum() / len(fields)), rel=1e-4)
 
 
@@ -66,7 +88,7 @@ def test_modes_are_the_principal_ones():
     torch.manual_seed(0)
     fields = torch.randn(6, *SHAPE)
     fields = fields - fields.mean(dim=0)
-    prior = GaussianPrior.fit(fields, 5, trust=1.0, cutoff=1.0)
+    prior = fitted(fields, 5, 1.0, 1.0)
     _, singular, vectors = torch.linalg.svd(fields.flatten(1), full_matrices=False)
     along = vectors[0] @ dense(prior) @ vectors[0]
     assert float(along) == pytest.approx(float(singular[0] ** 2 / 6), rel=1e-3)

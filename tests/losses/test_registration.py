@@ -5,7 +5,7 @@ import torch
 
 from cortexgen.losses import RegistrationLoss, folding_penalty, gradient_energy, local_ncc
 from cortexgen.losses.registration import foreground
-from cortexgen.spatial import antialias, folded, integrate, warp
+from cortexgen.spatial import antialias, folded, integrate, invert, warp
 
 
 def blob(seed: int, shape=(14, 16, 18)) -> torch.Tensor:
@@ -36,6 +36,21 @@ def test_the_moving_space_swaps_images_and_time():
     loss = RegistrationLoss(5, folding=10.0, foreground=True)
     assert torch.equal(loss(moving, fixed, velocity, "moving"), loss(fixed, moving, -velocity))
     assert not torch.equal(loss(moving, fixed, velocity, "moving"), loss(moving, fixed, velocity))
+
+
+def test_the_moving_space_of_a_displacement_takes_its_inverse():
+    u = antialias(torch.randn(1, 3, 14, 16, 18, generator=torch.Generator().manual_seed(2)), (4, 4, 4))
+    u = (0.6 * u / u.std()).requires_grad_()
+    fixed = blob(1)
+    moving = warp(fixed, invert(u.detach() * 0.8))
+    loss = RegistrationLoss(5, smoothness=0.0, field_downsample=1, integration_steps=0)
+    here = loss(moving, fixed, u, "moving")
+    back = invert(u.detach())
+    assert here.item() == pytest.approx(-local_ncc(warp(fixed, back), moving, 5).item(), abs=1e-6)
+    assert abs(here.item() + local_ncc(warp(fixed, -u.detach()), moving, 5).item()) > 0.005
+    here.backward()
+    with torch.no_grad():
+        assert loss(moving, fixed, u - 0.1 * u.grad / u.grad.abs().max(), "moving") < here
 
 
 def test_folding_penalty_of_known_maps():

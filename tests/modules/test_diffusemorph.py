@@ -8,7 +8,7 @@ from cortexgen.losses import local_ncc
 from cortexgen.modules import DiffuseMorphModule
 from cortexgen.modules.diffusemorph import RUN_TIME
 from cortexgen.modules.pair import Denoised
-from cortexgen.spatial import antialias, compose, warp
+from cortexgen.spatial import antialias, compose, folded, identity, integrate, jacobian_determinant, sample, warp
 
 SHAPE = (19, 22, 17)
 
@@ -75,6 +75,22 @@ def test_register_returns_a_field_its_inverse_and_the_warped_image(pair):
     assert torch.equal(result.warped, warp(moving, result.displacement))
     assert result.displacement.abs().max() > 0.1
     assert compose(result.displacement, result.inverse).norm(dim=1).mean() < 0.02
+
+
+def test_the_papers_displacement_comes_with_its_inverse(pair):
+    """Not with its negative: labels warped there and back are where they were, log |J| is that of the way back."""
+    moving, *_ = pair
+    module = small(**PAPER)
+    push = antialias(torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(3)), (5, 5, 5))
+    displacement = integrate(0.6 * push / push.std())
+    assert not folded(displacement)
+    result = module._registration(moving, displacement)
+    assert torch.equal(result.displacement, displacement)
+    assert compose(displacement, result.inverse).abs().max() < 1e-5
+    assert compose(displacement, -displacement).abs().max() > 0.1
+    places = identity(SHAPE) + result.inverse
+    growth = jacobian_determinant(result.inverse) * sample(jacobian_determinant(displacement), places)
+    assert (growth - 1)[..., 2:-2, 2:-2, 2:-2].abs().mean() < 0.03
 
 
 def test_refinement_improves_this_pair(pair):

@@ -12,7 +12,7 @@ from cortexgen.io import Grid
 from cortexgen.modules import FieldDiffusionModule
 from cortexgen.modules.base import check_contract
 from cortexgen.modules.drawing import Sampler
-from cortexgen.spatial import antialias, folded, integrate
+from cortexgen.spatial import antialias, compose, folded, integrate
 
 SHAPE = (9, 11, 10)
 GRID = Grid(SHAPE, torch.diag(torch.tensor([8.0, 8, 8, 1])).double().numpy())
@@ -109,6 +109,19 @@ def test_training_lowers_the_denoising_loss():
         module._loss(batch, t, noise, training=True).backward()
         optimizer.step()
     assert float(module._loss(batch, t, noise, training=False)) < 0.6 * before
+
+
+def test_a_drawn_displacement_is_written_with_its_inverse():
+    module = module_of()
+    template = Template("T", torch.rand(1, *SHAPE), None, ("a",), GRID, "h")
+    contract = {"template_source": None, "template": {"hash": "h"}, "image_grid": GRID.to_dict()}
+    module.contract |= contract | {"integration_steps": 0}
+    module.template = template
+    u = antialias(torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(0)), (4, 4, 4))
+    u = 0.6 * u / u.std()
+    there, back = (Sampler(module).field(u[0], 1.0, inverse)[None] for inverse in (False, True))
+    assert torch.allclose(there, u, atol=1e-5)
+    assert compose(there, back).abs().max() < 1e-5 < compose(u, -u).abs().max() / 1e4
 
 
 def test_impossible_volumes_are_found():

@@ -1,6 +1,7 @@
 """Velocities in template space as maps between images of their own spaces, against SimpleITK and closed forms."""
 
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from cortexgen.metrics import regional_volumes, volume_weights
 from cortexgen.modules import propagation
 from cortexgen.modules.propagation import Propagation, Space
 from cortexgen.modules.registration_writer import measure
-from cortexgen.spatial import antialias, folded, integrate, unfold
+from cortexgen.spatial import antialias, compose, folded, integrate, invert, log_jacobian, unfold
 
 MODEL = Grid((25, 29, 25), np.array([[0.0, 0, 4, -48], [0, 4, 0, -56], [4, 0, 0, -48], [0, 0, 0, 1]]))
 FINE = Grid((49, 57, 49), np.array([[0.0, 0, 2, -48], [0, 2, 0, -56], [2, 0, 0, -48], [0, 0, 0, 1]]))
@@ -124,6 +125,21 @@ def test_folds_are_smoothed_away_on_every_grid():
         assert int(folded(field)) == 0
     far = (slice(None), slice(None), slice(20, None))
     assert torch.equal(result.velocity[far], v[far])
+
+
+def test_a_displacement_goes_back_by_its_inverse():
+    """The paper's: inverse, growth and volumes are those of the way back, not those of the negative displacement."""
+    moving, fixed = (replace(space, grid=MODEL, affine=torch.eye(4, dtype=torch.float64)) for space in spaces())
+    maps, u = Propagation(moving, fixed, MODEL, 0), integrate(velocity(0.8, seed=1))
+    result = maps.run(u)
+    assert result.unfolding == 0
+    torch.testing.assert_close(result.displacement, u, atol=1e-5, rtol=0)
+    inverse = invert(u)
+    torch.testing.assert_close(result.inverse, inverse, atol=1e-5, rtol=0)
+    assert compose(u, result.inverse).abs().max() < 1e-5 < compose(u, -u).abs().max() / 1e4
+    torch.testing.assert_close(result.log_jacobian, log_jacobian(inverse), atol=1e-5, rtol=0)
+    integral = regional_volumes(u, volume_weights(moving.labels, FINE, MODEL, 3), MODEL.voxel_volume, 0)[0]
+    torch.testing.assert_close(result.volumes[1:], integral[1:], rtol=0.015, atol=0)
 
 
 def test_growth_leaves_the_affine_out():

@@ -1,9 +1,7 @@
-import itertools
-
 import numpy as np
 import torch
 
-from cortexgen.spatial import compose, identity, integrate, invert, warp
+from cortexgen.spatial import compose, identity, integrate, warp
 
 INNER = (..., slice(5, -5), slice(5, -5), slice(5, -5))
 SHEAR = np.array([[1.1, 0.1, 0.0], [0.0, 0.95, -0.12], [0.05, 0.0, 1.0]])
@@ -34,41 +32,3 @@ def test_opposite_velocities_flow_back(smooth):
     residual = compose(integrate(-velocity), forward)[INNER].abs()
     assert forward[INNER].abs().max() > 1
     assert residual.max() < 0.05
-
-
-def test_inverse_of_an_affine_field_is_that_of_the_matrix(linear_field):
-    shape, eye = (19, 17, 21), np.eye(3)
-    out = invert(linear_field(SHEAR - eye, shape), tolerance=1e-5)
-    torch.testing.assert_close(out[INNER], linear_field(np.linalg.inv(SHEAR) - eye, shape)[INNER], atol=1e-3, rtol=0)
-
-
-def test_inverse_along_one_axis_is_that_of_the_piecewise_linear_map():
-    x = np.arange(24.0)
-    u = 2.5 * np.sin(2 * np.pi * x / 23)
-    expected = np.interp(x, x + u, x) - x
-    field = torch.zeros(1, 3, 4, 24, 5)
-    field[:, 1] = torch.from_numpy(u).float().view(1, 1, -1, 1)
-    out = invert(field, tolerance=1e-5)
-    np.testing.assert_allclose(out[0, 1, 2, :, 2], expected, atol=1e-4)
-    assert not out[:, [0, 2]].any()
-
-
-def test_guess_starts_the_iteration_and_the_tolerance_ends_it(smooth):
-    velocity = smooth(3, (18, 16, 20), 3, 2.0)
-    forward, guess = integrate(velocity), integrate(-velocity)
-    torch.testing.assert_close(invert(forward, iterations=1), -forward)
-    assert torch.equal(invert(forward, guess, iterations=0), guess)
-    steps = [invert(forward, iterations=n) for n in range(1, 8)]
-    moved = [(b - a).abs().max().item() for a, b in itertools.pairwise(steps)]
-    tolerance = (moved[1] * moved[2]) ** 0.5
-    assert moved[2] < tolerance < moved[1]
-    assert torch.equal(invert(forward, tolerance=tolerance), steps[3])
-
-
-def test_inverse_undoes_a_displacement_better_than_the_opposite_velocity(smooth):
-    velocity = smooth(3, (22, 20, 24), 3, 2.0)
-    forward, backward = integrate(velocity), integrate(-velocity)
-    inverse = invert(forward, backward)
-    residual = compose(forward, inverse)[INNER].abs().max()
-    assert residual < 2e-3
-    assert residual < compose(forward, backward)[INNER].abs().max()
