@@ -40,17 +40,46 @@ def program(*args: object, **options: object) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
 
-@pytest.mark.parametrize("config", CONFIGS)
-def test_every_config_trains(config, cohort, registered, verb, tmp_path):
-    root = registered[1] if "generate" in config else cohort
+TWELVE_STEPS = ("--trainer.max_steps", 12, "--trainer.max_epochs", -1, "--trainer.limit_val_batches", 0)
+TWELVE_STEPS += ("--model.warmup_steps", 0)
+
+
+def logged(run_folder, name):
+    """What each step of a training logged, in their order."""
+    with open(next(run_folder.glob("logs/version_0/metrics.csv")), newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+@pytest.mark.parametrize("config", [c for c in CONFIGS if "register" in c])
+def test_every_config_trains_stage_1(config, cohort, verb, tmp_path):
+    """Shown one pair again and again, M brings it together and G takes noise for noise."""
     size = ("--data.crop", "[8, 16, 16]") if config == "paper/register.yaml" else ()
-    cli = verb("fit", config, "--data.root", root, "--trainer.default_root_dir", tmp_path, *size)
-    assert cli.trainer.global_step == 2
+    alone = ("--data.test", 3, "--data.augmentation", "none", "--data.pairs", 0, "--model.symmetric", "false")
+    where = ("--data.root", cohort, "--trainer.default_root_dir", tmp_path)
+    cli = verb("fit", config, *where, *size, *alone, *TWELVE_STEPS, "--model.lr", 2e-3)
+    assert cli.trainer.global_step == 12
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert (tmp_path / "config.yaml").is_file()
-    with open(next(tmp_path.glob("logs/version_0/metrics.csv")), newline="") as file:
-        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
-    assert len(losses) == 2 and all(abs(x) < 100 for x in losses)
+    similarity = [-x for x in logged(tmp_path, "train/similarity")]
+    assert 0 < similarity[0] < max(similarity[-3:]) - 0.01 < 1  # the first is that of doing nothing
+    noise = [x for x in logged(tmp_path, "train/diffusion") if x]
+    assert 0 < noise[-1] < 0.95 * noise[0] < 2
+
+
+@pytest.mark.parametrize("config", [c for c in CONFIGS if "generate" in c])
+def test_every_config_trains_stage_2(config, registered, verb, tmp_path):
+    """The network starts by saying nothing; where it predicts the noise itself, silence costs 1."""
+    where = ("--data.root", registered[1], "--trainer.default_root_dir", tmp_path)
+    cli = verb("fit", config, *where, *TWELVE_STEPS, "--model.lr", 1e-2)
+    assert cli.trainer.global_step == 12
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "config.yaml").is_file()
+    losses = logged(tmp_path, "train/loss")
+    assert len(losses) == 12 and all(0 < x < 10 for x in losses)
+    if cli.model.h.prediction == "eps":
+        assert losses[0] == pytest.approx(1, abs=0.1) and sum(losses[-3:]) / 3 < 0.85
+    last = cli.model.net.outlet[-1]
+    assert all(float(p.detach().abs().mean()) > 1e-3 for p in (last.weight, last.bias))
 
 
 def test_registration_files(cohort, registered):

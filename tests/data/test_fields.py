@@ -86,6 +86,13 @@ def test_stage_1s_split_holds_unless_another_is_asked_for(root):
     assert names(ready(root, val=3), "test") == []
 
 
+def test_a_split_is_drawn_by_its_seed(root):
+    (root / "registration.tsv").unlink()
+    drawn = [tuple(ready(root, val=2, test=1, split_seed=seed).split.items()) for seed in range(4)]
+    assert all(sorted(side for _, side in split)[:3] == ["test", "train", "train"] for split in drawn)
+    assert drawn[0] == tuple(ready(root, val=2, test=1).split.items()) and len(set(drawn)) > 1
+
+
 @pytest.mark.parametrize("rows", [None, [{"participant_id": s, "status": "ok"} for s in SUBJECTS]])
 def test_without_a_recorded_split_one_is_drawn_and_said(root, rows):
     (root / "registration.tsv").unlink()

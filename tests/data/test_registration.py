@@ -82,6 +82,70 @@ def test_batches_of_both_sides(root, template):
     torch.testing.assert_close(predictions[4]["fixed"], val[0]["fixed"], atol=1e-3, rtol=0)
 
 
+def seen_in_training(data, epochs):
+    """(name, moving, fixed) of every sample of some epochs."""
+    return [
+        (name, moving, fixed)
+        for _ in range(epochs)
+        for batch in data.train_dataloader()
+        for name, moving, fixed in zip(batch["name"], batch["moving"], batch["fixed"], strict=True)
+    ]
+
+
+@pytest.mark.parametrize("pairs", [0.0, 0.5, 1.0])
+def test_a_share_of_the_pairs_is_from_subject_to_subject(root, template, pairs):
+    torch.manual_seed(0)
+    data = module(root, template, pairs=pairs)
+    data.setup("fit")
+    images = torch.stack([data.template.image, *(data.image_of(scan) for scan in data.side("train"))])
+    moved = []
+    for name, moving, fixed in seen_in_training(data, 20):
+        distances = (images - moving).flatten(1).abs().amax(dim=1)
+        assert float(distances.min()) == 0 and torch.equal(fixed, images[SUBJECTS.index(name) + 1])
+        moved.append((name, int(distances.argmin())))
+    share = np.mean([index > 0 for _, index in moved])
+    assert share == pytest.approx(pairs, abs=0.15 if 0 < pairs < 1 else 0)
+    if pairs == 1:
+        assert {index for _, index in moved} == {1, 2, 3, 4}
+        assert len(set(moved)) > 12  # nearly all of the 16 pairs
+    assert all(torch.equal(batch["moving"][0], images[0]) for batch in data.val_dataloader())
+
+
+def test_training_shows_pairs_and_their_mirror_images_validation_pairs_only(root, template):
+    torch.manual_seed(0)
+    data = module(root, template, augmentation="mirror")
+    data.setup("fit")
+    images = {scan.name: data.image_of(scan) for scan in data.scans}
+    turned = []
+    for name, moving, fixed in seen_in_training(data, 8):
+        turned.append(torch.equal(fixed, images[name].flip(3)))
+        assert turned[-1] or torch.equal(fixed, images[name])
+        assert torch.equal(moving, data.template.image.flip(3) if turned[-1] else data.template.image)
+    assert 8 <= sum(turned) <= 24
+    for _ in range(8):
+        assert all(torch.equal(b["fixed"][0], images[b["name"][0]]) for b in data.val_dataloader())
+
+
+def test_the_split_is_drawn_by_its_seed_and_shares(root, template):
+    def split(**options):
+        data = module(root, template, val_subjects=None, cache="none", **options)
+        data.setup("fit")
+        return data.split
+
+    drawn = [split(val=2, test=1, split_seed=seed) for seed in range(4)]
+    for sides in drawn:
+        assert sorted(sides.values()) == ["test", "train", "train", "train", "val", "val"]
+    assert drawn[0] == split(val=2, test=1) and len({tuple(sides.items()) for sides in drawn}) > 1
+    assert split(val=1, test_subjects=["02"])["sub-02"] == "test"
+
+
+@pytest.mark.parametrize(("only", "names"), [("train", SUBJECTS[:4]), ("val", SUBJECTS[4:]), (None, SUBJECTS)])
+def test_one_side_alone_is_predicted(root, template, only, names):
+    data = module(root, template, only=only)
+    data.setup("predict")
+    assert [data.scans[p["index"]].name for p in data.predict_dataloader()] == names
+
+
 @pytest.mark.parametrize("cache", ["memory", "disk", "none"])
 def test_images_are_scaled_by_their_robust_maximum(root, template, cache):
     data = module(root, template, cache=cache, cache_dir=root / "cache")
