@@ -265,6 +265,30 @@ def test_two_runs_of_one_subject_and_any_error_leave_the_others(at_8mm, tmp_path
     assert rows == {"sub-01": "ok", "sub-03": "ok"} and not (tmp_path / "out" / "sub-02").exists()
 
 
+@pytest.mark.parametrize("trust", ["sform", "qform"])
+def test_results_lie_where_the_trusted_form_says_for_itk_too(cohort, registered, tmp_path, trust):
+    """An image at two places, 24 mm apart: through SimpleITK, field and warped image are at the one that was chosen."""
+    given = nib.load(sorted(cohort.glob("sub-*/anat/*_T1w.nii.gz"))[0])
+    forms = {"sform": given.affine.copy(), "qform": given.affine}
+    forms["sform"][0, 3] += 24
+    two = nib.Nifti1Image(np.asarray(given.dataobj, np.float32), None)
+    two.set_qform(forms["qform"], 1)
+    two.set_sform(forms["sform"], 2)
+    nib.save(two, tmp_path / "sub-1_T1w.nii.gz")
+    call = ["register", str(tmp_path / "sub-1_T1w.nii.gz"), str(tmp_path / "out")]
+    call += ["--checkpoint", str(registered[0] / "checkpoints" / "last.ckpt")]
+    run([*call, "--trust", trust])
+    for name in (FILES[0], FILES[2]):
+        (path,) = (tmp_path / "out").rglob(f"sub-1_{name}")
+        header = nib.load(path).header
+        for affine in (header.get_sform(), header.get_qform()):
+            np.testing.assert_allclose(affine, forms[trust], atol=1e-4)
+        lps = np.diag([-1, -1, 1]) @ forms[trust][:3, 3]
+        np.testing.assert_allclose(sitk.ReadImage(str(path)).GetOrigin(), lps, atol=1e-4)
+    with pytest.raises(UserError, match="holds another run, with trust"):
+        run([*call, "--trust", {"sform": "qform", "qform": "sform"}[trust]])
+
+
 def test_one_bad_image_of_a_folder_is_named_and_the_others_are_done(cohort, registered, tmp_path, capsys):
     folder = tmp_path / "in"
     folder.mkdir()

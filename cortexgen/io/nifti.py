@@ -47,6 +47,8 @@ def open_image(path: Path) -> nib.Nifti1Image:
         raise _unreadable(path, start, error) from error
     except Exception as error:
         raise _unreadable(path, start, error) from error
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise UserError(f"{path}: expected a volume, found a {type(image).__name__}")
     kind = image.get_data_dtype()
     if kind.names or kind.kind not in "iufb":
         what = "colours (RGB)" if kind.names else f"voxels of type {kind}"
@@ -98,6 +100,16 @@ def _check_size(image: nib.Nifti1Image, path: Path) -> None:
         raise UserError(f"{path}: {found}; is it truncated?")
 
 
+def _read_out(stream: gzip.GzipFile) -> None:
+    """Go to the end, where the check sum is; what some programs leave after it is ignored."""
+    try:
+        while stream.read(1 << 20):
+            pass
+    except gzip.BadGzipFile as error:
+        if "Not a gzipped file" not in str(error):
+            raise
+
+
 def voxels(image: nib.Nifti1Image, path: Path) -> np.ndarray:
     """The image's array, scaled as its header says.
 
@@ -108,8 +120,7 @@ def voxels(image: nib.Nifti1Image, path: Path) -> np.ndarray:
         if isinstance(image, SerializableImage) and _start(path) == GZIP:
             with gzip.open(path) as stream, _silent():
                 array = np.asanyarray(type(image).from_stream(stream).dataobj)
-                while stream.read(1 << 20):  # its check sum comes at the end
-                    pass
+                _read_out(stream)
             return array
         return np.asanyarray(image.dataobj)
     except Exception as error:
