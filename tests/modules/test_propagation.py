@@ -156,7 +156,12 @@ def test_growth_leaves_the_affine_out():
 def integrations(monkeypatch):
     """Every velocity that is integrated."""
     seen = []
-    monkeypatch.setattr(propagation, "integrate", lambda v, steps=7: seen.append(v) or integrate(v, steps))
+
+    def integrated(v, steps=7, inverse=False):
+        seen.append(-v if inverse else v)
+        return integrate(v, steps, inverse)
+
+    monkeypatch.setattr(propagation, "integrate", integrated)
     return seen
 
 

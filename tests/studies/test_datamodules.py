@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cortexgen.errors import UserError
-from cortexgen.io.bids import derivative, describe_dataset, read_tsv, write_tsv
+from cortexgen.io.bids import derivative, read_tsv, write_tsv
 from cortexgen.preprocess import Normalize
 from cortexgen.studies.datamodules import ADNIDataModule, BIDSDataModule, NCANDADataModule, StudyDataModule
 
@@ -21,7 +21,6 @@ def done(monkeypatch):
     calls = []
 
     def fake(scans, out, pipeline, jobs=1, scheduler=None, problems=None, threads=1):
-        describe_dataset(out, "preprocessed T1w", {"Steps": pipeline.describe()})
         table, calls_now = Path(out, "preprocess.tsv"), []
         rows = {r["participant_id"]: r for r in (read_tsv(table) if table.is_file() else [])}
         for scan in scans:
