@@ -9,6 +9,7 @@ import torch
 
 from cortexgen.cli import run
 from cortexgen.data.simulation import simulate_cohort
+from cortexgen.data.template import Template
 
 CONF = Path(__file__).parent / "conf"
 SUBJECTS = 5
@@ -64,6 +65,38 @@ def trained_generator(
     where = ("--data.root", registered[1], "--trainer.default_root_dir", run_folder)
     verb("fit", "generate.yaml", *where, "--model.covariates", "[age, sex]")
     return run_folder
+
+
+@pytest.fixture(scope="session")
+def degraded() -> Callable[..., torch.Tensor]:
+    """Makes of a brain in template space one whose overlap and correlation with the template are as low as asked for:
+    by a shell of tissue around it, and by voxels that are mixed with others."""
+    from scipy.ndimage import distance_transform_edt
+
+    from cortexgen.data.alignment import agreement
+
+    def make(image: torch.Tensor, template: Template, overlap: float, correlation: float) -> torch.Tensor:
+        grid, inside = template.grid, image > 0.05
+        order = torch.randperm(int(inside.sum()), generator=torch.Generator().manual_seed(0))
+        distance = torch.from_numpy(distance_transform_edt(~inside[0].numpy()))[None]
+        near = distance[~inside].sort().values
+
+        def mixed(share: float, around: int) -> torch.Tensor:
+            out = torch.where(~inside & (distance <= near[around]), 0.3, image) if around else image.clone()
+            out[inside] = ((1 - share) * image[inside] + share * image[inside][order]).clamp(min=0.06)
+            return out
+
+        around, share = 0, 0.0
+        for step in (2.0**-k for k in range(1, 11)):  # bisection
+            more = around + int(step * 0.5 * len(near))
+            if agreement(mixed(0.0, more), grid, template).overlap > overlap:
+                around = more
+        for step in (2.0**-k for k in range(1, 9)):
+            if agreement(mixed(share + step, around), grid, template).correlation > correlation:
+                share += step
+        return mixed(share, around)
+
+    return make
 
 
 @pytest.fixture(scope="session")

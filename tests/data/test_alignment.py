@@ -135,6 +135,51 @@ def test_what_has_a_brains_outline_but_not_its_contrast_is_refused(template):
             check_alignment(image, template.grid, template, np.eye(4))
 
 
+@pytest.mark.parametrize(
+    ("overlap", "correlation", "there", "aligned"),
+    [
+        (0.93, 0.55, True, True),
+        (0.88, 0.55, False, True),
+        (0.93, 0.45, False, True),
+        (0.88, 0.40, False, True),
+        (0.82, 0.55, False, False),
+        (0.93, 0.30, False, False),
+    ],
+)
+def test_how_much_worse_than_usual_a_brain_may_fit(template, subject, degraded, overlap, correlation, there, aligned):
+    """A simulated brain with tissue around it and noise: between what real brains reach and what others do."""
+    image = degraded(subject, template, overlap, correlation)
+    found = agreement(image, template.grid, template)
+    assert (found.overlap, found.correlation) == pytest.approx((overlap, correlation), abs=0.015)
+    assert in_template_space(image, template.grid, template) == there
+    if aligned:
+        assert check_alignment(image, template.grid, template, np.eye(4)) == found
+    else:
+        with pytest.raises(UserError, match=rf"overlap {found.overlap:.2f} and correlation {found.correlation:.2f}"):
+            check_alignment(image, template.grid, template, np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("scales", "fine"),
+    [
+        ((0.68, 0.68, 0.68), True),
+        ((0.62, 0.7, 0.7), False),
+        ((1.3, 1.3, 1.3), True),
+        ((1.4, 1.3, 1.3), False),
+        ((1.26, 0.9, 0.9), True),
+        ((1.26, 0.84, 0.84), False),
+    ],
+)
+def test_heads_differ_by_so_much_and_no_more(template, subject, scales, fine):
+    affine = affine_of((0, 0, 0), scales, (0, 0, 0))
+    grid = Grid(template.grid.shape, affine @ template.grid.affine)  # fits, but for its size
+    if fine:
+        assert check_alignment(subject, grid, template, affine).correlation > 0.7
+    else:
+        with pytest.raises(UserError, match="scales by"):
+            check_alignment(subject, grid, template, affine)
+
+
 def test_real_brains_are_in_template_space_and_keep_their_affine_under_a_turned_header(real_brains, template):
     for path in sorted(real_brains.glob("sub-*[05]/anat/*_T1w.nii.gz"))[:4]:
         image, grid = read_volume(path)

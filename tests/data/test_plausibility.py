@@ -9,6 +9,7 @@ from cortexgen.data.plausibility import check_brain
 from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_volume, write_volume
+from cortexgen.spatial import resample
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,63 @@ def test_phantoms_of_a_brains_size_are_refused_at_the_latest_after_their_affine(
         check_brain(image, template.grid, kind)
         check_alignment(image, template.grid, template, align(image, template.grid, template, kind), kind)
     assert str(error.value).startswith(f"{kind}: ")
+
+
+@pytest.fixture(scope="module")
+def simulated(cohort):
+    """A simulated brain at 8 mm and its grid."""
+    path = next(cohort.glob("sub-*/anat/*_T1w.nii.gz"))
+    image, grid = read_volume(path)
+    return normalize(image, path), grid
+
+
+def scaled(grid, factor):
+    return Grid(grid.shape, np.diag([factor, factor, factor, 1]) @ grid.affine)
+
+
+@pytest.mark.parametrize(("millilitres", "fine"), [(560, False), (650, True), (2500, True), (2750, False)])
+def test_the_volume_of_a_brain(simulated, millilitres, fine):
+    image, grid = simulated
+    volume = float((image > 0.05).sum()) * grid.voxel_volume / 1000
+    grid = scaled(grid, (millilitres / volume) ** (1 / 3))
+    if fine:
+        check_brain(image, grid)
+    else:
+        assert f"{millilitres} ml are brighter than air, expected 600-2600 ml" in refusal(image, grid)
+
+
+@pytest.mark.parametrize(("values", "fine"), [(28, False), (36, True)])
+def test_a_brain_has_as_many_values(simulated, values, fine):
+    image, grid = simulated
+    coarse = torch.where(image > 0.05, (image * (values - 1)).round() / (values - 1) * 0.9 + 0.1, 0)
+    assert torch.unique(coarse).numel() in (values - 1, values, values + 1)
+    if fine:
+        check_brain(coarse, grid)
+    else:
+        assert "different values, expected 32 or more" in refusal(coarse, grid)
+
+
+@pytest.mark.parametrize("spacing", [8.0, 4.0])
+@pytest.mark.parametrize(("axis", "upper", "name"), [(0, True, "superior"), (0, False, "inferior"), (2, True, "right")])
+def test_a_brain_ends_in_so_large_a_plane_and_no_larger(simulated, spacing, axis, upper, name):
+    """A plane of tissue beside the brain: 20 cm², 60 at the stem, and 4.4 for each millimetre of its thickness."""
+    image, grid = simulated
+    target = grid.at_spacing(spacing)
+    image = resample(image[None], grid.torch_affine, target.shape, target.torch_affine)[0]
+    tissue = (image[0] > 0.05).movedim(axis, 0)
+    occupied = torch.nonzero(tissue.flatten(1).any(dim=1)).flatten()
+    outside = int(occupied[-1]) + 1 if upper else int(occupied[0]) - 1
+    distance = torch.cartesian_prod(*[(torch.arange(n) - (n - 1) / 2).square() for n in tissue.shape[1:]]).sum(dim=1)
+    expected = (60 if name == "inferior" else 20) + 4.4 * spacing
+    for area, fine in ((expected - 5, True), (expected + 5, False)):
+        plane = torch.zeros(distance.shape)
+        plane[distance.argsort()[: round(area * 100 / spacing**2)]] = 0.5
+        ended = image.clone()
+        ended[0].movedim(axis, 0)[outside] = plane.view(tissue.shape[1:])
+        if fine:
+            check_brain(ended, target)
+        else:
+            assert f"at the {name} end, expected at most {expected:.0f}" in refusal(ended, target)
 
 
 def test_real_brains_pass(real_brains):

@@ -128,6 +128,17 @@ def test_errors_name_what_is_missing():
             cortical_measures(torch.where(labels == lost, 0, labels), CLASSES, ISOTROPIC)
 
 
+def test_the_templates_cortex_is_plausible():
+    from cortexgen.data.template import load_template
+
+    template = load_template()
+    template = template.to(template.grid.at_spacing(2))
+    found = cortical_measures(template.labels, template.classes, template.grid.spacing)
+    assert 2 < found.thickness < 4.5
+    assert 1.0e5 < found.pial_area < 2.2e5 and 1.2e5 < found.white_area < 2.2e5
+    assert 1.3 < found.folding < 2.5
+
+
 def test_real_brains_are_plausible(real_brains):
     from cortexgen.data.template import read_label_table
     from cortexgen.io import read_volume

@@ -140,6 +140,41 @@ def test_impossible_volumes_are_found():
     assert any(r.startswith("A at +") for r in grown)
 
 
+@pytest.mark.parametrize(("deviations", "millilitres", "fine"), [(3.7, 5, True), (-3.7, 5, True), (4.3, 5, False)])
+def test_a_volume_is_judged_by_the_cohorts_deviation(deviations, millilitres, fine):
+    module, weights = module_of(), torch.zeros(2, *SHAPE)
+    weights[1, 3:6, 3:6, 3:6] = millilitres / (27 * 512 / 1000)
+    mean = torch.tensor([0.0, millilitres]).log() - 0.05 * deviations
+    module.contract |= {"log_volume_mean": mean, "log_volume_std": torch.full((2,), 0.05)}
+    sampler = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID)
+    assert (not [r for r in Sampler.failed_checks(sampler, torch.zeros(3, *SHAPE)) if r.startswith("A")]) == fine
+
+
+@pytest.mark.parametrize(("millilitres", "judged"), [(0.05, False), (0.2, True)])
+def test_slivers_are_not_judged(millilitres, judged):
+    module, weights = module_of(), torch.zeros(2, *SHAPE)
+    weights[1, 3:6, 3:6, 3:6] = 2 * millilitres / (27 * 512 / 1000)
+    mean = torch.tensor([0.0, millilitres]).log()
+    module.contract |= {"log_volume_mean": mean, "log_volume_std": torch.full((2,), 0.05)}
+    sampler = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID)
+    found = [r for r in Sampler.failed_checks(sampler, torch.zeros(3, *SHAPE)) if r.startswith("A")]
+    assert bool(found) == judged
+
+
+@pytest.mark.parametrize("redraws", [0, 2])
+def test_draws_that_fail_are_given_up_after_as_many_as_asked_for(redraws):
+    grid = GRID.at_spacing(8.0)
+    module = module_of(max_redraws=redraws)
+    module.contract |= {"template_source": None, "template": {"hash": "h"}, "image_grid": grid.to_dict()}
+    module.template = Template("T", torch.rand(1, *grid.shape), None, ("a",), grid, "h")
+    attempts = []
+    wild = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0)) * 6
+    module.sample = lambda index, attempt, conditions: attempts.append(attempt) or wild
+    with pytest.raises(UserError, match=f"{redraws + 1} draws failed the checks, the last one with .* folded voxels"):
+        Sampler(module).draw(0)
+    assert attempts == list(range(redraws + 1))
+
+
 def test_draws_that_fold_a_little_are_smoothed_and_others_drawn_again():
     """On a grid as fine as the velocity's and a finer one; what is written never folds."""
     grid = GRID.at_spacing(4.0)

@@ -245,6 +245,12 @@ def test_a_prior_has_as_many_modes_as_asked_for(root):
     assert [len(modes) for modes in found] == [1, 2]
 
 
+def test_the_priors_of_training_have_as_many_modes_as_asked_for(root):
+    """The same noised fields, and another guess of them."""
+    one, two = (fitted(root, steps=1, prior_modes=n, cross_fit=4, levels=(-3.0, 0.0))[1][0][0] for n in (1, 2))
+    assert torch.equal(one[:, :3], two[:, :3]) and float((one[:, 3:] - two[:, 3:]).abs().max()) > 0.1
+
+
 @pytest.mark.parametrize("folds", [0, 2, 4])
 def test_the_prior_that_a_subject_meets_in_training_does_not_know_it(tmp_path, folds):
     """Each of four subjects moves along one axis alone, and the last two along the same; a prior without a subject, and

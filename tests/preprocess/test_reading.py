@@ -30,7 +30,10 @@ def sheared(cosine):
         (values().astype(np.complex64), np.eye(4), "complex64"),
         (values(*SHAPE, 3), np.eye(4), "expected a 3D volume, found shape 8 x 9 x 10 x 3"),
         (values(), sheared(0.2), "meet at 78.5 degrees"),
+        (values(), sheared(0.03), "meet at 88.3 degrees"),
         (values(), np.diag([1, 1, 5.0, 1]), "voxels are 1 x 1 x 5 mm"),
+        (values(), np.diag([1, 1, 4.3, 1]), "voxels are 1 x 1 x 4.3 mm"),
+        (values(), np.diag([0.7, 0.7, 3.7, 1]), "voxels are 0.7 x 0.7 x 3.7 mm"),
         (values(), np.diag([0.5, 0.5, 3.0, 1]), "voxels are 0.5 x 0.5 x 3 mm"),
         (np.full(SHAPE, 7, np.int16), np.eye(4), "every voxel is 7"),
         (np.where(values() > 100, np.nan, 1).astype(np.float32), np.eye(4), "NaN"),
@@ -51,6 +54,13 @@ def test_a_truncated_file_is_refused(tmp_path, name):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(UserError, match=r"truncated|not a readable NIfTI"):
         read_scan(path)
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 3.8), (0.8, 0.8, 3.8)])
+def test_thick_slices_are_read(tmp_path, spacing):
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(values(), np.diag([*spacing, 1])), path)
+    assert sorted(read_scan(path)[1].spacing) == pytest.approx(sorted(spacing))
 
 
 def test_a_file_without_orientation_is_refused(tmp_path):

@@ -21,6 +21,16 @@ def test_a_masked_background_is_found_whatever_its_value(template, value):
     assert torch.equal(foreground(image), inside)
 
 
+@pytest.mark.parametrize(("share", "constant"), [(0.25, False), (0.36, True)])
+def test_a_background_is_constant_where_a_third_of_all_voxels_are_alike(share, constant):
+    image = 0.1 + torch.rand(1, 20, 20, 20, generator=torch.Generator().manual_seed(0))
+    rim = torch.ones(20, 20, 20, dtype=torch.bool)
+    rim[1:-1, 1:-1, 1:-1] = False  # 27 %
+    places = torch.cat([torch.nonzero(rim.flatten()), torch.nonzero(~rim.flatten())]).flatten()
+    image.view(-1)[places[: int(share * 8000)]] = -3.0
+    assert (constant_background(image) == -3.0) == constant
+
+
 def test_noise_around_a_head_is_no_constant_but_below_otsus_threshold(template):
     image, inside = head(template, 0.02)
     assert constant_background(image) is None

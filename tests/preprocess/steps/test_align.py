@@ -36,6 +36,18 @@ def test_what_lies_in_template_space_stays_there_unless_it_had_a_skull(template)
         assert np.allclose(subject.affine, np.eye(4), atol=0 if affine == "identity" else 0.3)
 
 
+@pytest.mark.parametrize(
+    ("overlap", "correlation", "flagged"), [(0.94, 0.47, False), (0.90, 0.47, True), (0.94, 0.38, True)]
+)
+def test_a_fit_that_is_worse_than_real_brains_is_flagged(template, degraded, overlap, correlation, flagged):
+    image = degraded(template.image, template, overlap, correlation)
+    subject = Subject(image, template.grid, template, "scan", mask=image > 0)
+    Align("never")(subject)
+    assert subject.measures["overlap"] == pytest.approx(overlap, abs=0.015)
+    assert subject.measures["correlation"] == pytest.approx(correlation, abs=0.03)
+    assert bool(subject.flags) == flagged
+
+
 def test_an_affine_that_failed_is_refused_with_its_numbers(native, template):
     upside_down = Subject(native.image.flip(1), native.grid, template, "scan", mask=native.image.flip(1) > 0)
     with pytest.raises(UserError, match=r"scan: its affine to MNI152NLin2009aSym failed: .*\d\.\d\d"):

@@ -25,6 +25,24 @@ def test_what_a_stripped_input_has_beside_the_brain_is_removed_and_flagged(templ
     assert float((tissue & ~subject.mask).sum()) < 1e-3 * float(tissue.sum())
 
 
+@pytest.mark.parametrize(("millilitres", "flag"), [(12, None), (30, "30 ml outside"), (560, "for no brain: nothing")])
+def test_so_much_beside_the_brain_is_no_residue_some_or_an_error(template, monkeypatch, millilitres, flag):
+    """With the brain's outline known, instead of deepbet's."""
+    brain = template.mask
+    monkeypatch.setattr("cortexgen.preprocess.steps.skull._deepbet", lambda *_: brain)
+    distance = torch.from_numpy(ndimage.distance_transform_edt(~brain[0].numpy()))[None]
+    outside = torch.nonzero((distance > 1.8).flatten()).flatten()
+    beside = outside[distance.flatten()[outside].argsort()[: round(1000 * millilitres / template.grid.voxel_volume)]]
+    image = template.image * brain
+    image.view(-1)[beside] = 0.6
+    subject = Subject(1000 * image, template.grid, template, "scan")
+    StripSkull()(subject)
+    assert len(subject.flags) == (flag is not None) and all(flag in line for line in subject.flags)
+    gone = flag is None or "nothing" not in flag
+    assert subject.measures["removed_ml"] == pytest.approx(millilitres if gone else 0, abs=1)
+    assert bool(subject.image.view(-1)[beside].any()) != gone
+
+
 def test_a_real_head_loses_its_skull(real_brains, template):
     path = real_brains.parent / "colin27" / "ch2.nii.gz"
     if not path.is_file():
