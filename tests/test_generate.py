@@ -242,7 +242,7 @@ def test_two_processes_and_a_killed_one_give_the_same_bytes(tmp_path):
         (["--num_samples", "0"], "--num_samples: expected 1 or more, got 0"),
         (["--num_samples", "-3"], "--num_samples: expected 1 or more"),
         (["--steps", "0"], "--steps: expected 1 or more"),
-        (["--resolution", "-1"], "spacing: expected millimetres"),
+        (["--resolution", "-1"], "spacing: expected a number above zero"),
         (["--sex", "X"], "sex: 'X' is none of F, M"),
         (["--conditions", "{height: 3}"], "'height' is not a covariate of these weights"),
         (["--native_size", "true"], "native_size: the weights know no brain_volume_ml"),

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cortexgen.data.cohort import Scan, read_cohort, write_participants
+from cortexgen.data.cohort import Scan, write_participants
 from cortexgen.data.naming import too_long
 from cortexgen.errors import UserError, reason
 from cortexgen.io import write_json
 from cortexgen.io.bids import Row, anat, read_tsv, source_hash, write_tsv
+from cortexgen.io.participants import read_covariates
 
 TABLE = "registration.tsv"
 RECORD = "_desc-registration_metrics.json"
-FIELD = "*_desc-velocity_field.nii*"
 WRITTEN = ["mode-image_xfm", "desc-whole_xfm", "desc-velocity_field", "desc-logjac_map", "desc-warped_dseg"]
 WRITTEN += [f"desc-{what}_T1w" for what in ("warped", "continuous", "synthesis", "whole")]
 
@@ -129,12 +129,16 @@ class Registrations:
         table = [*earlier, *done, *failed.values()]
         if table:
             write_tsv(self.root / TABLE, [row | self._side(str(row["participant_id"])) for row in table])
-        known = [scan for name, scan in now.items() if _is_done(there.get(name, {}))]
-        if any(_is_done(row) for row in earlier):
-            names = {row["participant_id"] for row in earlier}
-            known = [s for s in read_cohort(self.root, FIELD) if s.name in names] + known
-        if known:
-            write_participants(self.root, known)
+        names = [str(row["participant_id"]) for row in table if _is_done(row)]
+        if names:
+            write_participants(self.root, self._people(sorted(names), now))
+
+    def _people(self, names: Sequence[str], now: Mapping[str, Scan]) -> list[Scan]:
+        """Scans with their covariates: of this run, else as the folder's tables have them; columns added there stay."""
+        parts = [name.removeprefix("sub-").partition("_ses-") for name in names]
+        before = read_covariates(self.root, [(subject, session) for subject, _, session in parts], warn=False)
+        rows = [row | (now[name].covariates if name in now else {}) for name, row in zip(names, before, strict=True)]
+        return [Scan(name, name.split("_")[0], self.root, None, row) for name, row in zip(names, rows, strict=True)]
 
 
 def _listed(root: Path) -> list[Row]:

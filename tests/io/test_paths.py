@@ -19,7 +19,7 @@ from cortexgen.io.atomic import remove_leftovers, temporary_name
 from cortexgen.io.bids import anat, derivative, scan_folders, transform
 from cortexgen.io.paths import is_file_name, label, scan_name, visible, within
 from cortexgen.preprocess import Normalize, Pipeline, Resample
-from cortexgen.preprocess.cohort import preprocess_cohort
+from cortexgen.preprocess.pipeline import preprocess_scan
 from cortexgen.report.qc import sheet_path
 from cortexgen.studies import find_study
 
@@ -114,7 +114,7 @@ def test_scans_named_by_hand_cost_one_row_each_and_leave_nothing_outside(cohort,
     (out.parent / "other").mkdir()
     pipeline = Pipeline([Resample(spacing=8.0), Normalize()], load_template())
     scans = [Scan(name, name, image) for name in ("sub-1_.._.._other", "../../sub-2", "sub-ok")]
-    rows = {r["participant_id"]: r for r in preprocess_cohort(scans, out, pipeline)}
+    rows = {scan.name: preprocess_scan(scan, out, pipeline) for scan in scans}
     assert [rows[s.name]["status"] for s in scans] == ["failed", "failed", "ok"]
     assert "expected a name like sub-01" in rows["../../sub-2"]["reason"]
     assert {p.name for p in tmp_path.iterdir()} == {"a"} and tree(out.parent / "other") == set()
