@@ -93,8 +93,8 @@ class GaussianPrior:
     def posterior(self, z: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
         """Mean of x given `z = alpha x + sigma eps`, and the size of what it leaves.
 
-        With A = alpha² S + sigma² I, by the Woodbury identity, `(alpha² Σ + sigma² I)⁻¹ = A⁻¹ - alpha² A⁻¹ U C Uᵀ A⁻¹`
-        with `C = (I + alpha² Uᵀ A⁻¹ U)⁻¹`.
+        With A = alpha² S + sigma² I and `C = (I + alpha² Uᵀ A⁻¹ U)⁻¹`, by the Woodbury identity, the modes' scores are
+        expected to be `g = alpha C Uᵀ A⁻¹ z`, and x `U g + alpha S A⁻¹ (z - alpha U g)`; nothing cancels.
 
         Arguments:
             z: `[B, C, D, H, W]`.
@@ -110,17 +110,16 @@ class GaussianPrior:
             spectrum, levels = self.spectrum.flatten(), log_snr.tolist()
             for level in dict.fromkeys(levels):
                 here = [b for b, other in enumerate(levels) if other == level]
-                alpha, total, core, size[here] = self._level(level)
+                alpha, sigma, total, core, size[here] = self._level(level)
                 inside = scaled[here] / total
-                low = inside[:, self.low]
-                low -= alpha**2 * (low @ self.modes.T @ core.T @ self.modes) / total[self.low]
-                inside *= spectrum
-                inside[:, self.low] = spectrum[self.low] * low + (low @ self.modes.T) @ self.modes
-                mean[here] = alpha * inside
+                scores = alpha * inside[:, self.low] @ self.modes.T @ core
+                inside *= alpha * spectrum
+                inside[:, self.low] += (scores @ self.modes) * (sigma**2 / total[self.low])
+                mean[here] = inside
             return cosine_transform(mean.view_as(z), inverse=True), _like(size, z)
 
-    def _level(self, log_snr: float) -> tuple[float, Tensor, Tensor, Tensor]:
-        """alpha, A's diagonal, C, and the size of what is left, at one level; C and the size are kept."""
+    def _level(self, log_snr: float) -> tuple[float, float, Tensor, Tensor, Tensor]:
+        """alpha, sigma, A's diagonal, C, and the size of what is left, at one level; C and the size are kept."""
         alpha, sigma = (float(c) for c in alpha_sigma(torch.tensor(log_snr, dtype=torch.float64)))
         spectrum = self.spectrum.flatten()
         total = alpha**2 * spectrum + sigma**2
@@ -137,4 +136,4 @@ class GaussianPrior:
             core = torch.linalg.inv(torch.eye(len(self.modes), device=total.device) + alpha**2 * once)
             left = (spectrum * sigma**2 / total).sum() + (core * twice).sum()
             self._cores[log_snr] = core, (left / spectrum.numel()).sqrt()
-        return alpha, total, *self._cores[log_snr]
+        return alpha, sigma, total, *self._cores[log_snr]

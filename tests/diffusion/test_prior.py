@@ -1,5 +1,6 @@
 """The Gaussian prior of fields against dense linear algebra and scipy."""
 
+import numpy as np
 import pytest
 import scipy.fft
 import torch
@@ -20,12 +21,13 @@ def fitted(fields, count, trust, cutoff):
 
 
 def dense(prior):
-    """Σ in voxels, `[n, n]`."""
+    """Σ in voxels, `[n, n]` float64."""
     n = prior.spectrum.numel()
-    basis = torch.stack([cosine_transform(e.view(SHAPE)).flatten() for e in torch.eye(n)], dim=1)
-    modes = torch.zeros(len(prior.modes), n)
-    modes[:, prior.low] = prior.modes
-    return basis.T @ (modes.T @ modes + torch.diag(prior.spectrum.flatten())) @ basis
+    basis = scipy.fft.dctn(np.eye(n).reshape(n, *SHAPE), axes=(2, 3, 4), norm="ortho").reshape(n, n).T
+    basis = torch.from_numpy(np.ascontiguousarray(basis))
+    modes = torch.zeros(len(prior.modes), n, dtype=torch.float64)
+    modes[:, prior.low] = prior.modes.double()
+    return basis.T @ (modes.T @ modes + torch.diag(prior.spectrum.flatten().double())) @ basis
 
 
 def test_the_cosine_transform_is_scipys():
@@ -40,12 +42,25 @@ def test_the_posterior_is_that_of_dense_algebra(level):
     prior = prior_of()
     z, log_snr = torch.randn(2, *SHAPE), torch.full((2,), level)
     mean, size = prior.posterior(z, log_snr)
-    covariance = dense(prior)
+    covariance = dense(prior).float()
     alpha, sigma = (float(c[0]) for c in alpha_sigma(log_snr))
     gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(len(covariance)))
     assert torch.allclose(mean.flatten(1), z.flatten(1) @ gain.T, atol=1e-4)
     left = torch.trace(covariance - alpha * gain @ covariance) / len(covariance)
     assert torch.allclose(size.flatten(), left.sqrt().expand(2), atol=1e-4)
+
+
+def test_strong_modes_cost_no_accuracy():
+    """A cohort's first modes have thousands of times a voxel's variance; float32 keeps six digits all the same."""
+    weak = prior_of()
+    prior = GaussianPrior(weak.spectrum, 50 * weak.modes, weak.cutoff)
+    z, covariance = torch.randn(1, *SHAPE), dense(prior)
+    for level in (0.0, 8.0):
+        alpha, sigma = (c.double() for c in alpha_sigma(torch.tensor(level)))
+        noisy = alpha**2 * covariance + sigma**2 * torch.eye(len(covariance))
+        expected = alpha * covariance @ torch.linalg.solve(noisy, z.flatten().double())
+        found = prior.posterior(z, torch.tensor([level]))[0].flatten().double()
+        assert (found - expected).norm() < 2e-6 * expected.norm()
 
 
 def test_levels_of_a_batch_are_independent():
@@ -90,7 +105,7 @@ def test_modes_are_the_principal_ones():
     fields = fields - fields.mean(dim=0)
     prior = fitted(fields, 5, 1.0, 1.0)
     _, singular, vectors = torch.linalg.svd(fields.flatten(1), full_matrices=False)
-    along = vectors[0] @ dense(prior) @ vectors[0]
+    along = vectors[0] @ dense(prior).float() @ vectors[0]
     assert float(along) == pytest.approx(float(singular[0] ** 2 / 6), rel=1e-3)
 
 
