@@ -89,6 +89,7 @@ def test_the_continued_grid_covers_the_whole_with_the_parts_voxels(shape, factor
 
 def test_stage_2_learns_from_the_slabs_fields(slab, verb, tmp_path):
     fields, where = slab[1].parents[2], ("--trainer.default_root_dir", tmp_path)
-    verb("fit", "paper/generate.yaml", "--data.root", fields, "--data.mirror", "false", *where)
+    cli = verb("fit", "paper/generate.yaml", "--data.root", fields, "--data.mirror", "false", *where)
+    assert cli.model.net.outlet[-1].weight.detach().abs().max() > 0  # it began at zero
     velocity = next(fields.glob("*/anat/*_desc-velocity_field.nii.gz"))
     assert nib.load(velocity).shape[:3] == SLAB[::-1] and (tmp_path / "checkpoints/last.ckpt").is_file()

@@ -114,6 +114,14 @@ def test_noise_level_and_place_matter():
     assert (flat - flat.flip(4)).abs().max() > 1e-3  # left is not right, though the input is the same
 
 
+@pytest.mark.parametrize("axis", [2, 3, 4])
+def test_the_network_knows_where_a_voxel_lies_far_from_the_rim_too(axis):
+    """Of a field without content, where nothing else tells one voxel from the next."""
+    net, shape = awake(multipliers=(1,), spatial_attention=("none",)), [5, 24, 24]
+    middle = net(torch.zeros(1, 3, *shape), torch.zeros(1))[..., 9:15, 9:15].detach()
+    assert float(middle.diff(dim=axis).abs().amax()) > 1e-3
+
+
 def test_covariates_change_the_answer_each_sample_its_own():
     net, z, snr = awake(covariates=5), torch.randn(1, 3, 4, 8, 8).expand(2, -1, -1, -1, -1), torch.zeros(2)
     code = torch.randn(2, 5)
