@@ -221,7 +221,7 @@ def test_other_grids_and_ranges_are_brought_to_the_real_ones_and_said(
         (["REAL", "OTHER", "OUT", "--held-out", "99"], "--held_out: sub-99 not among the 5 real brains"),
         (["REAL", "OTHER", "OUT", "--real-labels", "REAL"], "give both, from one segmenter"),
         (["REAL", "OTHER", "OUT", "--pairs", "0"], "--pairs: expected 1 or more, got 0"),
-        (["REAL", "OTHER", "REAL"], "holds other files"),
+        (["REAL", "OTHER", "REAL"], "is what is read; choose a new folder to write to"),
     ],
 )
 def test_mistakes_are_one_line(cohort: Path, other: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -280,7 +280,8 @@ class DiffuseMorphModule(StageModule):
         if h.symmetric:  # half of the samples the other way round
             other = other < 0.5
             moving, fixed = torch.where(other, fixed, moving), torch.where(other, moving, fixed)
-            velocity = torch.where(other, -velocity, velocity)
+            back = -velocity if h.integration_steps else integrate(velocity, 0, inverse=True)
+            velocity = torch.where(other, back, velocity)
         terms = self.objective.terms(moving, fixed, velocity)
         loss = diffusion + h.similarity_weight * self.objective.total(terms)
         return {"loss": loss, "diffusion": diffusion, **terms}

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from cortexgen.errors import UserError
-from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap, present_labels
+from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap
 from cortexgen.io import Grid
+from cortexgen.spatial import present_labels
 
 CUBE = Grid((10, 10, 10), np.diag([2.0, 2, 2, 1]))
 

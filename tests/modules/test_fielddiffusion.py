@@ -146,8 +146,8 @@ def test_a_volume_is_judged_by_the_cohorts_deviation(deviations, millilitres, fi
     weights[1, 3:6, 3:6, 3:6] = millilitres / (27 * 512 / 1000)
     mean = torch.tensor([0.0, millilitres]).log() - 0.05 * deviations
     module.contract |= {"log_volume_mean": mean, "log_volume_std": torch.full((2,), 0.05)}
-    sampler = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID)
-    assert (not [r for r in Sampler.failed_checks(sampler, torch.zeros(3, *SHAPE)) if r.startswith("A")]) == fine
+    sampler = SimpleNamespace(weights=weights, contract=module.contract, velocity_grid=GRID)
+    assert (not [r for r in Sampler.failed_checks(sampler, torch.zeros(1, 3, *SHAPE)) if r.startswith("A")]) == fine
 
 
 @pytest.mark.parametrize(("millilitres", "judged"), [(0.05, False), (0.2, True)])
@@ -156,8 +156,8 @@ def test_slivers_are_not_judged(millilitres, judged):
     weights[1, 3:6, 3:6, 3:6] = 2 * millilitres / (27 * 512 / 1000)
     mean = torch.tensor([0.0, millilitres]).log()
     module.contract |= {"log_volume_mean": mean, "log_volume_std": torch.full((2,), 0.05)}
-    sampler = SimpleNamespace(steps=7, weights=weights, contract=module.contract, velocity_grid=GRID)
-    found = [r for r in Sampler.failed_checks(sampler, torch.zeros(3, *SHAPE)) if r.startswith("A")]
+    sampler = SimpleNamespace(weights=weights, contract=module.contract, velocity_grid=GRID)
+    found = [r for r in Sampler.failed_checks(sampler, torch.zeros(1, 3, *SHAPE)) if r.startswith("A")]
     assert bool(found) == judged
 
 

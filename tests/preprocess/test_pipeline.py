@@ -131,7 +131,7 @@ def test_a_bad_file_is_a_row_and_takes_away_what_an_earlier_run_left(done, scan,
     shutil.copytree(done[0], out)
     bad.write_bytes(scan.image.read_bytes()[:20_000])
     failed(Scan(scan.name, scan.subject, bad), out, pipeline, "truncated")
-    failed(Scan(scan.name, scan.subject, tmp_path / "missing.nii.gz"), out, pipeline, "missing.nii.gz: cannot be read")
+    failed(Scan(scan.name, scan.subject, tmp_path / "missing.nii.gz"), out, pipeline, "missing.nii.gz: no such file")
 
 
 def test_an_affine_that_failed_is_a_row_with_its_numbers(scan, template, tmp_path):
