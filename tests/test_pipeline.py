@@ -54,7 +54,18 @@ def logged(run_folder, name):
 def test_every_config_trains_stage_1(config, cohort, verb, tmp_path):
     """Shown one pair again and again, M brings it together and G takes noise for noise."""
     size = ("--data.crop", "[8, 16, 16]") if config == "paper/register.yaml" else ()
-    alone = ("--data.test", 3, "--data.augmentation", "none", "--data.pairs", 0, "--model.symmetric", "false")
+    alone = (
+        "--data.test",
+        3,
+        "--data.augmentation",
+        "none",
+        "--data.pairs",
+        0,
+        "--model.symmetric",
+        "false",
+        "--model.clean",
+        0.25,
+    )
     where = ("--data.root", cohort, "--trainer.default_root_dir", tmp_path)
     cli = verb("fit", config, *where, *size, *alone, *TWELVE_STEPS, "--model.lr", 2e-3)
     assert cli.trainer.global_step == 12
