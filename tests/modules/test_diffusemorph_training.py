@@ -13,7 +13,7 @@ from cortexgen.io import Grid, write_volume
 from cortexgen.losses import folding_penalty, local_ncc, ncc_force
 from cortexgen.modules import DiffuseMorphModule
 from cortexgen.nets import DenoisingUNet, VelocityHead
-from cortexgen.spatial import antialias, from_coarse, integrate, mirrored, warp
+from cortexgen.spatial import antialias, folded, from_coarse, integrate, mirrored, warp
 
 SHAPE, HALF = (13, 16, 15), (7, 8, 8)
 GRID = Grid(SHAPE, np.array([[0, 0, 8, -56], [0, 8, 0, -60], [8, 0, 0, -48], [0, 0, 0, 1.0]]))
@@ -215,6 +215,33 @@ def test_the_head_is_shown_what_the_code_says_and_what_it_has_warped(code, passe
                 torch.testing.assert_close(coarse, torch.cat(state, dim=1), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("code", ["eps", "features+fixed", "fixed"])
+def test_half_way_the_head_is_shown_half_of_the_code(code):
+    """Algorithm 1; without a code the velocity itself is halved."""
+    moving, fixed = blobs()
+    module = module_of(code=code, denoiser_patch=2 if "features" in code else 1)
+    module.head = Known(HALF, 0.3)
+    with torch.no_grad():
+        whole, half = (module.velocity(moving, fixed, eta=eta) for eta in (1.0, 0.5))
+    (images, coarse), (fewer, less) = module.head.seen
+    torch.testing.assert_close(half, whole / 2 if code == "fixed" else whole)
+    torch.testing.assert_close(fewer, images * (torch.tensor([1, 0.5]).view(1, 2, 1, 1, 1) if code == "eps" else 1))
+    if "features" in code:
+        torch.testing.assert_close(less, coarse / 2)
+
+
+@pytest.mark.parametrize("steps", [0, 2, 7])
+def test_a_registration_integrates_the_velocity_in_so_many_squarings(steps):
+    moving, fixed = blobs()
+    module = module_of(integration_steps=steps)
+    module.head = Known(HALF)
+    expected = from_coarse(integrate(module.head.velocity.detach(), steps), SHAPE, 2)
+    torch.testing.assert_close(module.register(moving, fixed).displacement, expected)
+    assert (
+        steps == 7 or (from_coarse(integrate(module.head.velocity.detach(), 7), SHAPE, 2) - expected).abs().max() > 0.1
+    )
+
+
 def test_g_sees_the_moving_and_the_fixed_image_and_the_step():
     moving, fixed = blobs()
     module, t, x = module_of(), torch.tensor([7]), torch.randn(1, 1, *SHAPE)
@@ -255,6 +282,16 @@ def test_the_first_step_of_refinement_is_a_quarter_of_its_rate():
         module.refine_lr = rate
         velocity, kept = module.solve(moving, fixed, refine=1)
         assert kept == 1 and float(velocity.abs().median()) == pytest.approx(rate / 4, rel=1e-2)
+
+
+def test_refinement_takes_back_what_would_fold():
+    moving, fixed = blobs()[0], blobs(1)[0]  # which have nothing in common
+    module = module_of(smoothness_weight=0.0)
+    module.head = Known(HALF, 0.0)
+    module.refine_lr = 1.5
+    velocity, kept = module.solve(moving, fixed, refine=12)
+    assert 4 <= kept < 12 and float(velocity.abs().max()) > 0.2  # smaller steps were tried
+    assert not folded(integrate(torch.cat([velocity, -velocity]))).any()
 
 
 def test_refinement_is_as_long_as_the_module_says_and_slows_down():

@@ -81,7 +81,10 @@ def test_conditions_change_a_sample_and_unknown_values_do_not():
     module = module_of(covariates=["age", "sex"])
     free = module.sample(0)
     assert torch.equal(module.sample(0, conditions={"age": None}), free)
-    assert not torch.equal(module.sample(0, conditions={"age": 70}), free)
+    old = module.sample(0, conditions={"age": 70})
+    assert not torch.equal(old, free)
+    module.conditions = {"age": 70}
+    assert torch.equal(module.sample(0), old) and torch.equal(module.sample(0, conditions={}), free)
 
 
 def test_covariate_dropout_hides_all_or_single_values():
