@@ -10,6 +10,7 @@ from lightning import Trainer
 from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.labels import read_labels
+from cortexgen.data.registered import recorded_sides
 from cortexgen.data.template import load_template
 from cortexgen.diffusion import SamplerName
 from cortexgen.errors import UserError
@@ -120,7 +121,7 @@ def generate(
 @single_thread()
 def _deformation_model(fields: Path) -> StatisticalDeformationModel:
     """Of a folder of registered fields, with those of its covariates that generation knows by name."""
-    data = FieldDataModule(fields)
+    data = FieldDataModule(fields, val=None if recorded_sides(fields) else 0.0)  # all of them, unless some are held out
     data.setup("fit")
     rows = [scan.covariates for scan in data.side("train")]
     names = []
