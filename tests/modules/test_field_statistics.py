@@ -35,6 +35,18 @@ def test_the_scale_follows_where_fields_vary():
     assert scale_of(fields, each_voxel=False).ndim == 0
 
 
+def test_the_scale_is_smooth_and_a_tenth_of_the_whole_where_nothing_moves():
+    """Of two fields, whose deviation at a voxel says little."""
+    torch.manual_seed(0)
+    fields = torch.randn(2, 3, 12, 12, 36)
+    fields[..., 12:] = 0
+    scale, overall = scale_of(fields, each_voxel=True), scale_of(fields, each_voxel=False)
+    torch.testing.assert_close(scale[..., -6:], (0.1 * overall).expand(3, 12, 12, 6), rtol=1e-3, atol=0)
+    inside = scale[..., 3:9, 3:9, :6] / overall
+    rough = fields.square().mean(dim=0).sqrt()[..., 3:9, 3:9, :6]
+    assert float(inside.std() / inside.mean()) < 0.3 * float(rough.std() / rough.mean())
+
+
 def test_a_subjects_prior_does_not_know_it():
     """Changing one subject's scans changes everybody's prior but that of its own fold; sessions go together."""
     torch.manual_seed(0)
