@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cortexgen.errors import UserError
-from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap
+from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap, to_unit
 from cortexgen.io import Grid
 from cortexgen.spatial import present_labels
 
@@ -70,3 +70,26 @@ def test_the_unit_range_may_be_left_by_rounding_only():
     assert in_unit(image, "file").tolist() == [0, 0.5, 1]
     with pytest.raises(UserError, match=r"file: intensities from 0 to 1.1, expected \[0, 1\]"):
         in_unit(torch.tensor([0, 1.1]), "file")
+
+
+@pytest.mark.parametrize(("share", "there"), [(0.07, False), (0.14, True)])
+def test_a_tenth_of_all_voxels_at_the_bottom_is_a_background(share, there):
+    image = torch.linspace(-0.5, 2, 1000)
+    image[: int(1000 * share)] = -1.0
+    if there:
+        unit, done = to_unit(image, "file")
+        assert "background taken as zero" in done and unit[0] == 0 and unit[500] > 0.4
+    else:
+        with pytest.raises(UserError, match="file: intensities from -1 to 2 with the background between"):
+            to_unit(image, "file")
+
+
+@pytest.mark.parametrize(("low", "fine"), [(-0.07, True), (-0.14, False)])
+def test_a_tenth_of_the_range_may_be_undershot(low, fine):
+    image = torch.cat([torch.zeros(600), torch.linspace(low, 1, 400)])
+    if fine:
+        unit, done = to_unit(image, "file")
+        assert "slightly below zero cut" in done and not unit[:600].any()
+    else:
+        with pytest.raises(UserError, match=rf"file: intensities from {low} to 1 with the background between"):
+            to_unit(image, "file")

@@ -30,6 +30,14 @@ def test_copies_and_mirrored_copies_are_found_and_named() -> None:
         assert [row["distance"] for row in found.rows()] == sorted(row["distance"] for row in found.rows())
 
 
+@pytest.mark.parametrize(("far", "copies"), [(0.4, 1), (0.6, 0)])
+def test_a_copy_is_nearer_than_half_of_what_is_usual(far: float, copies: int) -> None:
+    """Independent maps are √2 of a deviation apart."""
+    real, ours = _maps(12, 0), _maps(6, 1)
+    ours[1] = real[4] + far * 2**0.5 * ours[1]
+    assert find_copies("fields", real, ours, (NAMES, OURS), set(), "log |J|").row()["copies"] == copies
+
+
 def test_a_copy_of_a_held_out_subject_is_no_copy_of_a_training_subject() -> None:
     real, ours = _maps(12, 0), _maps(6, 1)
     ours[0] = real[2]

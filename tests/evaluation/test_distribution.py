@@ -136,6 +136,17 @@ def test_diversity_is_the_mean_over_pairs_of_one_set(sets: tuple[Store, Store, d
     assert torch.equal(few, few.T) or torch.allclose(few, few.T, equal_nan=True)
 
 
+def test_density_and_coverage_count_five_neighbours() -> None:
+    x, y = (torch.randn(n, 3, generator=torch.Generator().manual_seed(n)).double() for n in (12, 9))
+    found = {c.name: _value(c) for c in dist.feature_comparisons(x, y, RandomFeatures(), "standard")}
+    radius = np.sort(np.linalg.norm(x[:, None] - x[None], axis=-1), axis=1)[:, 5]  # the first is itself
+    inside = np.linalg.norm(x[:, None] - y[None], axis=-1) <= radius[:, None]
+    assert found["density_random"] == pytest.approx(inside.sum(axis=0).mean() / 5)
+    assert found["coverage_random"] == pytest.approx(inside.any(axis=1).mean())
+    few = dist.feature_comparisons(x[:5], y, RandomFeatures(), "standard")
+    assert {c.name for c in few} == {"fid_random", "mmd_random"}
+
+
 def test_published_ms_ssim_is_against_real_brains(sets: tuple[Store, Store, dist.Frame]) -> None:
     real, synthetic, view = sets
     across = dist.published_scores(real, synthetic, view, 1)

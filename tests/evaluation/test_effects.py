@@ -64,6 +64,15 @@ def test_a_missing_effect_is_not_recovered() -> None:
     assert found["sex"]["effect"] == "Cohen's d, M − F"
 
 
+@pytest.mark.parametrize(("known", "covariates"), [(9, {"sex"}), (12, {"age", "sex"})])
+def test_ten_known_values_are_an_effect(known: int, covariates: set[str]) -> None:
+    real, rows = _cohort(80, 0, 0.2, 0.0)
+    other, others = _cohort(90, 1, 0.2, 0.0)
+    for row in others[known:]:
+        row["age"] = None
+    assert {row["covariate"] for row in effect_rows(real, other, (rows, others))} == covariates
+
+
 def test_too_few_known_values_are_no_effect() -> None:
     real, rows = _cohort(80, 0, 0.2, 0.0)
     other, others = _cohort(90, 1, 0.2, 0.0)

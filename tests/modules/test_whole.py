@@ -12,7 +12,7 @@ from cortexgen.data.cohort import read_cohort
 from cortexgen.data.template import load_template
 from cortexgen.io import Grid, read_field, read_volume, write_volume
 from cortexgen.io.bids import sidecar
-from cortexgen.modules.whole import FADE, continued, in_whole
+from cortexgen.modules.whole import continued, in_whole
 
 SLAB = (8, 16, 16)
 
@@ -38,7 +38,7 @@ def test_the_whole_field_is_the_slabs_inside_and_fades_to_nothing(slab):
     here = (slice(None), *(slice(a, a + n) for a, n in zip(low, SLAB, strict=True)))
     assert small.abs().max() > 0.1
     torch.testing.assert_close(field[here], small, atol=1e-4, rtol=0)
-    reach = round(FADE / 8)
+    reach = 2  # voxels, over which it fades: 16 mm
     around = (slice(None), *(slice(max(0, a - reach), a + n + reach) for a, n in zip(low, SLAB, strict=True)))
     far = field.clone()
     far[around] = 0
