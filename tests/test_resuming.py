@@ -17,6 +17,7 @@ from cortexgen.data import fields
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.order import TrainingSamples
 from cortexgen.data.registration import RegistrationDataModule
+from cortexgen.errors import UserError
 from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule
 from cortexgen.modules.resuming import Resumable, set_place
@@ -154,7 +155,10 @@ def test_other_scans_or_steps_than_the_checkpoints_are_named(fit, tmp_path, recw
     assert not [w for w in recwarn if "checkpoint's" in str(w.message)]
     fit("generate.yaml", tmp_path, "--ckpt_path", "last", "--data.batch_size", 2, steps=3)
     assert [w for w in recwarn if "checkpoint's steps took 2 samples, these take 4" in str(w.message)]
-    fit("generate.yaml", tmp_path, "--ckpt_path", "last", "--data.val_subjects", "[sub-0003]", steps=4)
+    with pytest.raises(UserError, match=r"another side of the split .*sub-0003 \(train, now val\)"):
+        fit("generate.yaml", tmp_path, "--ckpt_path", "last", "--data.val_subjects", "[sub-0003]", steps=4)
+    fewer = "sub-000[1245]_*_desc-velocity_field.nii*"
+    fit("generate.yaml", tmp_path, "--ckpt_path", "last", "--data.fields", fewer, steps=4)
     assert [w for w in recwarn if "training scans are others than the checkpoint's" in str(w.message)]
 
 
@@ -197,12 +201,17 @@ def test_a_large_cohort_is_validated_and_saved_before_an_epoch_ends(config, coho
     options = yaml.safe_load((TESTS / "conf" / config).read_text())
     options["trainer"] = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     small.write_text(yaml.safe_dump(options))
-    words = ["--data.root", registered[1] if stage == "generate" else cohort, "--trainer.default_root_dir", tmp_path]
+    words = [
+        "--data.root",
+        registered[1] if stage == "generate" else cohort,
+        "--trainer.default_root_dir",
+        tmp_path / "run",
+    ]
     words += ["--trainer.max_steps", 600, "--trainer.precision", "32-true"]
     words += ["--model.prior_modes", 0] if stage == "generate" else ["--data.cache", "none"]
     run(["fit", "--config", config, "--config", str(small), *map(str, words)])
     assert seen == [250, 500]
     preset = yaml.safe_load((TESTS.parent / "configs" / config).read_text())["trainer"]
     assert 8 <= preset["max_steps"] // preset["val_check_interval"] <= 10
-    assert last(tmp_path)["global_step"] == 600
-    assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 250
+    assert last(tmp_path / "run")["global_step"] == 600
+    assert torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 250

@@ -23,7 +23,7 @@ def check_labels(array: np.ndarray, path: Path) -> None:
     if not np.array_equal(array, np.rint(array)):
         raise UserError(f"{path}: expected whole numbers in a label map, found fractions")
     if high > LARGEST or low < -LARGEST:
-        raise UserError(f"{path}: found label {high if high > LARGEST else low:.10g}, expected 0 to {LARGEST}")
+        raise UserError(f"{path}: found label {high if high > LARGEST else low:.15g}, expected 0 to {LARGEST}")
     values = np.unique(array)
     if len(values) > FEW and _constancy(array) < PIECEWISE:
         raise UserError(
