@@ -16,7 +16,7 @@ from tqdm import tqdm
 from cortexgen.errors import reason
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.io import Grid, write_json
-from cortexgen.io.atomic import atomic
+from cortexgen.io.atomic import atomic, write_array
 from cortexgen.io.labels import label_type
 from cortexgen.io.output import read_record
 from cortexgen.io.paths import folder_within, visible, within
@@ -64,9 +64,9 @@ class Store:
                 except Exception as error:
                     self.brains.problems[scan.name] = reason(error)
                     continue
-                _save(folder / "image.npy", _packed(brain.image))
+                write_array(folder / "image.npy", _packed(brain.image))
                 if brain.labels is not None:
-                    _save(folder / "labels.npy", brain.labels.numpy().astype(label_type(int(brain.labels.max()))))
+                    write_array(folder / "labels.npy", brain.labels.numpy().astype(label_type(int(brain.labels.max()))))
                 write_json(folder / "source.json", {"key": key, "treatments": self.brains.treatments(scan.name)})
             else:
                 self.brains.recall(scan, record["treatments"])
@@ -108,7 +108,7 @@ class Store:
         def get(i: int) -> Tensor:
             path = self.folder / self.names[i] / file
             if not path.is_file():
-                _save(path, _packed(prepare(self.image(i))))
+                write_array(path, _packed(prepare(self.image(i))))
             return _unpacked(np.load(path))
 
         return Volumes(len(self), get)
@@ -192,11 +192,6 @@ def _packed(volume: Tensor) -> np.ndarray:
 
 def _unpacked(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.float32)) / LEVELS
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array)
 
 
 def _load(path: Path, only: Sequence[str] | None = None, without: Sequence[str] = ()) -> Measures:
