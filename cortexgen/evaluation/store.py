@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cortexgen.errors import reason
+from cortexgen.errors import UserError, reason
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.io import Grid, write_json
 from cortexgen.io.atomic import atomic, write_array
+from cortexgen.io.bids import source_hash
 from cortexgen.io.labels import label_type
 from cortexgen.io.output import read_record
 from cortexgen.io.paths import folder_within, visible, within
@@ -54,7 +55,12 @@ class Store:
         for scan in tqdm(self.brains.scans, desc=f"reading {self.name}", unit="brain", disable=None):
             if scan.name in self.brains.problems:
                 continue
-            folder, key = folder_within(self.folder, scan.name), self._source(scan)
+            folder = folder_within(self.folder, scan.name)
+            try:
+                key = self._source(scan)
+            except UserError as error:
+                self.brains.problems[scan.name] = reason(error)
+                continue
             record = read_record(folder / "source.json")
             if record.get("key") != key:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -73,11 +79,10 @@ class Store:
             self.names.append(scan.name)
 
     def _source(self, scan: Any) -> str:
-        files = [path.stat() for path in (scan.image, scan.labels) if path is not None and path.is_file()]
-        brains, stamps = self.brains, [(f.st_size, f.st_mtime_ns) for f in files]
+        brains, hashes = self.brains, [source_hash(p) for p in (scan.image, scan.labels) if p is not None]
         classes = sorted((brains.classes or {}).items()) if scan.labels else []
         options = (brains.rescale, brains.ignore_affine, brains.choice.describe(), classes)
-        return digest([str(scan.image), str(scan.labels), stamps, str(self.grid), options])
+        return digest([str(scan.image), str(scan.labels), hashes, str(self.grid), options])
 
     def covariates(self, i: int) -> Mapping[str, Any]:
         """Row i's covariates."""
