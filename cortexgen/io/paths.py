@@ -68,11 +68,11 @@ def resolved(path: Path) -> Path:
     """Where a path leads to.
 
     Raises:
-        UserError: if links lead in a circle.
+        UserError: if links lead in a circle, or it is none.
     """
     try:
         return Path(path).resolve()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{path}: cannot be followed ({error})") from None
 
 
