@@ -57,6 +57,7 @@ class Store:
                 continue
             folder = folder_within(self.folder, scan.name)
             try:
+                scan.check()
                 key = self._source(scan)
             except UserError as error:
                 self.brains.problems[scan.name] = reason(error)

@@ -120,3 +120,11 @@ def test_another_image_of_the_same_name_size_and_time_is_measured_anew(folder: P
     store = _store(folder)
     mean += [float(v["mean"]) for v in store.measure("means", "1", lambda i: {"mean": store.image(i).mean()}).values()]
     assert mean[3] == pytest.approx(mean[2]) and mean[3] != mean[0]
+
+
+def test_a_brain_with_a_problem_keeps_its_reason(folder: Path) -> None:
+    shutil.copy(folder / "a.nii.gz", folder / "a.NII.GZ")
+    (folder / "b.nii.gz").unlink()
+    (folder / "b.nii.gz").symlink_to("nowhere")
+    problems = _store(folder).brains.problems
+    assert "2 files would be called sub-a" in problems["sub-a"] and "a link to nothing" in problems["sub-b"]
