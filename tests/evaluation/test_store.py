@@ -123,8 +123,8 @@ def test_another_image_of_the_same_name_size_and_time_is_measured_anew(folder: P
 
 
 def test_a_brain_with_a_problem_keeps_its_reason(folder: Path) -> None:
-    shutil.copy(folder / "a.nii.gz", folder / "a.NII.GZ")
-    (folder / "b.nii.gz").unlink()
-    (folder / "b.nii.gz").symlink_to("nowhere")
+    shutil.copy(folder / "d.nii.gz", folder / "d.NII.GZ")
+    (folder / "c.nii.gz").unlink()
+    (folder / "c.nii.gz").symlink_to("nowhere")
     problems = _store(folder).brains.problems
-    assert "2 files would be called sub-a" in problems["sub-a"] and "a link to nothing" in problems["sub-b"]
+    assert "2 files would be called sub-d" in problems["sub-d"] and "a link to nothing" in problems["sub-c"]
