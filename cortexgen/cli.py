@@ -132,7 +132,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP):
             _fail(f"{error.filename or 'a path'!s:.200}: {error.strerror}")
         if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG):
             _fail(f"{error.filename or 'output'}: cannot write ({error.strerror})")

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from cortexgen.cli import run
+from cortexgen.cli import main, run
 from cortexgen.commands.evaluate import named_sets
 from cortexgen.data.cohort import read_cohort
 from cortexgen.data.simulation import simulate_cohort
@@ -287,3 +287,35 @@ def test_a_run_that_is_killed_while_it_converts_dicom_goes_on(cohort, tmp_path, 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(["preprocess", str(cohort), str(tmp_path / "out")])
+
+
+def test_what_is_read_from_the_output_folder_is_not_removed(cohort, weights, tmp_path):
+    out = tmp_path / "out"
+    image = next((cohort / "sub-0001" / "anat").glob("*_T1w.nii.gz"))
+    run(["register", str(image), str(out), *weights])
+    before = state(out)
+    warped = next(out.glob("sub-0001/anat/*_desc-warped_T1w.nii.gz"))
+    with pytest.raises(UserError, match=r"lies in .*out, which is written to"):
+        run(["register", str(warped), str(out), *weights])
+    assert state(out) == before
+
+
+def test_an_output_folder_that_cannot_be_followed_or_a_table_that_is_a_folder(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(UserError, match=r"loop: cannot be followed"):
+        claim(loop, lambda root: False)
+    (tmp_path / "out" / "participants.tsv").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"participants.tsv: .*folder"):
+        claim(tmp_path / "out", lambda root: True, tables={"participants.tsv": ["participant_id"]})
+
+
+def test_a_file_where_a_folder_is_needed_is_one_line(cohort, tmp_path, capsys):
+    out = tmp_path / "out"
+    call = ["evaluate", str(cohort), f"a={cohort}", str(out), *QUICK]
+    run(call)
+    shutil.rmtree(out / "tables")
+    (out / "tables").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(call)
+    assert "tables: File exists" in capsys.readouterr().err

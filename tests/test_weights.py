@@ -238,3 +238,27 @@ def test_the_generator_that_comes_with_the_package_knows_the_sexes():
     between = share * (1 - share) * (volumes["M"].mean() - volumes["F"].mean()) ** 2
     assert abs(float((within + between).sqrt()) / spec["std"] - 1) < 0.15
     assert 150 < float(volumes["M"].mean() - volumes["F"].mean()) < 230  # ml; the 45 training subjects: 190
+
+
+@pytest.mark.parametrize("name", ["x.ckpt", "x.safetensors"])
+def test_parameters_that_are_no_numbers_are_refused(name, tmp_path, registered):
+    checkpoint = torch.load(registered[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    key = next(k for k, v in checkpoint["state_dict"].items() if v.is_floating_point())
+    if name == "x.ckpt":
+        checkpoint["state_dict"][key].fill_(torch.nan)
+        torch.save(checkpoint, tmp_path / name)
+    else:
+        module = load(registered[0] / "checkpoints" / "last.ckpt")
+        module.state_dict()[key].fill_(torch.inf)
+        save_weights(tmp_path / name, module)
+    with pytest.raises(UserError, match=rf"{name}: .*{key}.* infinite or no number"):
+        load_registration(tmp_path / name)
+
+
+@pytest.mark.parametrize("change", [{"template": "x"}, {"template": {}}, {"integration_steps": "x"}])
+def test_a_checkpoint_whose_description_is_damaged_says_so(change, tmp_path, registered):
+    checkpoint = torch.load(registered[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint["cortexgen"] |= change
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=rf"description is damaged, without a valid {next(iter(change))}"):
+        load_registration(tmp_path / "x.ckpt")

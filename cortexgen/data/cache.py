@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
-from cortexgen.io.atomic import atomic, remove_leftovers
+from cortexgen.io.atomic import atomic, remove_leftovers, write_array
 
 Caching = Literal["memory", "disk", "none"]
 
@@ -94,8 +94,7 @@ class DiskCache:
         except (OSError, ValueError, EOFError):  # not there, or damaged
             volume = decode()
         try:
-            with atomic(entry) as temporary, temporary.open("wb") as file:
-                np.save(file, volume.numpy())
+            write_array(entry, volume.numpy())
         except OSError as error:
             warnings.warn(f"cache_dir: {self.folder}: {error.strerror}; images are decoded each time", stacklevel=2)
         return volume

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cortexgen.errors import reason
+from cortexgen.errors import UserError, reason
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.io import Grid, write_json
-from cortexgen.io.atomic import atomic
+from cortexgen.io.atomic import atomic, write_array
+from cortexgen.io.bids import source_hash
 from cortexgen.io.labels import label_type
 from cortexgen.io.output import read_record
 from cortexgen.io.paths import folder_within, visible, within
@@ -54,7 +55,13 @@ class Store:
         for scan in tqdm(self.brains.scans, desc=f"reading {self.name}", unit="brain", disable=None):
             if scan.name in self.brains.problems:
                 continue
-            folder, key = folder_within(self.folder, scan.name), self._source(scan)
+            folder = folder_within(self.folder, scan.name)
+            try:
+                scan.check()
+                key = self._source(scan)
+            except UserError as error:
+                self.brains.problems[scan.name] = reason(error)
+                continue
             record = read_record(folder / "source.json")
             if record.get("key") != key:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -64,20 +71,19 @@ class Store:
                 except Exception as error:
                     self.brains.problems[scan.name] = reason(error)
                     continue
-                _save(folder / "image.npy", _packed(brain.image))
+                write_array(folder / "image.npy", _packed(brain.image))
                 if brain.labels is not None:
-                    _save(folder / "labels.npy", brain.labels.numpy().astype(label_type(int(brain.labels.max()))))
+                    write_array(folder / "labels.npy", brain.labels.numpy().astype(label_type(int(brain.labels.max()))))
                 write_json(folder / "source.json", {"key": key, "treatments": self.brains.treatments(scan.name)})
             else:
                 self.brains.recall(scan, record["treatments"])
             self.names.append(scan.name)
 
     def _source(self, scan: Any) -> str:
-        files = [path.stat() for path in (scan.image, scan.labels) if path is not None and path.is_file()]
-        brains, stamps = self.brains, [(f.st_size, f.st_mtime_ns) for f in files]
+        brains, hashes = self.brains, [source_hash(p) for p in (scan.image, scan.labels) if p is not None]
         classes = sorted((brains.classes or {}).items()) if scan.labels else []
         options = (brains.rescale, brains.ignore_affine, brains.choice.describe(), classes)
-        return digest([str(scan.image), str(scan.labels), stamps, str(self.grid), options])
+        return digest([str(scan.image), str(scan.labels), hashes, str(self.grid), options])
 
     def covariates(self, i: int) -> Mapping[str, Any]:
         """Row i's covariates."""
@@ -108,7 +114,7 @@ class Store:
         def get(i: int) -> Tensor:
             path = self.folder / self.names[i] / file
             if not path.is_file():
-                _save(path, _packed(prepare(self.image(i))))
+                write_array(path, _packed(prepare(self.image(i))))
             return _unpacked(np.load(path))
 
         return Volumes(len(self), get)
@@ -192,11 +198,6 @@ def _packed(volume: Tensor) -> np.ndarray:
 
 def _unpacked(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.float32)) / LEVELS
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array)
 
 
 def _load(path: Path, only: Sequence[str] | None = None, without: Sequence[str] = ()) -> Measures:

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and what writers that were killed have left of them."""
 
+import io
 import json
 import os
 import platform
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 LONGEST = 255  # bytes of a file's name
 OLD = 24 * 3600.0  # seconds without a change, after which nobody writes a file any more
@@ -33,6 +36,10 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # what a user knows
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -41,6 +48,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically; what of a file's name is no UTF-8 is written as `\\udcff`."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an .npy file atomically; numpy alone would not say that a disk is full."""
+    content = io.BytesIO()
+    np.save(content, array)
+    with atomic(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def write_json(path: Path, content: Any) -> None:

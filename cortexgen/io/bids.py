@@ -209,7 +209,9 @@ def check_output(root: Path) -> None:
         raise UserError(f"{root}: cannot write there (it is a file, expected a folder)")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"\0" * 4096)
-        probe.unlink()
+        try:
+            probe.write_bytes(b"\0" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{root}: cannot write there ({error.strerror or error})") from error

@@ -71,10 +71,14 @@ class Grid:
             shape: D, H, W; an odd number of voxels a side that covers the same box unless given.
 
         Raises:
-            UserError: if the spacing is not above zero, or the grid too large for this machine's memory.
+            UserError: if the spacing is not above zero or larger than the whole grid, or the grid too large for this
+                machine's memory.
         """
         if not 0 < spacing < float("inf"):
             raise UserError(f"spacing: expected millimetres above zero, got {spacing:g}")
+        extent = max(n * s for n, s in zip(self.shape, self.spacing, strict=True))
+        if spacing > extent:
+            raise UserError(f"spacing: voxels of {spacing:g} mm would be larger than the whole grid, {extent:g} mm")
         steps = np.array(self.spacing) / spacing
         if shape is None:
             halves = [(n - 1) / 2 * s for n, s in zip(self.shape, steps, strict=True)]

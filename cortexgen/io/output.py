@@ -10,7 +10,7 @@ from typing import Any
 from cortexgen.errors import UserError
 from cortexgen.io.atomic import remove_leftovers
 from cortexgen.io.bids import IGNORE, check_output, describe_dataset, generated_by, read_tsv
-from cortexgen.io.paths import hidden, visible
+from cortexgen.io.paths import hidden, resolved, visible
 
 SUBJECT = re.compile(r"sub-.+|\d{3}_S_\d{4,5}|NCANDA_S\d{5}")  # folders of subjects, in any of the layouts
 SHOWN = 3  # names in an error
@@ -162,11 +162,13 @@ def settings(path: Path) -> dict[str, Any] | None:
 
 def _apart(root: Path, inputs: Iterable[Path]) -> None:
     """See that an output folder is no input, and doesn't lie among a subject's files."""
-    place = root.resolve()
+    place = resolved(root)
     for path in map(Path, inputs):
-        source = path.resolve()
+        source = resolved(path)
         if place == source:
             raise UserError(f"{root}: is what is read; choose a new folder to write to")
+        if place in source.parents:
+            raise UserError(f"{path}: lies in {root}, which is written to; choose a new folder to write to")
         if source in place.parents:
             inside = next((part for part in place.relative_to(source).parts if SUBJECT.fullmatch(part)), None)
             if inside:
@@ -174,6 +176,8 @@ def _apart(root: Path, inputs: Iterable[Path]) -> None:
 
 
 def _check_table(path: Path, columns: Iterable[str]) -> None:
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, expected a table; choose another folder to write to")
     if not path.is_file():
         return
     found = read_tsv(path)[0]

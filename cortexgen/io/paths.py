@@ -57,14 +57,23 @@ def within(root: Path, *parts: str) -> Path:
 
 def folder_within(root: Path, *parts: str) -> Path:
     """As `within`, for a folder to write to."""
-    path, top = _joined(root, parts), Path(root).resolve()
-    try:
-        place = path.resolve()
-    except (OSError, RuntimeError) as error:  # links in a circle
-        raise UserError(f"{path}: cannot be followed ({error})") from None
+    path = _joined(root, parts)
+    top, place = resolved(root), resolved(path)
     if top != place and top not in place.parents:
         raise UserError(f"{path}: leads to {place}, outside of {root}")
     return path
+
+
+def resolved(path: Path) -> Path:
+    """Where a path leads to.
+
+    Raises:
+        UserError: if links lead in a circle, or it is none.
+    """
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: cannot be followed ({error})") from None
 
 
 def _joined(root: Path, parts: Sequence[str]) -> Path:

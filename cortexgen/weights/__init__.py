@@ -85,8 +85,11 @@ def _built(kind: type[StageModule], parameters: Any, state: Mapping[str, Tensor]
     """A module with its parameters.
 
     Raises:
-        UserError: if it doesn't take them.
+        UserError: if it doesn't take them, or they are no numbers.
     """
+    for name, value in state.items():
+        if not torch.isfinite(value).all():
+            raise UserError(f"{path}: its parameter {name} is infinite or no number, of a training that failed")
     try:
         module = kind(**parameters)
         module.load_state_dict(dict(state))
@@ -193,6 +196,11 @@ def _stage(module: StageModule) -> str:
 
 
 def _check_grids(module: StageModule, path: object, *names: str) -> None:
+    template = module.contract.get("template")
+    if not (isinstance(template, Mapping) and isinstance(template.get("hash"), str)):
+        raise UserError(f"{path}: its description is damaged, without a valid template")
+    if not isinstance(module.contract.get("integration_steps", 0), int):
+        raise UserError(f"{path}: its description is damaged, without a valid integration_steps")
     for name in names:
         try:
             Grid.from_dict(module.contract[name])

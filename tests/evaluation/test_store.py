@@ -1,5 +1,7 @@
 """What is read once and kept, and what is read again."""
 
+import os
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -104,3 +106,25 @@ def test_prepared_volumes_are_made_once_and_cleared(folder: Path) -> None:
     assert not list(store.folder.rglob("*.npy"))
     store.fill()
     assert len(store.images()) == 4
+
+
+def test_another_image_of_the_same_name_size_and_time_is_measured_anew(folder: Path) -> None:
+    names, times = ["b.nii", "c.nii"], (1e9, 1e9)
+    for name in names:
+        nib.save(nib.load(folder / f"{name}.gz"), folder / name)
+        (folder / f"{name}.gz").unlink()
+        os.utime(folder / name, times)
+    store = _store(folder)
+    mean = [float(store.measure("means", "1", lambda i: {"mean": float(store.image(i).mean())})[2]["mean"])]
+    shutil.copy2(folder / "b.nii", folder / "c.nii")
+    store = _store(folder)
+    mean += [float(v["mean"]) for v in store.measure("means", "1", lambda i: {"mean": store.image(i).mean()}).values()]
+    assert mean[3] == pytest.approx(mean[2]) and mean[3] != mean[0]
+
+
+def test_a_brain_with_a_problem_keeps_its_reason(folder: Path) -> None:
+    shutil.copy(folder / "d.nii.gz", folder / "d.NII.GZ")
+    (folder / "c.nii.gz").unlink()
+    (folder / "c.nii.gz").symlink_to("nowhere")
+    problems = _store(folder).brains.problems
+    assert "2 files would be called sub-d" in problems["sub-d"] and "a link to nothing" in problems["sub-c"]

@@ -121,3 +121,8 @@ def test_an_affine_without_volume_is_an_error_that_names_the_file(broken):
     assert check_affine(np.diag([-1.0, 1, 2, 1]), "x.nii") == "LAS"
     with pytest.raises(UserError, match=r"x\.nii.*affine"):
         check_affine(broken, "x.nii")
+
+
+def test_voxels_larger_than_the_grid_are_refused():
+    with pytest.raises(UserError, match=r"spacing: .* larger than the whole grid, 20 mm"):
+        Grid((20, 20, 20), np.eye(4)).at_spacing(1e9)
