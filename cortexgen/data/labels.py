@@ -28,18 +28,29 @@ class LabelMap:
         grid: where it lies.
         numbers: of the classes in files, ascending; that of class 0 is 0.
         names: of the classes, no two alike.
+        source: its file, for errors.
     """
 
     labels: Tensor
     grid: Grid
     numbers: tuple[int, ...]
     names: tuple[str, ...]
+    source: object = "labels"
 
     def to(self, grid: Grid) -> "LabelMap":
-        """On another grid."""
+        """On another grid.
+
+        Raises:
+            UserError: if none of the labels is there.
+        """
         if grid.matches(self.grid):
             return self
-        return replace(self, labels=labels_on(self.labels, self.grid, grid), grid=grid)
+        labels = labels_on(self.labels, self.grid, grid)
+        if self.labels.any() and not labels.any():
+            raise UserError(
+                f"{self.source}: none of its labels lies in the image; they are on {self.grid}, it on {grid}"
+            )
+        return replace(self, labels=labels, grid=grid)
 
 
 def labels_on(labels: Tensor, grid: Grid, target: Grid) -> Tensor:
@@ -67,7 +78,7 @@ def read_labels(path: Path, table: Path | None = None, choice: HeaderChoice = NO
         raise UserError(f"{table}: no name for label {', '.join(map(str, unnamed[:8]))}{more} of {path}")
     numbers = class_numbers([*present, *named])
     names = distinct({k: named.get(k, f"label-{k}") for k in numbers})
-    return LabelMap(classes_of(labels, numbers), grid, tuple(numbers), tuple(names.values()))
+    return LabelMap(classes_of(labels, numbers), grid, tuple(numbers), tuple(names.values()), path)
 
 
 def class_numbers(found: Iterable[int]) -> list[int]:

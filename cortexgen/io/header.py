@@ -79,14 +79,24 @@ def file_affine(image: nib.Nifti1Image, path: object, choice: HeaderChoice = NO_
     if choice.ignored:
         return affine if affine is not None and _usable(affine) else np.eye(4)
     if isinstance(header, nib.Nifti1Header):
-        affine = _nifti(header, path, choice)
+        affine = _nifti(header, _sizes(image), path, choice)
     elif isinstance(image, AnalyzeImage):
         affine = _oriented(header, path, choice, "is Analyze 7.5, which has no orientation")
     _check(affine, image.shape[:3], path)
     return affine
 
 
-def _nifti(header: nib.Nifti1Header, path: object, choice: HeaderChoice) -> np.ndarray:
+def _sizes(image: nib.Nifti1Image) -> np.ndarray:
+    """Voxel sizes as the file has them: nibabel makes -2 mm 2 mm and 0 mm 1 mm, ITK mirrors the first."""
+    header, files = image.header, image.file_map
+    holder = files.get("header", files["image"])
+    if holder.filename is not None:
+        with holder.get_prepare_fileobj("rb") as file:
+            header = type(header).from_fileobj(file, check=False)
+    return np.asarray(header["pixdim"][1:4], dtype=np.float64)
+
+
+def _nifti(header: nib.Nifti1Header, sizes: np.ndarray, path: object, choice: HeaderChoice) -> np.ndarray:
     unit = UNITS.get(int(header["xyzt_units"]) & 7)
     if unit:
         advice = "convert the scan again, or correct its header"
@@ -94,12 +104,14 @@ def _nifti(header: nib.Nifti1Header, path: object, choice: HeaderChoice) -> np.n
     forms = {name: _form(header, name) for name in ("sform", "qform") if int(header[f"{name}_code"])}
     if not forms:
         return _oriented(header, path, choice, "has no orientation (sform_code and qform_code are 0)")
+    if "qform" in forms and not (sizes > 0).all():
+        forms["qform"] = None
     if choice.trust in forms:
         return _valid(forms[choice.trust], path)
     given = dict(forms)
     sform = forms.get("sform")
     if len(forms) == 1 and sform is not None:
-        given["pixdim"] = _with_sizes(sform, np.asarray(header["pixdim"][1:4], dtype=np.float64))
+        given["pixdim"] = _with_sizes(sform, sizes)
     (first, one), *others = given.items()
     for second, two in others:
         distance = apart(one, two, header.get_data_shape()[:3])

@@ -51,8 +51,9 @@ def open_image(path: Path) -> nib.Nifti1Image:
         raise UserError(f"{path}: expected a volume, found a {type(image).__name__}")
     kind = image.get_data_dtype()
     if kind.names or kind.kind not in "iufb":
-        what = "colours (RGB)" if kind.names else f"voxels of type {kind}"
-        raise UserError(f"{path}: expected one number a voxel, found {what}; is it a screenshot of a scan?")
+        what = "colours (RGB); is it a screenshot of a scan?" if kind.names else f"voxels of type {kind}"
+        what += "; take the magnitude" * (kind.kind == "c")
+        raise UserError(f"{path}: expected one number a voxel, found {what}")
     _check_size(image, path)
     return image
 

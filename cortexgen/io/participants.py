@@ -1,6 +1,7 @@
 """Covariates of subjects and sessions, from tables that people write in their own ways: the one reader of them."""
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,8 @@ def _number(text: str) -> float | None:
     if not re.fullmatch(NUMBER, text) or re.match(r"[+-]?0\d", text):
         return None
     value = float(text)
+    if not math.isfinite(value):
+        return None
     return value if not re.fullmatch(r"[+-]?\d+", text) or int(value) == int(text) else None
 
 
@@ -108,7 +111,7 @@ def _described(lines: Sequence[Line], table: Path) -> list[Line]:
 
 
 def _bare(text: str) -> str:
-    return re.sub(r"[\W_]", "", text)
+    return re.sub(r"[\W_]", "", re.sub(r"^(\d+)\.0+$", r"\1", text))  # 1.0 is 1 in a column read as numbers
 
 
 def matched(ids: Iterable[str], names: Iterable[str]) -> dict[str, str]:

@@ -27,6 +27,14 @@ def test_large_numbers_become_classes_and_come_back(tmp_path, kind):
     assert half.labels.shape == (1, *half.grid.shape) and half.labels.unique().tolist() == [0, 1, 2, 3]
 
 
+def test_labels_beside_the_image_are_refused(tmp_path):
+    dseg(tmp_path / "dseg.nii.gz", 0, 5, 2)
+    found, elsewhere = read_labels(tmp_path / "dseg.nii.gz"), GRID.affine.copy()
+    elsewhere[0, 3] += 500
+    with pytest.raises(UserError, match=r"dseg\.nii\.gz: none of its labels lies in the image"):
+        found.to(Grid(GRID.shape, elsewhere))
+
+
 def test_small_numbers_stay_classes_with_their_gaps(tmp_path):
     given = dseg(tmp_path / "dseg.nii.gz", 0, 5, 2)
     found = read_labels(tmp_path / "dseg.nii.gz")

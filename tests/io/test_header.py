@@ -134,6 +134,17 @@ def test_voxel_sizes_apart_from_the_sform_are_a_difference_too(tmp_path):
         read_grid(path, HeaderChoice("qform"))
 
 
+@pytest.mark.parametrize("size", [-2.0, 0.0])
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0), (0, 1)])
+def test_voxel_sizes_that_are_none_are_mended_by_nobody_in_silence(tmp_path, codes, size):
+    """nibabel makes -2 mm 2 mm and 0 mm 1 mm, ITK reads a mirror image of the first."""
+    path = spoiled(save(tmp_path / "a.nii", codes=codes), 80, "<f", size)
+    with pytest.raises(UserError, match=r"--trust sform \(" if codes[0] else "no valid affine"):
+        read_volume(path)
+    if codes[0]:
+        assert read_grid(path, HeaderChoice("sform")).matches(read_grid(save(tmp_path / "right.nii")))
+
+
 def test_rounding_is_no_difference(tmp_path):
     shape = (256, 256, 180)
     for angle in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2):  # short of half a turn, where quaternions are least exact
@@ -284,7 +295,7 @@ HEADERS = {
     "micrometres": (lambda p: save(p, unit="micron"), "lengths in micrometres"),
     "far origin": (far, r"first voxel lies at 1e\+25, -13, -9 mm"),
     "huge voxels": (lambda p: save(p, sform=np.diag([1e6, 1e6, 1e6, 1]), codes=(1, 0)), r"1e\+06 mm by its header"),
-    "complex": (lambda p: save(p, blob().astype(np.complex64)), "voxels of type complex64"),
+    "complex": (lambda p: save(p, blob().astype(np.complex64)), "voxels of type complex64; take the magnitude$"),
     "RGB": (rgb, "colours"),
     "RGBA": (rgba, "colours"),
     "zero column": (lambda p: zero_column(p, qform=False), "no valid affine"),

@@ -31,7 +31,15 @@ def rows(root: Path, text: str | bytes, name: str = "participants.tsv") -> list[
         return [scan.covariates for scan in read_cohort(root)]
 
 
-SPELLINGS = ["01 02 10", "1 2 10", "sub-01 sub-02 SUB-10", "001 002 010", "sub-1 Sub-002 0010", "0_1 02 1-0"]
+SPELLINGS = [
+    "01 02 10",
+    "1 2 10",
+    "sub-01 sub-02 SUB-10",
+    "001 002 010",
+    "sub-1 Sub-002 0010",
+    "0_1 02 1-0",
+    "1.0 2.0 10.0",
+]
 
 
 @pytest.mark.parametrize("ids", [*(text.split() for text in SPELLINGS), (" 01", "sub-02 ", " sub-10 ")])
@@ -77,6 +85,11 @@ def test_what_is_not_known_is_none(root, empty):
         {"age": 30, "sex": "M", "bmi": 21.5},
         {"age": 90, "sex": "F", "bmi": 0.5},
     ]
+
+
+def test_a_number_beyond_all_bounds_is_none(root):
+    found = rows(root, "participant_id\tiq\n01\t1e400\n02\t100\n10\t90\n")
+    assert [row["iq"] for row in found] == ["1e400", "100", "90"]
 
 
 def test_what_names_things_stays_text(root):
