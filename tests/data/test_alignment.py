@@ -69,6 +69,16 @@ def test_a_known_affine_is_found_again(template, angles, scales, shift, spacing,
     assert agreement(image, grid, template, found).overlap > 0.95
 
 
+def test_what_is_left_of_a_neck_does_not_pull_on_the_affine(template):
+    """100 ml below the brain."""
+    index = np.stack(np.indices(template.grid.shape), axis=-1)
+    x, y, z = np.moveaxis(apply_affine(template.grid.affine, index), -1, 0)
+    neck = torch.from_numpy((np.hypot(x, y + 25) < 35) & (z < -35))[None] & ~template.mask
+    true = affine_of((10, 3, -4), (0.95, 0.9, 0.85), (5, 20, 10))
+    image, grid = moved(torch.where(neck, 0.7, template.image), template.grid, true, (3, 3, 3), "LAS")
+    assert brain_error(template, align(image, grid, template), true) < 0.5
+
+
 @pytest.fixture(scope="module")
 def subject(template):
     """A simulated brain on the template's grid."""
