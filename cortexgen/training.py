@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from cortexgen.data.fields import FieldDataModule
@@ -271,6 +272,8 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
         )
     except MisconfigurationException as error:  # of the trainer's options
         raise UserError(" ".join(str(error).split())) from error
+    except SIGTERMException:  # of exit status 0
+        raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         sys.argv = argv
     problems = getattr(cli.datamodule, "problems", {}) | cli.model.failures

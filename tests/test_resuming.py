@@ -1,6 +1,8 @@
 """An interrupted training ends as one that was not; weights are kept raw and averaged; large cohorts are validated."""
 
 import csv
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,6 +147,19 @@ def test_a_checkpoint_being_written_when_the_process_is_killed_leaves_the_one_be
         fit("generate.yaml", tmp_path, "--ckpt_path", "last", steps=2)
     assert last(tmp_path)["global_step"] == 1
     assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_training_that_is_told_to_end_has_not_succeeded(fit, tmp_path, monkeypatch):
+    step = FieldDiffusionModule.training_step
+
+    def told(self, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args)
+
+    monkeypatch.setattr(FieldDiffusionModule, "training_step", told)
+    with pytest.raises(SystemExit) as ended:
+        fit("generate.yaml", tmp_path / "run")
+    assert ended.value.code == 143
 
 
 def test_other_scans_or_steps_than_the_checkpoints_are_named(fit, tmp_path, recwarn):

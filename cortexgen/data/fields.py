@@ -96,13 +96,13 @@ class FieldDataModule(StageDataModule):
         cache: Caching | Literal["auto"] | bool = "auto",
         cache_dir: Path | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, num_workers)
         self.root = Path(root)
         self.template_source = (template, template_labels, label_table, trust)
         self.pattern = fields
         self.splitting = {"val": val, "test": test, "val_subjects": val_subjects, "test_subjects": test_subjects}
         self.split_seed = split_seed
-        self.mirror, self.batch_size, self.num_workers = mirror, batch_size, num_workers
+        self.mirror = mirror
         self.problems: dict[str, str] = {}
         self.scans: list[Scan] = []
         self.caching, self.cache_dir = cache, cache_dir or cache_folder(self.root)

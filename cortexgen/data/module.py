@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from cortexgen.data.cohort import Scan
 from cortexgen.data.order import Order, OrderedLoader, TrainingSamples
+from cortexgen.errors import UserError
 
 
 class StageDataModule(LightningDataModule):
@@ -21,11 +22,12 @@ class StageDataModule(LightningDataModule):
         num_workers: loading processes.
     """
 
-    batch_size: int
-    num_workers: int
-
-    def __init__(self) -> None:
+    def __init__(self, batch_size: int, num_workers: int) -> None:
         super().__init__()
+        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if value < least:
+                raise UserError(f"{name}: expected {least} or more, got {value}")
+        self.batch_size, self.num_workers = batch_size, num_workers
         self._seed: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class RegistrationDataModule(StageDataModule):
         trust: Form | None = None,
         orientation: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, num_workers)
         self.root, self.only, self.whole = Path(root), only, whole
         self.template_source = (template, template_labels, label_table, trust)
         self.choice = HeaderChoice(trust, orientation)
@@ -115,7 +115,6 @@ class RegistrationDataModule(StageDataModule):
             "seed": split_seed,
         }
         self.augmentation, self.pairs = augmentation, pairs
-        self.batch_size, self.num_workers = batch_size, num_workers
         self.caching, self.cache_dir = cache, cache_dir
         self.problems: dict[str, str] = {}
         self.scans: list[Scan] = []

@@ -5,7 +5,10 @@ from itertools import islice
 import pytest
 import torch
 
+from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.order import Order, Place, TrainingSamples
+from cortexgen.data.registration import RegistrationDataModule
+from cortexgen.errors import UserError
 
 SAMPLES, STEP = 22, 8
 
@@ -83,3 +86,10 @@ def test_a_place_decides_what_is_random_about_a_sample_whatever_else_was_drawn()
     moved = Numbers()[Place(place.index, other.seed, place.spread)]
     assert moved["number"] != first["number"] and moved["seed"] != first["seed"]
     assert set(Numbers()[4]) == {"index", "number"}  # an index alone: torch's generator draws
+
+
+@pytest.mark.parametrize("module", [FieldDataModule, RegistrationDataModule])
+@pytest.mark.parametrize(("option", "value"), [("batch_size", 0), ("batch_size", -1), ("num_workers", -1)])
+def test_loaders_that_cannot_be_are_refused(module, option, value):
+    with pytest.raises(UserError, match=rf"{option}: expected [01] or more, got {value}"):
+        module(root=".", **{option: value})
