@@ -43,6 +43,8 @@ __all__ = [
     "run_verb",
 ]
 
+SEEDS = 2**32  # what numpy takes
+
 
 class _Parser(LightningArgumentParser):
     """Errors in one line."""
@@ -136,6 +138,9 @@ class CortexgenCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
+        seed = self.chosen.get("seed_everything")
+        if not isinstance(seed, bool) and isinstance(seed, int) and not 0 <= seed < SEEDS:
+            raise UserError(f"--seed_everything: expected 0 to {SEEDS - 1}, got {seed}")
         if self.config.subcommand == "fit" and not self.run_folder.exists():
             self.made = self.run_folder
             self.above = [path for path in self.made.parents if not path.exists()]

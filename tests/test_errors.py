@@ -300,6 +300,9 @@ def test_a_training_that_fails_leaves_no_folder(cohort, fails, tmp_path):
     fails(*stage_1("fit", cohort, run, "--data.val", 99))
     assert not run.parent.exists()
     assert "devices" in fails(*stage_1("fit", cohort, run, "--trainer.devices", 0))
+    for seed in (-1, 2**40):
+        said = fails(*stage_1("fit", cohort, run, "--seed_everything", seed))
+        assert "--seed_everything: expected 0 to 4294967295" in said
     assert not run.parent.exists()
     run.mkdir(parents=True)
     (run / "notes.txt").write_text("mine")

@@ -158,7 +158,7 @@ class StageModule(LightningModule):
 
         def factor(step: int) -> float:
             warm = min(1.0, (step + 1) / max(1, warmup_steps))
-            return warm * (0.55 + 0.45 * float(np.cos(np.pi * min(1.0, step / total)))) if decay else warm
+            return warm * (0.55 + 0.45 * float(np.cos(np.pi * min(1.0, step / max(1, total))))) if decay else warm
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
