@@ -31,14 +31,14 @@ def smooth(seed):
     return 2 * antialias(noise, (2, 2, 2))[0] + 0.2
 
 
-def write_cohort(root, fields):
-    write_volume(root / "template" / "tpl-Toy_T1w.nii.gz", torch.rand(1, *SHAPE), GRID)
+def write_cohort(root, fields, grid=GRID):
+    write_volume(root / "template" / "tpl-Toy_T1w.nii.gz", torch.rand(1, *grid.shape), grid)
     digest = load_template(root / "template" / "tpl-Toy_T1w.nii.gz").hash
-    info = {"Template": "Toy", "TemplateHash": digest, "IntegrationSteps": 7, "ImageGrid": GRID.to_dict()}
+    info = {"Template": "Toy", "TemplateHash": digest, "IntegrationSteps": 7, "ImageGrid": grid.to_dict()}
     names = [f"sub-{k:02d}" for k in range(1, len(fields) + 1)]
     for name, field in zip(names, fields, strict=True):
         path = root / name / "anat" / f"{name}_space-Toy_desc-velocity_field.nii.gz"
-        write_field(path, field, GRID)
+        write_field(path, field, grid)
         sidecar(path).write_text(json.dumps(info))
     write_tsv(root / "registration.tsv", [{"participant_id": n, "split": s} for n, s in zip(names, SIDES, strict=True)])
     write_tsv(root / "participants.tsv", [{"participant_id": n, "age": a} for n, a in zip(names, AGES, strict=True)])
@@ -164,6 +164,20 @@ def test_the_scale_is_the_deviation_of_the_cohort_or_that_of_each_voxel(root):
     np.testing.assert_allclose(module.normalized(smooth(1)[None])[0].numpy(), scaled[1], atol=1e-4)
     voxelwise, *_ = fitted(root, steps=1, scaling="voxel")
     assert voxelwise.contract["scale"].shape == (3, *SHAPE)
+
+
+def test_a_scale_of_each_voxel_is_smooth_and_a_tenth_of_the_whole_where_nothing_moves(tmp_path):
+    """Of four fields, whose deviation at a voxel says little."""
+    torch.manual_seed(0)
+    fields = torch.randn(5, 3, 9, 9, 36)
+    fields[..., 12:] = 0
+    write_cohort(tmp_path, fields, Grid((9, 9, 36), GRID.affine))
+    module, *_ = fitted(tmp_path, steps=1, scaling="voxel")
+    rough = (fields[:4] - fields[:4].mean(dim=0)).square().mean(dim=0)
+    overall, scale = rough.mean().sqrt(), module.contract["scale"]
+    torch.testing.assert_close(scale[..., -6:], (0.1 * overall).expand(3, 9, 9, 6), rtol=1e-3, atol=0)
+    inside, plain = (x[..., 2:7, 2:7, :7] for x in (scale - 0.1 * overall, rough.sqrt()))
+    assert float(inside.std() / inside.mean()) < 0.4 * float(plain.std() / plain.mean())
 
 
 @pytest.mark.parametrize(
