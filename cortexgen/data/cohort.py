@@ -10,7 +10,7 @@ from cortexgen.data.naming import is_nifti, named_after, no_file
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row, scan_folders, write_tsv
 from cortexgen.io.participants import read_covariates
-from cortexgen.io.paths import scan_name, visible, within
+from cortexgen.io.paths import name_of, scan_name, visible, within
 
 UNUSABLE = "no-image-that-can-be-used"  # name of the image of a scan with a problem
 
@@ -161,7 +161,7 @@ def scans_of(files: Iterable[Path]) -> list[Scan]:
         named.setdefault(named_after(file), []).append(file)
     scans = []
     for (subject, session), found in named.items():
-        name = f"sub-{subject}" + (f"_ses-{session}" if session else "")
+        name = name_of(subject, session)
         problem = no_file(found[0])
         if len(found) > 1:
             shown = ", ".join(p.name for p in found[:3]) + (", ..." if len(found) > 3 else "")

@@ -13,6 +13,7 @@ from cortexgen.errors import UserError, reason
 from cortexgen.io import write_json
 from cortexgen.io.bids import Row, anat, read_tsv, source_hash, write_tsv
 from cortexgen.io.participants import read_covariates
+from cortexgen.io.paths import labels_of
 
 TABLE = "registration.tsv"
 RECORD = "_desc-registration_metrics.json"
@@ -135,8 +136,7 @@ class Registrations:
 
     def _people(self, names: Sequence[str], now: Mapping[str, Scan]) -> list[Scan]:
         """Scans with their covariates: of this run, else as the folder's tables have them; columns added there stay."""
-        parts = [name.removeprefix("sub-").partition("_ses-") for name in names]
-        before = read_covariates(self.root, [(subject, session) for subject, _, session in parts], warn=False)
+        before = read_covariates(self.root, [labels_of(name) for name in names], warn=False)
         rows = [row | (now[name].covariates if name in now else {}) for name, row in zip(names, before, strict=True)]
         return [Scan(name, name.split("_")[0], self.root, None, row) for name, row in zip(names, rows, strict=True)]
 

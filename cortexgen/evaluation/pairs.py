@@ -17,7 +17,7 @@ from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import IMAGES, LABELS, Brain, BrainSet
 from cortexgen.io import Grid, HeaderChoice, read_field, read_grid
 from cortexgen.io.header import NO_CHOICE
-from cortexgen.io.paths import is_file_name, visible
+from cortexgen.io.paths import is_file_name, name_of, visible
 from cortexgen.spatial import resample
 
 NO_REGISTRATION = "no registration"
@@ -245,6 +245,5 @@ def _find(folder: Path, pattern: str) -> dict[str, list[Path]]:
     places = [*folder.glob("sub-*/anat"), *folder.glob("sub-*/ses-*/anat")] or [folder]
     found: dict[str, list[Path]] = {}
     for path in (path for place in places for path in visible(place, pattern)):
-        subject, session = named_after(path)
-        found.setdefault(f"sub-{subject}" + (f"_ses-{session}" if session else ""), []).append(path)
+        found.setdefault(name_of(*named_after(path)), []).append(path)
     return found

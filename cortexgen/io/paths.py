@@ -26,6 +26,17 @@ def scan_name(folders: Iterable[str]) -> str:
     return "_".join(f"{key}-{label(value)}" for key, _, value in parts)
 
 
+def name_of(subject: str, session: str = "") -> str:
+    """The name of a scan by its labels: "sub-01" or, where there is a session, "sub-01_ses-1"."""
+    return f"sub-{subject}_ses-{session}" if session else f"sub-{subject}"
+
+
+def labels_of(name: str) -> tuple[str, str]:
+    """Labels of subject and session in the name of a scan; the session is "" where it names none."""
+    subject, _, session = name.removeprefix("sub-").partition("_ses-")
+    return subject, session
+
+
 def check_scan_name(name: str) -> str:
     """The name of a scan, if it is one.
 

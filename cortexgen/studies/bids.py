@@ -6,7 +6,7 @@ from pathlib import Path
 from cortexgen.data.naming import no_file
 from cortexgen.io.bids import scan_folders
 from cortexgen.io.participants import SESSION, SUBJECT, Rows, field, read_rows, read_sessions, row_of
-from cortexgen.io.paths import label, visible
+from cortexgen.io.paths import label, labels_of, name_of, visible
 from cortexgen.io.tables import Line
 from cortexgen.studies.candidates import Candidate, is_nifti, natural
 
@@ -22,8 +22,7 @@ def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
     table = table or next((p for p in [root / "participants.tsv", root / "participants.csv"] if p.is_file()), None)
     places, misnamed = {}, {}
     for folder, (name, misnamed[folder]) in scan_folders(root).items():
-        subject, _, session = name.removeprefix("sub-").partition("_ses-")
-        places[folder] = subject, session
+        places[folder] = labels_of(name)
     rows = by_scan(table, list(places.values()))
     visits: dict[str, list[str]] = {}
     for folder, (_, session) in places.items():
@@ -70,7 +69,7 @@ def rows_without_image(rows: Rows, candidates: list[Candidate], table: Path | No
     missing = []
     for (subject, session), found in rows.items():
         if (subject, session) not in scans and (session or subject not in subjects):
-            what = f"sub-{subject}" + (f"_ses-{session}" if session else "")
+            what = name_of(subject, session)
             problem = f"{table} has a row for {what}, but there is no T1w image"
             order = (0.0, natural(session))
             missing.append(Candidate(subject, session, Path(), what, found[0], order, absent=True, problem=problem))

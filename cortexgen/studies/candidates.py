@@ -9,7 +9,7 @@ from typing import Any
 
 from cortexgen.data.naming import is_analyze, is_nifti, unreadable
 from cortexgen.io.bids import Row
-from cortexgen.io.paths import hidden
+from cortexgen.io.paths import hidden, name_of
 
 __all__ = ["Candidate", "folders", "is_analyze", "is_nifti", "natural", "unreadable"]
 
@@ -44,7 +44,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """ "sub-01" or "sub-01_ses-1"."""
-        return f"sub-{self.subject}" + (f"_ses-{self.session}" if self.session else "")
+        return name_of(self.subject, self.session)
 
 
 def natural(text: str) -> tuple[Any, ...]:
