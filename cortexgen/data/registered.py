@@ -1,7 +1,6 @@
 """Registered scans on disk: of which files each was made, its row of registration.tsv, and its side of the split."""
 
 import glob
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,19 +10,15 @@ from cortexgen.data.cohort import Scan, write_participants
 from cortexgen.data.naming import too_long
 from cortexgen.errors import UserError, reason
 from cortexgen.io import write_json
-from cortexgen.io.bids import Row, anat, read_tsv, source_hash, write_tsv
+from cortexgen.io.bids import Row, read_tsv, source_hash, write_tsv
+from cortexgen.io.output import read_record, record_path, records
 from cortexgen.io.participants import read_covariates
 from cortexgen.io.paths import labels_of
 
 TABLE = "registration.tsv"
-RECORD = "_desc-registration_metrics.json"
+KIND = "registration"  # of record
 WRITTEN = ["mode-image_xfm", "desc-whole_xfm", "desc-velocity_field", "desc-logjac_map", "desc-warped_dseg"]
 WRITTEN += [f"desc-{what}_T1w" for what in ("warped", "continuous", "synthesis", "whole")]
-
-
-def row_path(root: Path, scan: str) -> Path:
-    """Where a scan's row is kept; written last, so it says that the scan is done."""
-    return anat(root, scan) / f"{scan}{RECORD}"
 
 
 class Record:
@@ -40,7 +35,7 @@ class Record:
         scan.check()
         if problem := too_long(scan.name):
             raise UserError(problem)
-        self.path, self.scan = row_path(root, scan.name), scan
+        self.path, self.scan = record_path(root, scan.name, KIND), scan
         sources = {"image": scan.image, "labels": scan.labels}
         self.sources = {what: source_hash(path) for what, path in sources.items() if path is not None}
 
@@ -50,8 +45,8 @@ class Record:
         Raises:
             UserError: if another scan's is there, on a disk that doesn't tell upper from lower case.
         """
-        found = _read(self.path)
-        name = found.get("Row", {}).get("participant_id", self.scan.name)
+        found = _rowed(read_record(self.path))
+        name = found["Row"].get("participant_id", self.scan.name)
         if name != self.scan.name:
             raise UserError(f"{self.path}: is of {name}, not {self.scan.name}; rename one of them")
         return found["Row"] if found.get("Sources") == self.sources else None
@@ -148,8 +143,8 @@ def _listed(root: Path) -> list[Row]:
 
 def _records(root: Path) -> dict[str, Row]:
     """The rows of the scans that are done, by scan."""
-    paths = [*root.glob(f"sub-*/anat/sub-*{RECORD}"), *root.glob(f"sub-*/ses-*/anat/sub-*{RECORD}")]
-    found = [_read(path).get("Row", {}) for path in sorted(paths)]
+    kept = records(root, KIND)
+    found = [_rowed(kept[name])["Row"] for name in sorted(kept, key=lambda name: name.split("_"))]
     return {str(row["participant_id"]): row for row in found if "participant_id" in row}
 
 
@@ -157,14 +152,10 @@ def _is_done(row: Row) -> bool:
     return row.get("status") == "ok"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A record; without sources if an earlier version wrote it, empty if there is none."""
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-    found = found if "Row" in found else {"Row": found}
-    return found if isinstance(found["Row"], dict) else {}
+def _rowed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as it is kept now; one that an earlier version wrote is a row alone, without sources."""
+    record = record if "Row" in record else {"Row": record}
+    return record if isinstance(record["Row"], dict) else {"Row": {}}
 
 
 def recorded_sides(root: Path) -> dict[str, set[str]]:

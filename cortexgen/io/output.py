@@ -9,7 +9,7 @@ from typing import Any
 
 from cortexgen.errors import UserError
 from cortexgen.io.atomic import remove_leftovers
-from cortexgen.io.bids import IGNORE, check_output, describe_dataset, generated_by, read_tsv
+from cortexgen.io.bids import IGNORE, anat, check_output, describe_dataset, generated_by, read_tsv
 from cortexgen.io.paths import hidden, resolved, visible
 
 SUBJECT = re.compile(r"sub-.+|\d{3}_S_\d{4,5}|NCANDA_S\d{5}")  # folders of subjects, in any of the layouts
@@ -130,9 +130,18 @@ def same_dataset(root: Path, made_by: Mapping[str, Any]) -> bool:
     return True
 
 
+def record_path(root: Path, scan: str, kind: str) -> Path:
+    """Where a scan's record is kept; written last, so it says that the scan is done."""
+    return anat(root, scan) / f"{scan}{_ending(kind)}"
+
+
+def _ending(kind: str) -> str:
+    return f"_desc-{kind}_metrics.json"
+
+
 def records(root: Path, kind: str) -> dict[str, dict[str, Any]]:
-    """The `*_desc-<kind>_metrics.json` of each scan that a folder holds, by its name; damaged ones are left out."""
-    ending = f"_desc-{kind}_metrics.json"
+    """The record of each scan that a folder holds, by its name; damaged ones are left out."""
+    ending = _ending(kind)
     places = [visible(root, f"{folders}/anat/*{ending}") for folders in ("sub-*", "sub-*/ses-*")]
     found = {path.name.removesuffix(ending): read_record(path) for paths in places for path in paths}
     return {name: found[name] for name in sorted(found, key=lambda n: (len(n), n)) if found[name]}

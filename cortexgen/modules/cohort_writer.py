@@ -2,15 +2,14 @@
 
 import platform
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from cortexgen.io import write_field, write_json, write_volume
-from cortexgen.io.bids import Row, anat, derivative, sha256, sidecar, transform, write_tsv
+from cortexgen.io.bids import Row, derivative, sha256, sidecar, transform, write_tsv
 from cortexgen.io.labels import label_type
-from cortexgen.io.output import read_record, records
+from cortexgen.io.output import read_record, record_path, records
 from cortexgen.io.participants import read_covariates
 from cortexgen.modules.drawing import Sample, Sampler
 from cortexgen.modules.threads import single_thread
@@ -19,14 +18,11 @@ from cortexgen.spatial import log_jacobian
 if TYPE_CHECKING:
     from cortexgen.modules.generator import GeneratorModule
 
+KIND = "sample"  # of record
+
 
 def _name(index: int) -> str:
     return f"sub-synth{index + 1:04d}"
-
-
-def record_path(root: Path, name: str) -> Path:
-    """Where a sample's record is kept; written last, so it says that the sample is done."""
-    return anat(root, name) / f"{name}_desc-sample_metrics.json"
 
 
 def environment(device: torch.device) -> str:
@@ -66,12 +62,12 @@ class CohortWriter:
 
     def _records(self) -> list[Row]:
         """Of the samples that are done."""
-        return list(records(self.root, "sample").values())
+        return list(records(self.root, KIND).values())
 
     def write(self, first: int) -> list[Row]:
         """Draw and write the samples of the micro-batch of sample `first` that aren't there; returns their records."""
         wanted = [k for k in self.module.together(first) if k < self.module.num_samples]
-        missing = [k for k in wanted if not read_record(record_path(self.root, _name(k)))]
+        missing = [k for k in wanted if not read_record(record_path(self.root, _name(k), KIND))]
         return [self._write(sample) for sample in self.sampler.draws(missing)]
 
     @single_thread()
@@ -117,7 +113,7 @@ class CohortWriter:
                 side |= {"SpatialReference": space}
             write_json(sidecar(path), side)
         record["sha256"] = {path.name: sha256(path) for path in paths.values()}
-        write_json(record_path(self.root, name), record)
+        write_json(record_path(self.root, name, KIND), record)
 
     def close(self) -> None:
         """Join the records of all samples that the folder holds: participants.tsv, volumes.tsv and manifest.json."""

@@ -1,6 +1,5 @@
 """What a preprocessed scan leaves on disk."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from cortexgen.data.cohort import Scan
 from cortexgen.io import Grid, atomic, write_json, write_volume
 from cortexgen.io.bids import Row, anat, derivative, sidecar
 from cortexgen.io.itk import write_affine
+from cortexgen.io.output import read_record, record_path
 from cortexgen.io.paths import visible
 from cortexgen.preprocess.state import Subject
 
@@ -32,16 +32,13 @@ class Outputs:
         from cortexgen.report.qc import sheet_path  # matplotlib takes a second
 
         self.out, self.scan = Path(out), scan
-        self.metrics = anat(self.out, scan.name) / f"{scan.name}_desc-preproc_metrics.json"
+        self.metrics = record_path(self.out, scan.name, "preproc")
         self.sheet = sheet_path(self.out, scan.name)
 
     def done(self, made: Mapping[str, Any]) -> Row | None:
         """The row of a scan that is there, made of the same source by the same steps."""
-        try:
-            found = json.loads(self.metrics.read_text(encoding="utf-8"))
-            return found["Row"] if all(found.get(key) == value for key, value in made.items()) else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        found = read_record(self.metrics)
+        return found.get("Row") if all(found.get(key) == value for key, value in made.items()) else None
 
     def remove(self) -> None:
         """Take away what was written, the row that says it is complete first."""

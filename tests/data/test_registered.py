@@ -8,9 +8,10 @@ import warnings
 import pytest
 
 from cortexgen.data.cohort import Scan, read_cohort
-from cortexgen.data.registered import Registrations, row_path
+from cortexgen.data.registered import KIND, Registrations
 from cortexgen.errors import UserError
 from cortexgen.io.bids import derivative, read_tsv, transform
+from cortexgen.io.output import record_path
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_results_of_the_same_files_are_kept_and_of_others_redone(tmp_path, scan)
 
 def test_what_an_earlier_version_left_without_hashes_is_redone(tmp_path, scan):
     out, given = tmp_path / "out", scan()
-    path = row_path(out, "sub-01")
+    path = record_path(out, "sub-01", KIND)
     path.parent.mkdir(parents=True)
     for left in ('{"participant_id": "sub-01", "status": "ok", "split": "val"}', "{", "[]", '{"Row": null}', "\xff"):
         path.write_text(left, encoding="latin-1")
@@ -147,8 +148,8 @@ def test_twins_on_a_disk_that_takes_upper_case_for_lower_case_do_not_replace_eac
     out, upper, lower = tmp_path / "out", scan("sub-A"), scan("sub-a", content="other")
     Registrations(out).register(upper, maker(out, upper, "first"))
     (out / "sub-a").symlink_to(out / "sub-A")  # as such a disk would have it
-    path = row_path(out, "sub-A")
-    row_path(out, "sub-a").symlink_to(path)
+    path = record_path(out, "sub-A", KIND)
+    record_path(out, "sub-a", KIND).symlink_to(path)
     runs = Registrations(out)
     assert runs.register(lower, lambda: pytest.fail("not to be made")) is None
     assert "is of sub-A, not sub-a; rename" in runs.failures["sub-a"] and path.is_file()
