@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from cortexgen.data.template import MNI152, load_template
+from cortexgen.atlas.template import MNI152, load_template
+from cortexgen.generation.drawing import Sample, Sampler
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
-from cortexgen.modules.drawing import Sample, Sampler
-from cortexgen.modules.precision import Precision, choose_device
-from cortexgen.modules.propagation import Propagated
-from cortexgen.modules.registrar import Affine, Registrar
-from cortexgen.modules.threads import side_by_side
+from cortexgen.registration.propagation import Propagated
+from cortexgen.registration.registrar import Affine, Registrar
+from cortexgen.runner.precision import Precision, choose_device
+from cortexgen.runner.threads import side_by_side
 from cortexgen.weights import load_generator, load_registration
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from cortexgen.atlas.template import Template
 from cortexgen.cli import run
-from cortexgen.data.simulation import simulate_cohort
-from cortexgen.data.template import Template
+from cortexgen.simulation.cohort import simulate_cohort
 
 CONF = Path(__file__).parent / "conf"
 SUBJECTS = 5
@@ -73,7 +73,7 @@ def degraded() -> Callable[..., torch.Tensor]:
     by a shell of tissue around it, and by voxels that are mixed with others."""
     from scipy.ndimage import distance_transform_edt
 
-    from cortexgen.data.alignment import agreement
+    from cortexgen.atlas.alignment import agreement
 
     def make(image: torch.Tensor, template: Template, overlap: float, correlation: float) -> torch.Tensor:
         grid, inside = template.grid, image > 0.05

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from cortexgen.cli import run
+from cortexgen.data.noise import SampleNoise
 from cortexgen.modules.base import StageModule
-from cortexgen.modules.noise import SampleNoise
 
 torch.set_num_threads(1)
 record = {}

@@ -12,12 +12,12 @@ import pytest
 import torch
 from scipy.ndimage import binary_closing, binary_fill_holes
 
+from cortexgen.atlas.template import load_template
 from cortexgen.cli import main, run
-from cortexgen.data.simulation import simulate_cohort
-from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.metrics import adjusted_effects
+from cortexgen.simulation.cohort import simulate_cohort
 
 QUICK = ("--labels", "given", "--protocol", "standard", "--pairs", "4", "--resamples", "20", "--device", "cpu")
 

@@ -16,11 +16,11 @@ import torch
 from cortexgen.cli import run
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.errors import UserError
+from cortexgen.generation.deformation_model import StatisticalDeformationModel
+from cortexgen.generation.drawing import Sampler
 from cortexgen.io import read_field, read_volume
 from cortexgen.io.bids import read_tsv
 from cortexgen.modules import FieldDiffusionModule
-from cortexgen.modules.deformation_model import StatisticalDeformationModel
-from cortexgen.modules.drawing import Sampler
 from cortexgen.spatial import resample, warp
 from cortexgen.weights import load, load_checkpoint, load_generator, save_weights
 
@@ -159,7 +159,7 @@ def test_one_brain_0_whoever_draws_it(trained_generator, registered, weights, ve
 
 
 def test_arithmetic_is_recorded_and_not_mixed(weights, tmp_path, monkeypatch):
-    from cortexgen.modules.precision import native_bfloat16
+    from cortexgen.runner.precision import native_bfloat16
 
     out = generate(weights, tmp_path / "out", "--num_samples", 1)
     manifest = json.loads((out / "manifest.json").read_text())

@@ -9,12 +9,12 @@ import pytest
 from cortexgen.cli import main, run
 from cortexgen.commands.evaluate import named_sets
 from cortexgen.data.cohort import read_cohort
-from cortexgen.data.simulation import simulate_cohort
 from cortexgen.errors import UserError
 from cortexgen.io import write_json
 from cortexgen.io.atomic import temporary_name
 from cortexgen.io.bids import read_tsv, write_tsv
 from cortexgen.io.output import claim, claim_dataset
+from cortexgen.simulation.cohort import simulate_cohort
 
 MADE = {"Template": "T", "Parameters": {"steps": 2}}
 QUICK = ("--labels", "none", "--protocol", "standard", "--pairs", "2", "--resamples", "5", "--device", "cpu")
@@ -164,7 +164,7 @@ def test_a_table_that_was_spoilt_is_found_before_the_work(
     out = shutil.copytree(registered[1], tmp_path / "out")
     (out / table).write_bytes(content)
     shutil.rmtree(out / "sub-0001")
-    monkeypatch.setattr("cortexgen.modules.registration_writer.write_registration", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("cortexgen.registration.writer.write_registration", lambda *_: pytest.fail("worked"))
     with pytest.raises(UserError, match=table):
         where = ("--data.root", cohort, "--trainer.default_root_dir", registered[0])
         verb("predict", "register.yaml", *where, "--ckpt_path", "last", "--output", out)

@@ -11,9 +11,9 @@ import pytest
 
 from cortexgen.cli import main, run
 from cortexgen.data.cohort import read_cohort
-from cortexgen.data.simulation import simulate_cohort
 from cortexgen.errors import UserError
 from cortexgen.io.bids import read_tsv
+from cortexgen.simulation.cohort import simulate_cohort
 
 QUICK = "steps: [{class_path: Resample, init_args: {spacing: 4.0}}, {class_path: Normalize}]\n"
 

@@ -15,13 +15,13 @@ import SimpleITK as sitk
 import torch
 
 import cortexgen
+from cortexgen.atlas.template import load_template
 from cortexgen.cli import run
-from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_field, read_volume, write_volume
 from cortexgen.io.bids import read_tsv, sha256
 from cortexgen.metrics import dice
-from cortexgen.modules.registrar import Registrar
+from cortexgen.registration.registrar import Registrar
 from cortexgen.spatial import folded, positions_in, resample, warp_labels
 
 NAME = "MNI152NLin2009aSym"

@@ -13,7 +13,6 @@ import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from torch.utils.data import default_collate
 
-from cortexgen import training
 from cortexgen.cli import run
 from cortexgen.data import fields
 from cortexgen.data.fields import FieldDataModule
@@ -22,7 +21,8 @@ from cortexgen.data.registration import RegistrationDataModule
 from cortexgen.errors import UserError
 from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule
-from cortexgen.modules.resuming import Resumable, set_place
+from cortexgen.training import cli as training
+from cortexgen.training.resuming import Resumable, set_place
 
 TESTS = Path(__file__).parent
 STEPS = 7

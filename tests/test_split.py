@@ -8,7 +8,7 @@ import pytest
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.errors import UserError
 from cortexgen.io.bids import read_tsv
-from cortexgen.modules import registration_writer
+from cortexgen.registration import writer as registration_writer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(is left out|another side)")
 

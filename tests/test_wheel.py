@@ -44,5 +44,5 @@ def test_presets_and_template_come_along(installed, tmp_path):
         installed, tmp_path, "-m", "cortexgen", "fit", "--config", "paper/generate.yaml", "--print_config"
     )
     assert "FieldDiffusionModule" in printed and "steps: 256" in printed
-    classes = "from cortexgen.data.template import load_template; print(len(load_template().classes))"
+    classes = "from cortexgen.atlas.template import load_template; print(len(load_template().classes))"
     assert outside(installed, tmp_path, "-c", classes).strip() == "18"

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cortexgen.commands.demo_report import measure, write_report
-from cortexgen.data.simulation import RECORD, simulate_cohort
 from cortexgen.errors import UserError
 from cortexgen.io import write_json
 from cortexgen.io.output import claim, contents
 from cortexgen.modules.base import examine_run
+from cortexgen.pages.demo import measure, write_report
+from cortexgen.simulation.cohort import RECORD, simulate_cohort
 
 
 def demo(

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from cortexgen.atlas.template import MNI152, read_label_table
 from cortexgen.commands import listed
-from cortexgen.data.template import MNI152, read_label_table
 from cortexgen.errors import UserError
 from cortexgen.evaluation.distribution import load_extractors
 from cortexgen.evaluation.labelling import GivenLabels, Labeller, Labels, RegisteredLabels
@@ -18,8 +18,8 @@ from cortexgen.evaluation.tables import REAL
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.io.paths import is_file_name
-from cortexgen.modules.precision import Precision, choose_device
-from cortexgen.report.registered import write_registered_report
+from cortexgen.pages.registered import write_registered_report
+from cortexgen.runner.precision import Precision, choose_device
 
 
 def evaluate(

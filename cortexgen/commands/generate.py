@@ -7,20 +7,20 @@ from pathlib import Path
 
 from lightning import Trainer
 
+from cortexgen.atlas.labels import read_labels
+from cortexgen.atlas.template import load_template
 from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder
 from cortexgen.data.fields import FieldDataModule
-from cortexgen.data.labels import read_labels
 from cortexgen.data.registered import recorded_sides
-from cortexgen.data.template import load_template
 from cortexgen.diffusion import SamplerName
 from cortexgen.errors import UserError
+from cortexgen.generation.deformation_model import StatisticalDeformationModel
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.modules.base import examine_run
-from cortexgen.modules.deformation_model import StatisticalDeformationModel
 from cortexgen.modules.generator import GeneratorModule
-from cortexgen.modules.precision import choose_accelerator, native_bfloat16
-from cortexgen.modules.threads import single_thread
+from cortexgen.runner.precision import choose_accelerator, native_bfloat16
+from cortexgen.runner.threads import single_thread
 from cortexgen.weights import load_generator
 
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
+from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.commands import listed
-from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form

@@ -5,18 +5,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.cohort import Scan, find_scans
 from cortexgen.data.registered import Registrations
-from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import HeaderChoice
 from cortexgen.io.bids import Row, source_hash
 from cortexgen.io.header import Form
 from cortexgen.io.paths import label
 from cortexgen.modules.base import examine_run, open_run
-from cortexgen.modules.precision import Precision
-from cortexgen.modules.registrar import Affine, Prepared, Registrar
-from cortexgen.modules.registration_writer import write_registration
+from cortexgen.registration.registrar import Affine, Prepared, Registrar
+from cortexgen.registration.writer import write_registration
+from cortexgen.runner.precision import Precision
 from cortexgen.weights import load_registration
 
 

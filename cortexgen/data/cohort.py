@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cortexgen.data.naming import is_nifti, named_after, no_file
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row, scan_folders, write_tsv
+from cortexgen.io.naming import is_nifti, named_after, no_file
 from cortexgen.io.participants import read_covariates
 from cortexgen.io.paths import name_of, scan_name, visible, within
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
+from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.augmentation import augment
 from cortexgen.data.cache import Cache, Caching, cache_folder, open_cache, remember
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
 from cortexgen.data.module import StageDataModule
 from cortexgen.data.order import TrainingSamples
 from cortexgen.data.registered import TABLE, recorded_sides
-from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError, reason
 from cortexgen.io import read_field, read_field_grid
 from cortexgen.io.bids import sidecar

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cortexgen.atlas.intensity import normalize
+from cortexgen.atlas.labels import classes_of, labels_on
+from cortexgen.atlas.template import Template
 from cortexgen.data.augmentation import Augmentation, augment
 from cortexgen.data.cohort import Scan
-from cortexgen.data.intensity import normalize
-from cortexgen.data.labels import classes_of, labels_on
 from cortexgen.data.order import TrainingSamples
-from cortexgen.data.template import Template
 from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import NO_CHOICE

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cortexgen.data.cohort import Scan, write_participants
-from cortexgen.data.naming import too_long
 from cortexgen.errors import UserError, reason
 from cortexgen.io import write_json
 from cortexgen.io.bids import Row, read_tsv, source_hash, write_tsv
+from cortexgen.io.naming import too_long
 from cortexgen.io.output import read_record, record_path, records
 from cortexgen.io.participants import read_covariates
 from cortexgen.io.paths import labels_of

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from cortexgen.atlas.template import MNI152, Template, load_template
 from cortexgen.data.augmentation import Augmentation
 from cortexgen.data.cache import Cache, Caching, NoCache, cache_folder, open_cache
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
 from cortexgen.data.loading import DECODING, Predictions, Scans, first, load_labels, load_scan
 from cortexgen.data.module import StageDataModule
-from cortexgen.data.template import MNI152, Template, load_template
 from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, read_grid
 from cortexgen.io.header import Form

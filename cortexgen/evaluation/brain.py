@@ -17,7 +17,7 @@ from scipy.ndimage import (
 )
 from torch import Tensor
 
-from cortexgen.data.labels import class_numbers, classes_of
+from cortexgen.atlas.labels import class_numbers, classes_of
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.metrics.cortex import CORTEX, WHITE, Cortex, cortical_measures

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cortexgen.data.intensity import AIR, constant_background, normalize
+from cortexgen.atlas.intensity import AIR, constant_background, normalize
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.io.nifti import to_file, to_memory

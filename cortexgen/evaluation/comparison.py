@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
+from cortexgen.evaluation.table import Column, Estimate, Value
 from cortexgen.metrics.resampling import Interval, bootstrap_interval, real_against_real, same_size
-from cortexgen.report.tables import Column, Estimate, Value
 
 Better = Literal["lower", "higher"] | float | None
 Protocol = Literal["standard", "paper"]

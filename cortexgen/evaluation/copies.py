@@ -9,9 +9,9 @@ from torch.nn.functional import interpolate
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.distribution import Frame
 from cortexgen.evaluation.store import Store
+from cortexgen.evaluation.table import Column
 from cortexgen.metrics.gaussian import gaussian
 from cortexgen.metrics.memorization import Memorization, memorization, nearest_subjects
-from cortexgen.report.tables import Column
 
 COARSE = 4.0  # mm: distances between images are taken at this voxel size
 SIGMA = 4.0  # mm: of the smoothing before

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cortexgen.data.template import BRAIN_FOREGROUND
+from cortexgen.atlas.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
 from cortexgen.evaluation.comparison import Better, Comparison, Protocol, rows
 from cortexgen.evaluation.store import Store, Volumes

@@ -9,8 +9,8 @@ from torch import Tensor
 from cortexgen.errors import UserError
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Row
+from cortexgen.evaluation.table import Column, Estimate
 from cortexgen.metrics.effects import adjusted, cohens_d, slope
-from cortexgen.report.tables import Column, Estimate
 
 LEAST = 10  # brains with a known value, in each set
 WITHIN = 1.959964

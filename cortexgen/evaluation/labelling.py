@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-from cortexgen.data.template import MNI152, Template, load_template
+from cortexgen.atlas.template import MNI152, Template, load_template
 from cortexgen.errors import UserError
 from cortexgen.evaluation.store import Store
 from cortexgen.io import Grid
-from cortexgen.modules.precision import Precision
-from cortexgen.modules.registrar import Registrar
+from cortexgen.registration.registrar import Registrar
+from cortexgen.runner.precision import Precision
 from cortexgen.spatial import integrate, log_jacobian, warp_labels
 from cortexgen.weights import load_registration
 

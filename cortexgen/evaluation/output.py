@@ -12,7 +12,7 @@ from cortexgen.io import write_json
 from cortexgen.io.atomic import remove_leftovers
 from cortexgen.io.output import claim, contents, examine, settings
 from cortexgen.io.paths import within
-from cortexgen.report.evaluation import write_report
+from cortexgen.pages.evaluated import write_report
 
 RECORD, REPORT, TABLES = "evaluation.json", "evaluation.html", "tables"
 REGISTRATIONS = "registration", TABLES, REPORT

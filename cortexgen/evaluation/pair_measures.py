@@ -6,12 +6,12 @@ import torch
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
-from cortexgen.data.template import BRAIN_FOREGROUND
+from cortexgen.atlas.template import BRAIN_FOREGROUND
 from cortexgen.evaluation.pairs import Warped
 from cortexgen.evaluation.reading import Brain
+from cortexgen.evaluation.table import Column
 from cortexgen.io.bids import Row
 from cortexgen.metrics import brain_ncc, brain_psnr, brain_ssim, dice, hd95, ncc, psnr, ssim
-from cortexgen.report.tables import Column
 from cortexgen.spatial import folded_cubes, log_jacobian
 
 VERSION = 1  # raised when `measure` gives something else for the same files

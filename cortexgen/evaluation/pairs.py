@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cortexgen.data.alignment import align, check_alignment, in_template_space
+from cortexgen.atlas.alignment import align, check_alignment, in_template_space
+from cortexgen.atlas.labels import distinct, labels_on, numbered, read_label_table
+from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.cohort import Scan
-from cortexgen.data.labels import distinct, labels_on, numbered, read_label_table
-from cortexgen.data.naming import named_after
-from cortexgen.data.template import MNI152, load_template
 from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import IMAGES, LABELS, Brain, BrainSet
 from cortexgen.io import Grid, HeaderChoice, read_field, read_grid
 from cortexgen.io.header import NO_CHOICE
+from cortexgen.io.naming import named_after
 from cortexgen.io.paths import is_file_name, name_of, visible
 from cortexgen.spatial import resample
 

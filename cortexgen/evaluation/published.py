@@ -1,6 +1,6 @@
 """What the paper published: figures to set beside measured ones, never to mix with them."""
 
-from cortexgen.report.tables import PUBLISHED, Column, Value
+from cortexgen.evaluation.table import PUBLISHED, Column, Value
 
 PAPER = "Nadeem, Azizan and Michel, Cortex-Level Brain MRI Generation Using Diffusion Models"
 SAMPLES = 400  # synthetic MRIs of each baseline

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cortexgen.atlas.labels import labels_on, read_label_table
 from cortexgen.data.cohort import Scan, find_scans, has_subjects, scans_of, usable
-from cortexgen.data.labels import labels_on, read_label_table
-from cortexgen.data.naming import is_nifti
 from cortexgen.errors import UserError, reason
 from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap, to_unit
 from cortexgen.io import Grid, HeaderChoice, read_grid, read_volume
 from cortexgen.io.header import NO_CHOICE
+from cortexgen.io.naming import is_nifti
 from cortexgen.io.paths import visible
 from cortexgen.spatial import present_labels, resample
 

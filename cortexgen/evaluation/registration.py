@@ -16,12 +16,12 @@ from cortexgen.evaluation.pair_measures import MEASURES, VERSION, measure
 from cortexgen.evaluation.pairs import NO_REGISTRATION, Pairs, Sources
 from cortexgen.evaluation.published import PAPER, REGISTRATION
 from cortexgen.evaluation.reading import Brain
+from cortexgen.evaluation.table import PUBLISHED, Column, Estimate, Table, Value
 from cortexgen.io import write_json
 from cortexgen.io.bids import Row
 from cortexgen.io.output import read_record
 from cortexgen.io.paths import folder_within, within
 from cortexgen.metrics import bootstrap_interval
-from cortexgen.report.tables import PUBLISHED, Column, Estimate, Table, Value
 
 NOTES = (
     "Means over n fixed images with their 95% bootstrap intervals.",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cortexgen.evaluation import anatomy, comparison, copies, effects, published
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
-from cortexgen.report.tables import Column, Table, Value, measured
+from cortexgen.evaluation.table import Column, Table, Value, measured
 
 REAL = "real against real"
 FLOOR = (

@@ -7,17 +7,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cortexgen.data.noise import SampleNoise
 from cortexgen.diffusion import LinearBetaSchedule, diffuse, reverse_steps
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.io.bids import Row
 from cortexgen.losses import RegistrationLoss, ncc_force
 from cortexgen.modules.base import StageModule
-from cortexgen.modules.noise import SampleNoise
-from cortexgen.modules.pair import Denoised, Registration, pair_metrics
-from cortexgen.modules.refinement import refine as refined
-from cortexgen.modules.registration_writer import RegistrationWriter
 from cortexgen.nets import DenoisingUNet, VelocityHead
+from cortexgen.registration.pair import Denoised, Registration, pair_metrics
+from cortexgen.registration.refinement import refine as refined
+from cortexgen.registration.writer import RegistrationWriter
 from cortexgen.spatial import coarse_shape, from_coarse, integrate, log_jacobian, mirrored, warp
 
 RUN_TIME = ["mirror", "refine", "refine_lr", "refine_intensity", "frames", "synthesis", "nearest_labels"]

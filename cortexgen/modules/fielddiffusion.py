@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from cortexgen.data.covariates import SLOTS
+from cortexgen.data.field_priors import FieldPriors
+from cortexgen.data.field_statistics import field_statistics
+from cortexgen.data.noise import SampleNoise
 from cortexgen.diffusion import (
     CosineSchedule,
     GaussianPrior,
@@ -20,14 +23,11 @@ from cortexgen.diffusion import (
 )
 from cortexgen.io import Grid
 from cortexgen.losses import gradient_energy
-from cortexgen.modules.field_priors import FieldPriors
-from cortexgen.modules.field_statistics import field_statistics
 from cortexgen.modules.generator import GeneratorModule
-from cortexgen.modules.noise import SampleNoise
 from cortexgen.modules.run_options import SAMPLING, Carried
-from cortexgen.modules.threads import single_thread
 from cortexgen.nets import FieldUNet
 from cortexgen.nets.field_unet import SpatialAttention
+from cortexgen.runner.threads import single_thread
 from cortexgen.spatial import integrate, log_jacobian, warp
 
 RUN_TIME = [

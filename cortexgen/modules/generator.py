@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from cortexgen.atlas.labels import LabelMap
+from cortexgen.atlas.template import Template
 from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder, complete
-from cortexgen.data.labels import LabelMap
-from cortexgen.data.template import Template
 from cortexgen.errors import UserError
+from cortexgen.generation.writer import CohortWriter
 from cortexgen.io.bids import Row
 from cortexgen.modules.base import StageModule
-from cortexgen.modules.cohort_writer import CohortWriter
-from cortexgen.modules.precision import Precision, autocast
-from cortexgen.modules.threads import side_by_side, workers
+from cortexgen.runner.precision import Precision, autocast
+from cortexgen.runner.threads import side_by_side, workers
 from cortexgen.spatial.precision import full_precision
 
 

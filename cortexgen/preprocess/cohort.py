@@ -167,7 +167,7 @@ def preprocess_cohort(
     Raises:
         UserError: if the folder can't be written to or holds another pipeline's results, or no scheduler answers.
     """
-    from cortexgen.report.qc import cohort_overview  # matplotlib takes a second
+    from cortexgen.pages.preprocessed import cohort_overview  # matplotlib takes a second
 
     if jobs < 1 or threads < 1:
         raise UserError(f"expected 1 or more jobs and threads, got {jobs} and {threads}")
@@ -201,7 +201,7 @@ def _earlier(out: Path, now: set[str]) -> list[Row]:
 
 def judge(rows: Sequence[Row]) -> None:
     """Flag what stands out among the other scans of the cohort, in place: "status", and "outlier" with the numbers."""
-    from cortexgen.report.qc import flag_outliers
+    from cortexgen.preprocess.outliers import flag_outliers
 
     outliers = flag_outliers([row for row in rows if row["status"] != "failed"])
     for row in rows:

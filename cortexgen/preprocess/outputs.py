@@ -29,7 +29,7 @@ class Outputs:
     """
 
     def __init__(self, out: Path, scan: Scan) -> None:
-        from cortexgen.report.qc import sheet_path  # matplotlib takes a second
+        from cortexgen.figures.scan_sheet import sheet_path  # matplotlib takes a second
 
         self.out, self.scan = Path(out), scan
         self.metrics = record_path(self.out, scan.name, "preproc")
@@ -86,8 +86,8 @@ class Outputs:
         return any(step["name"] == "normalize" for step in steps)
 
     def _draw(self, subject: Subject, native: tuple[Tensor, Tensor, Grid]) -> None:
-        from cortexgen.report.figures import to_png
-        from cortexgen.report.qc import subject_sheet
+        from cortexgen.figures.brains import to_png
+        from cortexgen.figures.scan_sheet import subject_sheet
 
         assert subject.mask is not None
         title, notes = self.scan.name, subject.flags

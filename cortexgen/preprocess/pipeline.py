@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from cortexgen.atlas.template import Template, load_template
 from cortexgen.data.cohort import Scan
-from cortexgen.data.template import Template, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, write_json
 from cortexgen.io.bids import Row, source_hash
@@ -18,7 +18,7 @@ from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
 from cortexgen.preprocess.steps import Align, CorrectBias, Denoise, Normalize, Resample, Step, StripSkull
-from cortexgen.preprocess.threads import limited_threads
+from cortexgen.runner.limited_threads import limited_threads
 
 
 def default_steps() -> list[Step]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cortexgen.data.intensity import constant_background
+from cortexgen.atlas.intensity import constant_background
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import NO_CHOICE

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from cortexgen.data.intensity import constant_background
-from cortexgen.data.template import Template
+from cortexgen.atlas.intensity import constant_background
+from cortexgen.atlas.template import Template
 from cortexgen.io import Grid
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cortexgen.data.naming import no_file
 from cortexgen.io.bids import scan_folders
+from cortexgen.io.naming import no_file
 from cortexgen.io.participants import SESSION, SUBJECT, Rows, field, read_rows, read_sessions, row_of
 from cortexgen.io.paths import label, labels_of, name_of, visible
 from cortexgen.io.tables import Line

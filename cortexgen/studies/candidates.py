@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cortexgen.data.naming import is_analyze, is_nifti, unreadable
 from cortexgen.io.bids import Row
+from cortexgen.io.naming import is_analyze, is_nifti, unreadable
 from cortexgen.io.paths import hidden, name_of
 
 __all__ = ["Candidate", "folders", "is_analyze", "is_nifti", "natural", "unreadable"]

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cortexgen.atlas.template import load_template
 from cortexgen.data.registration import RegistrationDataModule
-from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.io.bids import anat, read_tsv

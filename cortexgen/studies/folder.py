@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from cortexgen.data.naming import named_after, no_file
 from cortexgen.errors import UserError
+from cortexgen.io.naming import named_after, no_file
 from cortexgen.io.participants import SESSION, SUBJECT, covariates, field, row_of
 from cortexgen.io.tables import read_table
 from cortexgen.studies.bids import by_scan, rows_without_image, scan_of

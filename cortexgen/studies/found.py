@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cortexgen.data.cohort import Scan
-from cortexgen.data.naming import LONGEST, too_long
 from cortexgen.errors import UserError
+from cortexgen.io.naming import LONGEST, too_long
 from cortexgen.studies.adni import PTID, read_adni, subject_folders
 from cortexgen.studies.bids import read_bids
 from cortexgen.studies.candidates import Candidate, is_analyze, is_nifti, natural

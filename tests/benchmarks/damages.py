@@ -36,15 +36,15 @@ from scipy.optimize import brentq
 from torch import Tensor
 from tqdm import tqdm
 
+from cortexgen.atlas.intensity import normalize
+from cortexgen.atlas.template import read_label_table
 from cortexgen.cli import run
 from cortexgen.data.cohort import Scan, read_cohort
-from cortexgen.data.intensity import normalize
-from cortexgen.data.template import read_label_table
 from cortexgen.errors import UserError
+from cortexgen.evaluation.table import Table
 from cortexgen.io import Grid, read_volume, write_volume
 from cortexgen.io.bids import Row, derivative, read_tsv, write_tsv
 from cortexgen.metrics.gaussian import gaussian
-from cortexgen.report.tables import Table
 from cortexgen.spatial import folded, identity, integrate, warp, warp_labels
 
 SEVERITIES: dict[str, tuple[float, ...]] = {

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cortexgen.atlas.template import Template
 from cortexgen.data.fields import FieldDataModule
-from cortexgen.data.template import Template
+from cortexgen.generation.deformation_model import StatisticalDeformationModel
 from cortexgen.io.bids import write_tsv
 from cortexgen.metrics import (
     cohens_d,
@@ -34,8 +35,7 @@ from cortexgen.metrics import (
     slope,
     volume_weights,
 )
-from cortexgen.modules.deformation_model import StatisticalDeformationModel
-from cortexgen.modules.precision import autocast
+from cortexgen.runner.precision import autocast
 from cortexgen.spatial import folded, integrate, log_jacobian, resample_field, warp
 from cortexgen.weights import load_generator
 

@@ -20,13 +20,13 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from cortexgen.atlas.template import load_template
+from cortexgen.data.field_priors import FieldPriors
+from cortexgen.data.field_statistics import field_statistics
 from cortexgen.data.fields import FieldDataModule
-from cortexgen.data.template import load_template
 from cortexgen.diffusion import fit_priors
 from cortexgen.io import write_field
 from cortexgen.io.bids import sidecar, write_tsv
-from cortexgen.modules.field_priors import FieldPriors
-from cortexgen.modules.field_statistics import field_statistics
 from cortexgen.spatial import antialias
 
 MODES, FOLDS = 96, 5

@@ -38,15 +38,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from cortexgen.atlas.template import MNI152
 from cortexgen.data.registration import RegistrationDataModule, load_labels, load_scan
-from cortexgen.data.template import MNI152
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_field, write_field, write_json, write_volume
 from cortexgen.io.bids import Row, sha256, sidecar, write_tsv
 from cortexgen.losses import gradient_energy, local_ncc
 from cortexgen.metrics import dice, psnr, ssim
-from cortexgen.modules.precision import autocast
-from cortexgen.modules.propagation import Propagation, Space
+from cortexgen.registration.propagation import Propagation, Space
+from cortexgen.runner.precision import autocast
 from cortexgen.spatial import folded, identity, resample, resample_field, warp, warp_labels
 from cortexgen.weights import load
 

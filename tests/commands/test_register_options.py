@@ -7,8 +7,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from cortexgen.atlas.template import load_template
 from cortexgen.cli import run
-from cortexgen.data.template import load_template
 from cortexgen.io import read_volume, write_volume
 
 

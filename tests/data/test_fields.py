@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from cortexgen.atlas.template import load_template
 from cortexgen.data.fields import FieldDataModule
-from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_field, write_field, write_volume
 from cortexgen.io.bids import sidecar, write_tsv

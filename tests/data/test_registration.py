@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from cortexgen.atlas.intensity import normalize
+from cortexgen.atlas.template import load_template
 from cortexgen.data import registration
-from cortexgen.data.intensity import normalize
 from cortexgen.data.registration import RegistrationDataModule, brain_box
-from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, write_volume
 

@@ -7,7 +7,7 @@ import torch
 
 from cortexgen.evaluation.anatomy import anatomy_comparisons, growth_comparisons, region_rows
 from cortexgen.evaluation.brain import Anatomy
-from cortexgen.report.tables import Estimate
+from cortexgen.evaluation.table import Estimate
 
 REGIONS = ["Cerebral-White-Matter", "Cerebral-Cortex", "Thalamus"]
 MEANS, SDS = torch.tensor([450.0, 600.0, 14.0]), torch.tensor([20.0, 30.0, 1.0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cortexgen.evaluation.comparison import Comparison
-from cortexgen.report.tables import Estimate
+from cortexgen.evaluation.table import Estimate
 
 
 def _shift(x: torch.Tensor, y: torch.Tensor) -> float:

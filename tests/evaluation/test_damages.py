@@ -7,12 +7,12 @@ from types import ModuleType
 
 import pytest
 
+from cortexgen.atlas.template import load_template
 from cortexgen.data.cohort import read_cohort
-from cortexgen.data.simulation import simulate_cohort
-from cortexgen.data.template import load_template
 from cortexgen.evaluation.anatomy import anatomy_comparisons, region_rows
 from cortexgen.evaluation.brain import Anatomy, collect, measure_brain
-from cortexgen.report.tables import Estimate
+from cortexgen.evaluation.table import Estimate
+from cortexgen.simulation.cohort import simulate_cohort
 
 CLASSES = dict(enumerate(load_template().classes))
 VENTRICLE = 3

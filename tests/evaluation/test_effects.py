@@ -6,7 +6,7 @@ import torch
 
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.effects import effect_rows
-from cortexgen.report.tables import Estimate
+from cortexgen.evaluation.table import Estimate
 
 
 def _cohort(n: int, seed: int, slope: float, sex: float) -> tuple[Anatomy, list[dict[str, object]]]:

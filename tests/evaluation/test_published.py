@@ -13,7 +13,7 @@ from cortexgen.evaluation.published import (
     UNSTATED_MMD,
     published_rows,
 )
-from cortexgen.report.tables import Column, Table, measured
+from cortexgen.evaluation.table import Column, Table, measured
 
 
 @pytest.fixture(scope="module")

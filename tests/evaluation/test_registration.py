@@ -13,18 +13,18 @@ import torch
 from scipy.ndimage import binary_fill_holes, gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from cortexgen.atlas.template import load_template
 from cortexgen.commands.register import register
-from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.evaluation import registration
 from cortexgen.evaluation.pair_measures import measure
 from cortexgen.evaluation.pairs import Sources, Warped
 from cortexgen.evaluation.reading import Brain
 from cortexgen.evaluation.registration import NO_REGISTRATION, evaluate_registration
+from cortexgen.evaluation.table import Estimate
 from cortexgen.io import Grid, write_field, write_volume
 from cortexgen.io.bids import derivative, read_tsv, transform, write_tsv
 from cortexgen.metrics import bootstrap_interval
-from cortexgen.report.tables import Estimate
 
 SUBJECTS = ("sub-01", "sub-02", "sub-03")
 SPACING = 6.0

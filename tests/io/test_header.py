@@ -16,16 +16,16 @@ from nibabel.affines import apply_affine
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from cortexgen.atlas.template import load_template
 from cortexgen.cli import main
 from cortexgen.data.cohort import Scan
 from cortexgen.data.registration import RegistrationDataModule
-from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.io import Grid, HeaderChoice, read_field, read_grid, read_volume, write_field, write_volume
-from cortexgen.modules.registrar import Registrar
 from cortexgen.preprocess import Pipeline, Resample
 from cortexgen.preprocess.pipeline import preprocess_scan
+from cortexgen.registration.registrar import Registrar
 from cortexgen.weights import load
 
 SHAPE = (12, 14, 10)  # x, y, z

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cortexgen.data.template import load_template
+from cortexgen.atlas.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_volume, write_volume
 from cortexgen.io.labels import check_labels, label_type

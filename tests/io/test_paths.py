@@ -10,17 +10,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from cortexgen.atlas.template import load_template
 from cortexgen.data.cohort import Scan, find_scans, read_cohort, write_participants
-from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.evaluation.store import Store
+from cortexgen.figures import sheet_path
 from cortexgen.io import write_text
 from cortexgen.io.atomic import remove_leftovers, temporary_name
 from cortexgen.io.bids import anat, derivative, scan_folders, transform
 from cortexgen.io.paths import is_file_name, label, scan_name, visible, within
 from cortexgen.preprocess import Normalize, Pipeline, Resample
 from cortexgen.preprocess.pipeline import preprocess_scan
-from cortexgen.report.qc import sheet_path
 from cortexgen.studies import find_study
 
 EVIL = ["sub-1_.._.._evil", "sub-..", "sub-01_ses-1_.._x", "sub-a/b", "../sub-01", "", "sub-01\0", "sub-", "sub-é"]

@@ -129,7 +129,7 @@ def test_errors_name_what_is_missing():
 
 
 def test_the_templates_cortex_is_plausible():
-    from cortexgen.data.template import load_template
+    from cortexgen.atlas.template import load_template
 
     template = load_template()
     template = template.to(template.grid.at_spacing(2))
@@ -140,7 +140,7 @@ def test_the_templates_cortex_is_plausible():
 
 
 def test_real_brains_are_plausible(real_brains):
-    from cortexgen.data.template import read_label_table
+    from cortexgen.atlas.template import read_label_table
     from cortexgen.io import read_volume
 
     names = read_label_table(real_brains / "dseg.tsv")

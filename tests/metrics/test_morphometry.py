@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from cortexgen.data.template import load_template
+from cortexgen.atlas.template import load_template
 from cortexgen.io import Grid
 from cortexgen.metrics import regional_volumes, volume_weights
 from cortexgen.spatial import identity, integrate, warp_labels

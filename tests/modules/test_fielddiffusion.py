@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cortexgen.data.template import Template
+from cortexgen.atlas.template import Template
 from cortexgen.errors import UserError
+from cortexgen.generation.drawing import Sampler
 from cortexgen.io import Grid
 from cortexgen.modules import FieldDiffusionModule
 from cortexgen.modules.base import check_contract
-from cortexgen.modules.drawing import Sampler
 from cortexgen.spatial import antialias, compose, folded, integrate
 
 SHAPE = (9, 11, 10)

@@ -10,8 +10,8 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 from torch import nn
 
+from cortexgen.atlas.template import load_template
 from cortexgen.data.fields import FieldDataModule
-from cortexgen.data.template import load_template
 from cortexgen.diffusion import sampling_log_snr
 from cortexgen.io import Grid, write_field, write_volume
 from cortexgen.io.bids import sidecar, write_tsv

@@ -8,8 +8,8 @@ import torch
 from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
-from cortexgen.data.intensity import normalize
-from cortexgen.data.template import load_template
+from cortexgen.atlas.intensity import normalize
+from cortexgen.atlas.template import load_template
 from cortexgen.io import Grid
 from cortexgen.io.nifti import to_memory
 from cortexgen.spatial import resample

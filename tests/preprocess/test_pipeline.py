@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from cortexgen.atlas.template import load_template
 from cortexgen.data.cohort import Scan
-from cortexgen.data.template import load_template
 from cortexgen.errors import UserError
 from cortexgen.io import read_volume, write_volume
 from cortexgen.preprocess import (

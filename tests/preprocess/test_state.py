@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from cortexgen.data.intensity import constant_background
+from cortexgen.atlas.intensity import constant_background
 from cortexgen.preprocess.state import Subject, foreground, otsu
 
 

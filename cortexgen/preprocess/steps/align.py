@@ -4,18 +4,18 @@ from typing import Literal
 
 import numpy as np
 
-from cortexgen.data.alignment import align, check_alignment, in_template_space
-from cortexgen.data.intensity import normalize
-from cortexgen.data.plausibility import check_brain
+from cortexgen.atlas.alignment import align, check_alignment, in_template_space
+from cortexgen.atlas.intensity import normalize
+from cortexgen.atlas.plausibility import check_brain
 from cortexgen.errors import UserError
 from cortexgen.preprocess.state import Subject
 from cortexgen.preprocess.steps.step import Step
 
-USUAL = (0.92, 0.42)  # overlap and correlation: what real brains reach, see cortexgen.data.alignment
+USUAL = (0.92, 0.42)  # overlap and correlation: what real brains reach, see cortexgen.atlas.alignment
 
 
 class Align(Step):
-    """The affine to the template (`cortexgen.data.alignment`).
+    """The affine to the template (`cortexgen.atlas.alignment`).
 
     Arguments:
         affine: look for it "always", "never", or "auto": unless a stripped input lies in template space already.

@@ -9,9 +9,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from cortexgen.data.intensity import constant_background, normalize
-from cortexgen.data.plausibility import VOLUME
-from cortexgen.data.template import BRAIN_FOREGROUND
+from cortexgen.atlas.intensity import constant_background, normalize
+from cortexgen.atlas.plausibility import VOLUME
+from cortexgen.atlas.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.preprocess.state import Subject

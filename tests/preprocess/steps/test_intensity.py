@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from cortexgen.data.intensity import normalize
+from cortexgen.atlas.intensity import normalize
 from cortexgen.preprocess import Normalize, Subject
 
 

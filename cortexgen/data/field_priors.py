@@ -1,0 +1,58 @@
+"""Gaussian priors of a cohort's fields: of all, and without each part of the subjects."""
+
+import hashlib
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cortexgen.data.field_statistics import shown
+from cortexgen.data.fields import FieldDataModule
+from cortexgen.diffusion import GaussianPrior, fit_priors
+
+
+class FieldPriors:
+    """The prior of the scaled training fields, and for each fold of the subjects the one that doesn't know them.
+
+    A prior that knows a subject leaves less over of it than of the next one; what the network learns from would not be
+    what it meets.
+
+    Attributes:
+        whole: of all fields.
+        others: without each fold.
+        fold_of: each training scan, by name.
+    """
+
+    def __init__(self, whole: GaussianPrior, others: list[GaussianPrior], fold_of: dict[str, int]) -> None:
+        self.whole, self.others, self.fold_of = whole, others, fold_of
+
+    @classmethod
+    def fit(cls, data: FieldDataModule, mean: Tensor, scale: Tensor, modes: int, folds: int) -> "FieldPriors":
+        """Fit all of them at once, or read them where a process did so before.
+
+        Arguments:
+            mean, scale: of the fields.
+            modes: of each prior.
+            folds: how many; with fewer than 2, or 2 subjects, there is the prior of all alone.
+        """
+        scans = data.side("train")
+        subjects = sorted({scan.subject for scan in scans})
+        fold_of = {scan.name: subjects.index(scan.subject) % max(1, folds) for scan in scans}
+
+        def make() -> dict[str, Any]:
+            scaled = (field for fields in shown(data, "prior") for field in (fields - mean) / scale)
+            each = [fold for fold in fold_of.values() for _ in range(1 + data.mirror)]
+            folder = data.cache_dir if os.access(data.cache_dir, os.W_OK) else None
+            whole, *others = fit_priors(scaled, each, modes, folder=folder)
+            return {"whole": whole.state(), "others": [prior.state() for prior in others]}
+
+        digest = hashlib.sha256(mean.numpy().tobytes() + scale.numpy().tobytes()).hexdigest()
+        found = data.remembered("priors", [modes, folds, digest], make)
+        return cls(GaussianPrior(**found["whole"]), [GaussianPrior(**state) for state in found["others"]], fold_of)
+
+    def without(self, name: str, device: torch.device) -> GaussianPrior:
+        """The one that doesn't know a training scan, on a device, where it stays."""
+        fold = self.fold_of[name]
+        self.others[fold] = self.others[fold].to(device)
+        return self.others[fold]

@@ -1,0 +1,235 @@
+"""Charts and pictures that set groups of brains beside real ones, as matplotlib figures without pyplot."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, NullLocator
+from torch import Tensor
+
+from cortexgen.evaluation.table import Estimate
+from cortexgen.figures.charts import GREY, INK
+from cortexgen.figures.colours import REAL, SYNTHETIC
+from cortexgen.figures.planes import FAINT, PLANES, Array, PlaneName, View, array, foreground, letters, window
+from cortexgen.figures.sheet import Sheet
+from cortexgen.io import Grid
+
+BAND, LINES = "#e9edf1", "#e6e8ea"
+BESIDE = 4  # panels in a row
+FAR = 4.0  # effect sizes
+
+
+def plain(text: str, longest: int | None = None) -> str:
+    """Text that matplotlib draws as it is, without formulas, cut at `longest` letters."""
+    text = text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
+    return text.replace("$", r"\$")
+
+
+def effect_forest(
+    regions: Sequence[str], effects: Mapping[str, Sequence[Estimate | None]], small: float, label: str
+) -> Figure:
+    """Effect sizes with their intervals, a line a region and a panel a set, the largest mean |d| on top.
+
+    Intervals that reach beyond the axis end in an arrow. An axis that reaches beyond 4 is linear to ±1 and logarithmic
+    from there on.
+
+    Arguments:
+        regions: names.
+        effects: of each set, in the order of the regions; None where there is none.
+        small: half the width of the shaded band about 0.
+        label: of the axis.
+
+    Raises:
+        ValueError: if there is no set, or one has another number of effects than regions.
+    """
+    if not effects or any(len(found) != len(regions) for found in effects.values()):
+        counts = {name: len(found) for name, found in effects.items()}
+        raise ValueError(f"expected {len(regions)} effects of each set, got {counts}")
+    values = np.array([[math.nan if e is None else e.value for e in found] for found in effects.values()])
+    weights = np.where(np.isfinite(values), np.abs(values), 0).mean(axis=0)
+    order = sorted(range(len(regions)), key=lambda k: -weights[k])
+    ends = [abs(x) for found in effects.values() for e in found if e for x in (e.low, e.high) if math.isfinite(x)]
+    limit = 1.1 * min(max(ends, default=1), max(1.0, 1.6 * float(weights.max(initial=0)), 2.0))
+    limit = max(limit, 1.1 * float(np.nanmax(np.abs(values), initial=0)))
+    figure, panels = _panels(len(effects), 0.22 * len(regions) + 0.7, "y")
+    for axes, (name, found) in zip(panels, effects.items(), strict=True):
+        axes.axvspan(-small, small, color=BAND, zorder=0)
+        axes.axvline(0, color=GREY, lw=0.8, zorder=1)
+        for y, k in enumerate(order):
+            effect = found[k]
+            if effect is None:
+                continue
+            low, high = max(effect.low, -limit), min(effect.high, limit)
+            axes.plot([low, high], [y, y], color=SYNTHETIC, lw=1.3)
+            axes.plot([effect.value], [y], "o", color=SYNTHETIC, ms=4.5)
+            for end, marker, beyond in ((low, "<", effect.low < -limit), (high, ">", effect.high > limit)):
+                if beyond:
+                    axes.plot([end], [y], marker, color=SYNTHETIC, ms=4, clip_on=False)
+        axes.set_title(plain(name, 24), loc="left", fontsize=10, fontweight="bold", color=INK)
+        if limit > FAR:
+            axes.set_xscale("symlog", linthresh=1, linscale=1)
+            ticks = [x for x in (1, 3, 10, 30, 100) if x <= limit]
+            axes.set_xticks([-x for x in reversed(ticks)] + [0, *ticks], minor=False)
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlim(-limit, limit)
+        axes.set_ylim(len(regions) - 0.5, -0.5)
+        axes.set_yticks(range(len(regions)), [plain(regions[k].replace("-", " ")) for k in order], fontsize=8.5)
+        axes.grid(axis="x", color=LINES, lw=0.7)
+        axes.set_xlabel(label, color=INK, fontsize=8.5)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def distributions(groups: Mapping[str, Array], measures: Sequence[str]) -> Figure:
+    """Small distributions, a panel a measure and a line a group: boxes over one point a brain, the first group blue.
+
+    Arguments:
+        groups: values `[N, K]` of each, NaN where there is none.
+        measures: names of the K, with their units.
+
+    Raises:
+        ValueError: if a shape does not fit.
+    """
+    for name, values in groups.items():
+        if values.ndim != 2 or values.shape[1] != len(measures):
+            raise ValueError(f"{name}: expected values [N, {len(measures)}], got {tuple(values.shape)}")
+    noise = np.random.default_rng(0)
+    figure, panels = _panels(len(measures), 0.32 * len(groups) + 0.8, "y")
+    for k, (axes, measure) in enumerate(zip(panels, measures, strict=True)):
+        for y, values in enumerate(groups.values()):
+            shown = values[np.isfinite(values[:, k]), k]
+            colour = SYNTHETIC if y else REAL
+            line = {"color": colour, "lw": 1.1}
+            style: dict[str, Any] = {"boxprops": line, "whiskerprops": line, "medianprops": {**line, "lw": 2}}
+            style |= {"capprops": {"lw": 0}, "widths": 0.5, "orientation": "horizontal", "manage_ticks": False}
+            axes.scatter(shown, y + noise.uniform(-0.2, 0.2, len(shown)), s=6, color=colour, alpha=0.45, lw=0)
+            axes.boxplot(shown, positions=[y], showfliers=False, **style)
+        names = [f"{plain(name, 24)} ({len(values)})" for name, values in groups.items()]
+        axes.set_yticks(range(len(groups)), names, fontsize=8.5)
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_title(measure, loc="left", fontsize=9.5, color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.grid(axis="x", color=LINES, lw=0.7)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+class Distances(NamedTuple):
+    """Distances to the nearest training subject.
+
+    Attributes:
+        title: of the panel.
+        unit: of the distances.
+        samples, reference: `[M]` and `[N]`.
+        threshold: below it, a sample may be a copy.
+    """
+
+    title: str
+    unit: str
+    samples: Tensor
+    reference: Tensor
+    threshold: float
+
+
+def distance_histograms(found: Sequence[Distances]) -> Figure:
+    """Shares of samples by their distance to the nearest training subject, beside those of the reference.
+
+    Raises:
+        ValueError: if there is nothing to draw.
+    """
+    if not found:
+        raise ValueError("expected distances of one set or more, got none")
+    figure, panels = _panels(len(found), 1.9, "none", beside=2)
+    for axes, (title, unit, samples, reference, threshold) in zip(panels, found, strict=True):
+        both = [reference.double().numpy(), samples.double().numpy()]
+        top = 1.05 * max(values.max() for values in both) or 1.0
+        bins = np.linspace(0, top, 36).tolist()
+        for values, colour in zip(both, (REAL, SYNTHETIC), strict=True):
+            share = np.full(len(values), 100 / len(values))
+            axes.hist(values, bins, weights=share, color=colour, alpha=0.55)
+            axes.hist(values, bins, weights=share, color=colour, histtype="step", lw=1.1)
+        axes.axvline(threshold, color=INK, lw=0.9, ls="--")
+        axes.set_xlim(0, top)
+        axes.set_title(plain(title), loc="left", fontsize=9.5, color=INK)
+        axes.set_xlabel(f"distance, {unit}", fontsize=8.5, color=INK)
+        axes.set_ylabel("% of brains", fontsize=8.5, color=INK)
+    handles = [Patch(color=c, alpha=0.7, label=t) for c, t in ((SYNTHETIC, "the set"), (REAL, "the reference"))]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+class Pair(NamedTuple):
+    """A sample and a training subject.
+
+    Attributes:
+        titles: of the sample and of the subject.
+        sample, subject: `[D, H, W]`.
+        caption: below the sample.
+    """
+
+    titles: tuple[str, str]
+    sample: Tensor
+    subject: Tensor
+    caption: str
+
+
+def neighbours(pairs: Sequence[Pair], grid: Grid, positions: Sequence[int] | None = None) -> Figure:
+    """Samples beside their nearest training subjects and the difference, a row a pair, in an axial and a coronal slice.
+
+    Images share one intensity window and differences one scale.
+
+    Arguments:
+        positions: voxel (D, H, W) of the slices; the middle of the brains unless given.
+
+    Raises:
+        ValueError: if there is no pair, or a shape is not that of the grid.
+    """
+    if not pairs:
+        raise ValueError("expected one pair or more, got none")
+    images = [(array(pair.sample, grid), array(pair.subject, grid)) for pair in pairs]
+    every = [image for pair in images for image in pair]
+    view = View(grid, np.logical_or.reduce([foreground(image) for image in every]), positions)
+    shades: dict[str, Any] = {**window(*every)}
+    heat: dict[str, Any] = {"cmap": "inferno", "vmin": 0.0, "vmax": shades["vmax"] / 2}
+    planes: tuple[PlaneName, ...] = ("axial", "coronal")
+    widths = [view.size(PLANES[name])[0] for name in planes for _ in range(3)]
+    heights = [max(view.size(PLANES[name])[1] for name in planes)] * len(pairs)
+    sheet = Sheet(widths, heights, [0.55] * len(pairs), 12, bottom=0.3)
+    for row, (pair, (sample, subject)) in enumerate(zip(pairs, images, strict=True)):
+        top = sheet.tops[row]
+        sheet.text(sheet.lefts[0], top + 0.3, plain(pair.caption), 9.5, ha="left", va="bottom", fontweight="bold")
+        for column, name in enumerate(planes):
+            plane = PLANES[name]
+            shown = ((plain(pair.titles[0]), sample, shades), (plain(pair.titles[1]), subject, shades))
+            for k, (title, image, style) in enumerate((*shown, ("|difference|", np.abs(sample - subject), heat))):
+                axes = sheet.panel(row, 3 * column + k, view.size(plane))
+                view.draw(axes, plane, view.cut(image, plane), **style)
+                sheet.heading(row, 3 * column + k, title, 8.5, color=FAINT)
+                if row == k == 0:
+                    letters(axes, plane)
+    place = " · ".join(f"{name} {view.place(PLANES[name])}" for name in planes)
+    sheet.text(sheet.lefts[0], 0.13, place, 8, ha="left", color=FAINT)
+    return sheet.figure
+
+
+def _panels(n: int, height: float, share: str, beside: int = BESIDE) -> tuple[Figure, list[Axes]]:
+    """n panels in rows, each `height` inches high; with `share` "y" the first of a row alone names its lines."""
+    columns = min(n, beside)
+    rows = math.ceil(n / columns)
+    figure = Figure(figsize=(10, height * rows + 0.3), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = [figure.add_subplot(rows, columns, k + 1) for k in range(n)]
+    for k, axes in enumerate(panels):
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(GREY)
+        axes.tick_params(colors=INK, labelsize=8, width=0.6)
+        if share == "y" and k % columns:
+            axes.tick_params(axis="y", labelleft=False)
+    return figure, panels

@@ -1,0 +1,89 @@
+"""Dark figures with panels in rows and columns, all drawn at one scale."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cortexgen.figures.planes import BACKGROUND, FAINT, INK, PLANES, View
+
+
+class Sheet:
+    """A dark figure with panels in rows and columns, all drawn at one scale.
+
+    Arguments:
+        columns: widths of the columns in millimetres of the volume.
+        rows: heights of the rows in millimetres.
+        above: inches left free above each row, for text.
+        width: of the figure in inches.
+        left, bottom: inches kept free at the left and below.
+        gap: inches between columns.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[float],
+        rows: Sequence[float],
+        above: Sequence[float],
+        width: float,
+        left: float = 0.1,
+        bottom: float = 0.1,
+        gap: float = 0.08,
+    ) -> None:
+        scale = (width - left - 0.1 - gap * (len(columns) - 1)) / sum(columns)
+        self.scale, self.width = scale, width
+        self.height = scale * sum(rows) + sum(above) + bottom
+        self.widths, self.heights = [scale * c for c in columns], [scale * r for r in rows]
+        self.lefts = [left + sum(self.widths[:k]) + gap * k for k in range(len(columns))]
+        self.tops = [self.height - sum(self.heights[:k]) - sum(above[: k + 1]) for k in range(len(rows))]
+        self.figure = Figure(figsize=(width, self.height), facecolor=BACKGROUND)
+        FigureCanvasAgg(self.figure)
+
+    def _axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
+        box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(box, facecolor=BACKGROUND)
+
+    def panel(self, row: int, column: int, size: tuple[float, float]) -> Axes:
+        """Axes for a slice of a size in millimetres, in the middle of its cell."""
+        width, height = (self.scale * side for side in size)
+        left = self.lefts[column] + (self.widths[column] - width) / 2
+        axes = self._axes(left, self.tops[row] - (self.heights[row] + height) / 2, width, height)
+        axes.set_axis_off()
+        return axes
+
+    def text(self, x: float, y: float, text: str, size: float = 9, **style: Any) -> None:
+        """Write at a place in inches from the lower left corner."""
+        style = {"color": INK, "ha": "center", "va": "center", **style}
+        self.figure.text(x / self.width, y / self.height, text, fontsize=size, **style)
+
+    def heading(self, row: int, column: int, text: str, size: float = 10, **style: Any) -> None:
+        """Write above a cell."""
+        x = self.lefts[column] + self.widths[column] / 2
+        self.text(x, self.tops[row] + 0.05, text, size, va="bottom", **style)
+
+    def title(self, text: str | None) -> None:
+        """Write at the top, from the left."""
+        if text:
+            self.text(self.lefts[0], self.height - 0.12, text, 12, ha="left", va="top", fontweight="bold")
+
+    def colour_bar(self, column: int, mappable: Any, label: str, y: float, extend: str = "neither") -> None:
+        """A horizontal colour bar below a column, `y` inches above the lower edge."""
+        margin = 0.12 * self.widths[column]
+        axes = self._axes(self.lefts[column] + margin, y, self.widths[column] - 2 * margin, 0.09)
+        bar = self.figure.colorbar(mappable, cax=axes, orientation="horizontal", extend=extend)
+        bar.outline.set_visible(False)
+        axes.set_facecolor("#6a6a6a")
+        bar.ax.tick_params(colors=FAINT, labelsize=8, length=2, width=0.6, pad=2)
+        bar.set_label(label, color=INK, fontsize=8.5, labelpad=2)
+
+
+def three_planes(view: View, title: str | None, bottom: float = 0.1) -> Sheet:
+    """A sheet with one row: the three planes, each under its position."""
+    sizes = [view.size(plane) for plane in PLANES.values()]
+    sheet = Sheet([w for w, _ in sizes], [max(h for _, h in sizes)], [0.62 if title else 0.34], 10, bottom=bottom)
+    sheet.title(title)
+    for column, (name, plane) in enumerate(PLANES.items()):
+        sheet.heading(0, column, f"{name.capitalize()}, {view.place(plane)}", 9, color=FAINT)
+    return sheet

@@ -1,0 +1,84 @@
+"""Pictures of synthesis by reverse diffusion, in the conventions of `cortexgen.figures.brains`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cortexgen.figures.brains import to_png
+from cortexgen.figures.planes import PLANES, Array, View, array, foreground, letters, window
+from cortexgen.figures.sheet import Sheet
+from cortexgen.io import Grid, atomic
+
+COLUMN = 1.8
+
+
+def synthesis(
+    moving: Tensor,
+    fixed: Tensor,
+    states: Sequence[tuple[int, Tensor]],
+    result: Tensor,
+    grid: Grid,
+    title: str | None = None,
+) -> Figure:
+    """DiffuseMorph's Algorithm 2 in three planes: from the noised moving image to one like the fixed image.
+
+    All images share one intensity window; what noise takes beyond it is cut off.
+
+    Arguments:
+        moving, fixed, result: `[D, H, W]` in [0, 1].
+        states: step t and x_t `[D, H, W]` on the images' scale, the start first.
+        title: at the top.
+
+    Raises:
+        ValueError: if there is no state, or a shape is not that of the grid.
+    """
+    if not states:
+        raise ValueError("expected the start of the reverse diffusion at least, got no states")
+    before, target, after = (array(image, grid) for image in (moving, fixed, result))
+    error, brain = np.abs(after - target), foreground(target)
+    top = float(np.quantile(error[brain], 0.99)) if brain.any() else 0.0
+    shades: dict[str, Any] = {**window(before, target, after)}
+    heat: dict[str, Any] = {"cmap": "inferno", "vmin": 0.0, "vmax": top or 1.0}
+    items: list[tuple[str, Array, dict[str, Any]]] = [("Moving", before, shades)]
+    items += [(f"{'' if k else 'Start, '}t = {t}", array(x, grid), shades) for k, (t, x) in enumerate(states)]
+    items += [("Result", after, shades), ("Fixed", target, shades), ("|Result − fixed|", error, heat)]
+    view = View(grid, brain | foreground(before))
+    sizes = [view.size(plane) for plane in PLANES.values()]
+    widths, heights = [max(w for w, _ in sizes)] * len(items), [h for _, h in sizes]
+    sheet = Sheet(widths, heights, [0.62 if title else 0.32, 0.06, 0.06], COLUMN * len(items), bottom=0.6)
+    sheet.title(title)
+    for column, (name, image, style) in enumerate(items):
+        sheet.heading(0, column, name)
+        for row, plane in enumerate(PLANES.values()):
+            axes = sheet.panel(row, column, sizes[row])
+            view.draw(axes, plane, view.cut(image, plane), **style)
+            if column == 0:
+                letters(axes, plane)
+    scale = ScalarMappable(Normalize(0, heat["vmax"]), heat["cmap"])
+    sheet.colour_bar(len(items) - 1, scale, "intensity", 0.42, "max")
+    return sheet.figure
+
+
+def synthesis_figure(
+    path: Path,
+    moving: Tensor,
+    fixed: Tensor,
+    states: Sequence[tuple[int, Tensor]],
+    result: Tensor,
+    grid: Grid,
+    title: str | None = None,
+) -> None:
+    """Write the figure of `synthesis` as PNG, atomically; the same bytes for the same images.
+
+    Raises:
+        ValueError: if there is no state, or a shape is not that of the grid.
+    """
+    content = to_png(synthesis(moving, fixed, states, result, grid, title))
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)

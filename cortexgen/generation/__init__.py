@@ -1,0 +1,1 @@
+"""A draw: checked, warped, written."""

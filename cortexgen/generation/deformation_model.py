@@ -1,0 +1,49 @@
+"""The classical yardstick: principal components of velocity fields with Gaussian coefficients."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cortexgen.data.field_statistics import field_statistics
+from cortexgen.data.fields import FieldDataModule
+from cortexgen.modules.generator import GeneratorModule
+from cortexgen.runner.threads import single_thread
+from cortexgen.spatial.precision import full_precision
+
+
+class StatisticalDeformationModel(GeneratorModule):
+    """`v = mean + sum_k s_k g_k e_k`, g_k ~ N(0, 1), over all principal components of a cohort's velocities.
+
+    (Rueckert, Frangi & Schnabel, IEEE TMI 2003, on stationary velocities.) Covariates shift the mean linearly. It
+    draws nothing that is not a combination of the training fields.
+
+    Arguments:
+        data: a cohort of registered subjects, set up.
+        covariates: columns of participants.tsv to condition on.
+    """
+
+    @single_thread()
+    def __init__(self, data: FieldDataModule, covariates: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        statistics = field_statistics(data, covariates, center=True, each_voxel=False)
+        self.contract = data.contract() | statistics
+        self.template = data.template
+        scaled = (data.training_fields() - statistics["mean"]) / statistics["scale"]
+        self.register_buffer("deviations", scaled / len(scaled) ** 0.5)
+
+    @torch.no_grad()
+    @single_thread()
+    @full_precision
+    def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
+        """Draw velocity number `index`; see `GeneratorModule.sample`."""
+        deviations = self.deviations
+        assert isinstance(deviations, Tensor)
+        # A Gaussian combination of the fields themselves has their covariance, as the components' has.
+        weights = torch.randn(len(deviations), generator=self.random(index, attempt)).to(deviations)
+        x = torch.einsum("n,ncdhw->cdhw", weights, deviations)
+        condition = self.condition(self.conditions if conditions is None else conditions)
+        if condition is not None:
+            x = x + self.effect(condition)[0]
+        return self.restored(x).cpu()

@@ -1,0 +1,276 @@
+"""The page of `cortexgen evaluate`: what sets of synthetic brains have in common with real ones, and what not."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cortexgen.evaluation.anatomy import SMALL
+from cortexgen.evaluation.brain import Anatomy
+from cortexgen.evaluation.comparison import Row
+from cortexgen.evaluation.run import Evaluation, SetResult
+from cortexgen.evaluation.table import Column, Estimate, Table, Value
+from cortexgen.figures.charts import volume_distributions
+from cortexgen.figures.comparison import (
+    Distances,
+    distance_histograms,
+    distributions,
+    effect_forest,
+    plain,
+)
+from cortexgen.metrics.cortex import Cortex
+from cortexgen.metrics.memorization import FRACTION
+from cortexgen.pages import evaluated_brains as brains
+from cortexgen.pages.report import Report
+
+LINES = 20  # of what went wrong
+NEAREST = 10  # rows a set and kind
+CARDS_FOR = 3  # sets; with more, the tables alone hold the figures
+KEYS = {"mean_d": "mean |d|", "growth_sd": "log |J| SD ratio", "ms_ssim": ""}
+ICV = "Intracranial volume [ml]"
+CORTEX = {
+    "thickness": ("Cortical thickness [mm]", 1.0),
+    "pial_area": ("Pial area [cm²]", 0.01),
+    "folding": ("Folding index", 1.0),
+    "white_folding": ("Folding index, white surface", 1.0),
+}
+IMAGE_TITLES = ("Grey-white contrast to noise", "Grey-white sharpness [1/mm]", "Noise")
+NEAREST_COLUMNS = (
+    Column("set", "Set"),
+    Column("compared", "Compared"),
+    Column("brain", "Brain"),
+    Column("nearest", "Nearest"),
+    Column("mirrored", "Mirrored"),
+    Column("distance", "Distance"),
+    Column("of_reference", "of the reference's median", format=".3f"),
+    Column("of_second", "of the second nearest", format=".3f"),
+    Column("copy", "Copy"),
+)
+HEADINGS = {
+    "table1": ("The paper's table", ""),
+    "anatomy": ("Anatomy", ""),
+    "images": ("Images", ""),
+    "regions": (
+        "Regional volumes",
+        "d is the set less the real brains, over the pooled SD: above 0, the set's region is too large.",
+    ),
+    "effects": ("Effects of covariates", "Estimated in the real brains and in the set, ICV held constant."),
+}
+PICTURES = (
+    "Brains are evenly spaced in the order of each set, not selected. Left is on the left. The sets of a figure share "
+    "one scale, one position and one intensity window."
+)
+REGISTRATION = (
+    "Labels come from registering the template (moving) to every brain (fixed), here to one of each set, in template "
+    "space at the network's voxel size. The lines are a regular grid of the template, 10 mm apart. log |J| is the "
+    "growth from the template: red where it was enlarged, blue where it shrank."
+)
+GROWTH = (
+    "log |J| of the way from the template to each brain, at every voxel of the template; above 0 is expansion. Maps "
+    "over all brains of a set are compared with those of the real brains."
+)
+NEIGHBOURS = (
+    "Whether samples repeat training subjects: the distance of each to the nearest of them, in smoothed images and, "
+    "where brains were registered, in log |J|, beside that of real brains."
+)
+CORTICAL = (
+    "Surfaces come from the label maps, whose voxels bound what can be seen: the numbers compare sets on this grid, "
+    "and are not those of a surface reconstruction."
+)
+READING = f"""
+Two protocols. "standard" is meant to be correct. "paper" repeats published implementations, quirks and all (real
+features counted twice, linear MMD of pairs, which rewards mode collapse, MS-SSIM against a random real brain), so that
+its numbers can stand beside published ones; those were measured on other real brains.
+
+Floor. "real against real" is what real brains get against other real brains, half of them against the other half, over
+random halves: mean and range. A distance that is at its floor at the same n can't tell the set from real brains. Most
+distances grow as n falls, so compare values at one n only.
+
+Intervals in brackets after a set's value are 95 % bootstrap intervals over brains. They hold no bias.
+
+Effect sizes d are the set less the real brains, over the pooled SD, after regression on intracranial volume with one
+slope for both: the one within the real brains and the set, pooled (as in analysis of covariance), so that a difference
+of head size between them doesn't bend it. The published protocol takes the slope over all brains thrown together.
+|d| < {SMALL} is called small.
+
+Copies. A sample is flagged if it is nearer to a training subject than {FRACTION} of the reference's median distance to
+the nearest one, and than {FRACTION} of its own distance to the second nearest. Mirror images count as the same subject.
+A set whose brains lie nearer to each other than real brains do repeats itself.
+
+Labels of both sides come from the same source. Labels by registration are the template's, warped: what a registration
+can't follow (a missing sulcus, a lesion) doesn't show in them.
+"""
+
+
+def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table], failures: Mapping[str, str]) -> None:
+    """Write one self-contained HTML file.
+
+    Arguments:
+        evaluation: its stores still hold the images.
+        tables: by file name, as `cortexgen.evaluation.tables.build` makes them.
+        failures: sets that could not be evaluated, and why.
+    """
+    real, sets = evaluation.real, evaluation.sets
+    names = _listed([f"{result.name} (N = {len(result.store)})" for result in sets]) or "nothing"
+    page = Report(
+        "Synthetic against real brains",
+        f"{names}, compared with the N = {len(real.store)} real brains of {real.store.brains.path}",
+    )
+    page.key_figures([card for result in sets for card in _cards(result, len(sets) > CARDS_FOR)])
+    _left_out(page, evaluation, failures)
+    for name, (heading, text) in HEADINGS.items():
+        if name in tables:
+            page.section(heading, text)
+            page.results(tables[name])
+    if "copies" in tables:
+        _copies(page, evaluation, tables)
+    labeller = evaluation.registered
+    if labeller and any(result.labelled for result in sets):
+        page.section("Registration", REGISTRATION)
+        brains.registrations(page, evaluation, labeller)
+    page.section("Slices", PICTURES)
+    brains.slices(page, evaluation)
+    _volumes(page, real, sets)
+    if labeller and real.growth is not None and any(result.growth is not None for result in sets):
+        page.section("Growth on the template", GROWTH)
+        brains.growth_maps(page, evaluation, labeller)
+    page.section("How to read this page", READING)
+    page.table(_facts(evaluation))
+    if "comparison" in tables:
+        page.section("Every comparison")
+        page.results(tables["comparison"])
+    page.write(path)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def _cards(result: SetResult, brief: bool) -> list[tuple[str, str, str]]:
+    """Key figures of a set, with floors; the first one that was measured alone if `brief`."""
+    rows: dict[str, Row] = {}
+    for row in result.rows:
+        if row["value"] is not None:
+            rows.setdefault(str(row["name"]), row)
+    cards = []
+    for key, title in KEYS.items():
+        if key not in rows or not isinstance(value := rows[key]["value"], Estimate):
+            continue
+        row, digits = rows[key], ".3f" if key == "ms_ssim" else ".2f"
+        floor, note = row["floor"], f"n = {row['n']}" + ", protocol paper" * (row["protocol"] == "paper")
+        if isinstance(floor, Estimate) and key == "ms_ssim":
+            note += f"; real brains {floor.value:.3f}"
+        elif isinstance(floor, Estimate):
+            note += f"; at n = {row['n_floor']}: {row['at_floor']:.2f}, real against real {floor.value:.2f}"
+            note += f" [{floor.low:.2f}, {floor.high:.2f}]"
+        cards.append((f"{result.name}: {title or row['title']}", f"{value.value:{digits}}", note))
+    flagged = {c.samples[i] for c in result.copies for i in torch.nonzero(c.result.copies).flatten().tolist()}
+    if result.copies:
+        nearest = [f"{c.compared} {c.row()['smallest']:.2f}" for c in result.copies]
+        note = f"of {len(result.store)}; smallest distance / reference: {', '.join(nearest)}"
+        cards.append((f"{result.name}: copies found", str(len(flagged)), note))
+    if brief:
+        return cards[:1]
+    problems, scans = result.store.brains.problems, result.store.brains.scans
+    return [*cards, (f"{result.name}: brains left out", str(len(problems)), f"of {len(scans)}, in part or at all")]
+
+
+def _left_out(page: Report, evaluation: Evaluation, failures: Mapping[str, str]) -> None:
+    found = [("set", name, why) for name, why in failures.items()]
+    found += [("brain", name, why) for name, why in evaluation.problems.items()]
+    found += [("note", "", note) for note in evaluation.notes]
+    if not found:
+        page.section("What could not be used", "Every brain was read, and everything was measured.")
+        return
+    page.section("What could not be used, and what was done to images")
+    rows = [{"Kind": kind, "What": what, "Why": why.partition("\n")[0]} for kind, what, why in found[:LINES]]
+    page.table(rows)
+    if len(found) > LINES:
+        page.text(f"And {len(found) - LINES} more, all of them in evaluation.json.")
+
+
+def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -> None:
+    page.section("Nearest training subjects", NEIGHBOURS)
+    page.results(tables["copies"])
+    found = [(result, c) for result in evaluation.sets for c in result.copies]
+    histograms = [
+        Distances(
+            f"{result.name}, {c.compared}",
+            c.unit,
+            c.result.generated.distance,
+            c.result.held_out.distance,
+            FRACTION * c.result.median_held_out,
+        )
+        for result, c in found
+    ]
+    references = _listed(list(dict.fromkeys(c.reference for _, c in found)))
+    caption = (
+        f"Distance to the nearest training subject; reference: {references}. Left of the dashed line a sample may be "
+        "a copy; a set that lies left of the reference varies too little or copies."
+    )
+    page.figure(distance_histograms(histograms), caption, dpi=120)
+    for result, c in found:
+        if c.compared == "images":
+            brains.nearest(page, evaluation, result, c)
+    if "copies_brains" in tables:
+        groups: dict[tuple[Value, Value], list[dict[str, Value]]] = {}
+        for row in tables["copies_brains"].rows:
+            groups.setdefault((row["set"], row["compared"]), []).append(row)
+        rows = [row for group in groups.values() for row in group[:NEAREST]]
+        page.results(Table(rows, NEAREST_COLUMNS, f"The {NEAREST} samples of each set nearest to a training subject"))
+
+
+def _volumes(page: Report, real: SetResult, sets: Sequence[SetResult]) -> None:
+    ours = real.anatomy
+    theirs = {result.name: result.anatomy for result in sets if result.anatomy is not None}
+    if ours is None or not theirs:
+        return
+    page.section("Distributions of regional volumes")
+    effects: dict[str, list[Estimate | None]] = {}
+    for result in sets:
+        if result.regions:
+            values = {str(row["region"]): row["d"] for row in result.regions}
+            found = [values.get(region) for region in ours.regions]
+            effects[result.name] = [e if isinstance(e, Estimate) and np.isfinite(e.value) else None for e in found]
+    if effects:
+        figure = effect_forest(ours.regions, effects, SMALL, "d, ICV-adjusted (set − real)")
+        caption = f"Effect sizes of regional volumes with 95 % intervals; the band is |d| < {SMALL}."
+        page.figure(figure, caption + " Largest mean |d| on top; arrows: the interval goes on.", dpi=120)
+    for name, anatomy in theirs.items():
+        figure = volume_distributions(ours.regions, ours.volumes, anatomy.volumes, plain(name), ("Real", plain(name)))
+        page.figure(figure, f"{name}: regional volumes as measured, not adjusted for head size.", dpi=110)
+    measures = {name: _measures(anatomy) for name, anatomy in {"real": ours, **theirs}.items()}
+    kept = [m for m in measures["real"] if all(np.isfinite(found[m]).any() for found in measures.values())]
+    groups = {name: np.stack([found[m] for m in kept], axis=1) for name, found in measures.items()}
+    cortex = any(title in kept for title, _ in CORTEX.values())
+    page.section("Cortex and whole brain" if cortex else "Whole brain", CORTICAL if cortex else "")
+    page.figure(distributions(groups, kept), "A point a brain; boxes span the quartiles, with the median.", dpi=120)
+
+
+def _measures(anatomy: Anatomy) -> dict[str, np.ndarray]:
+    """Measures of whole brains by title, `[N]` each."""
+    columns = anatomy.cortex.double().numpy()
+    found = {title: scale * columns[:, Cortex._fields.index(name)] for name, (title, scale) in CORTEX.items()}
+    images = dict(zip(IMAGE_TITLES, anatomy.image.double().numpy().T, strict=True))
+    return {ICV: anatomy.icv.double().numpy()} | found | images
+
+
+def _facts(evaluation: Evaluation) -> list[dict[str, str]]:
+    real, options = evaluation.real, evaluation.options
+
+    def source(result: SetResult) -> str:
+        return f"{result.store.brains.path}, N = {len(result.store)}"
+
+    facts = [("cortexgen", version("cortexgen")), ("Real brains", source(real))]
+    if evaluation.train is not None:
+        facts.append(("Training subjects", source(evaluation.train)))
+    facts += [(f"Set {result.name}", source(result)) for result in evaluation.sets]
+    facts.append(("Grid", str(real.store.grid)))
+    labels = evaluation.labeller.description if evaluation.labeller else "none, no anatomy was measured"
+    facts.append(("Labels", labels))
+    facts += [(f"Features for {network.distance}", network.label) for network in evaluation.networks]
+    values = {**vars(options), "protocols": _listed(options.protocols), "held_out": ", ".join(sorted(options.held_out))}
+    facts += [(f"Option {name}", str(value) or "none") for name, value in values.items()]
+    return [{"": name, "Value": value} for name, value in facts]

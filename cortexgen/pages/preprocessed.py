@@ -1,0 +1,176 @@
+"""Quality control of a preprocessed cohort: one page to look through."""
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+
+from cortexgen.errors import UserError
+from cortexgen.figures.scan_sheet import sheet_path
+from cortexgen.io.bids import Row
+from cortexgen.pages.report import Report
+from cortexgen.preprocess.outliers import JUDGED_FROM, MEASURES, counts, flag_outliers, measures_chart
+
+THUMBNAIL, QUALITY = {1: 1400, 2: 800}, 70  # pixels wide, by columns of a gallery; of JPEG
+ROOM = 10_500_000  # bytes of thumbnails in a page, a third more as base64
+
+
+def cohort_overview(
+    out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str, Any]], title: str = "Preprocessing"
+) -> None:
+    """Write `preprocess.html` into the output folder: what failed, what is flagged, then everyone; atomically.
+
+    The page stands alone. It holds a small picture of each scan's sheet (the PNG that `sheet_path` names, if it is
+    there), the flagged ones first, up to about 14 MB; beyond that, as from each picture, links lead to the PNGs.
+
+    Arguments:
+        out: the output folder.
+        rows: of preprocess.tsv: participant_id, status (ok, flagged or failed), reason, flags, and `MEASURES`.
+        steps: what was run, as `Pipeline.describe` returns it.
+        title: of the page.
+    """
+    failed = [row for row in rows if row["status"] == "failed"]
+    done = [row for row in rows if row["status"] != "failed"]
+    flagged = _reasons(done)
+    page = _Page(title, f"{_count(len(rows), 'scan')} through {_count(len(steps), 'step')}", Path(out))
+    page.key_figures(_key_figures(rows, flagged))
+    if failed:
+        page.section(f"Failed ({len(failed)})", "Nothing was written of these scans.")
+        page.table([{"Scan": row["participant_id"], "Reason": row.get("reason")} for row in failed])
+    if flagged:
+        about = "Look at these before you use them: a step found something, or a measure is far from the cohort's."
+        page.section(f"Flagged ({len(flagged)})", about)
+        page.gallery({name: f"{name}: {reason}" for name, reason in flagged.items()}, columns=1)
+    shown = [key for key in MEASURES if any(counts(row, key) for row in done)]
+    if shown:
+        page.section("Measures")
+        page.figure(measures_chart(done, shown, flagged), _STRIPS.format(JUDGED_FROM), "Strip charts of the measures")
+    page.section(f"All scans ({len(rows)})")
+    formats = {MEASURES[key].head: MEASURES[key].format for key in shown}
+    page.table([_line(row, shown, flagged) for row in rows], formats=formats)
+    others = [row for row in done if str(row["participant_id"]) not in flagged]
+    if others:
+        page.section("Sheets without a flag", _SHEETS)
+        page.gallery({str(row["participant_id"]): _caption(row) for row in others}, columns=2)
+    page.section("Steps", "What was run, in this order.")
+    page.table([{key.capitalize(): _words(value) or None for key, value in step.items()} for step in steps])
+    page.write(Path(out) / "preprocess.html")
+
+
+_STRIPS = (
+    "Each point is a scan; flagged ones are orange, named where there is room. Line: median. Band: what "
+    "is no outlier, within 3.5 scaled median absolute deviations (from {} scans on)."
+)
+_SHEETS = (
+    "Red: the scan's brain mask. Blue: the template's brain, white matter and ventricles, which should follow the "
+    "scan's. Each picture leads to the sheet in full size."
+)
+
+
+def _reasons(done: Sequence[Row]) -> dict[str, str]:
+    """What the steps and the cohort say against a scan, by its name."""
+    outliers = flag_outliers(done)
+    reasons = {}
+    for row in done:
+        name = str(row["participant_id"])
+        found = [str(row["flags"])] if row.get("flags") else []
+        found += outliers.get(name, [])
+        if found or row["status"] == "flagged":
+            reasons[name] = "; ".join(found) or "flagged by a step"
+    return reasons
+
+
+def _key_figures(rows: Sequence[Row], flagged: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    failed = sum(row["status"] == "failed" for row in rows)
+    cards = [
+        ("Done", str(len(rows) - failed - len(flagged)), "without a flag"),
+        ("Flagged", str(len(flagged)), "done, to be looked at"),
+        ("Failed", str(failed), "nothing written"),
+    ]
+    for key in ("brain_volume_ml", "overlap", "seconds"):
+        values = [row[key] for row in rows if counts(row, key)]
+        if values:
+            measure = MEASURES[key]
+            low, high = (f"{end:{measure.format}}" for end in (min(values), max(values)))
+            cards.append((measure.label, measure.text(float(np.median(values))), f"median; {low} to {high}"))
+    return cards
+
+
+def _line(row: Row, shown: Sequence[str], flagged: Mapping[str, str]) -> Row:
+    name = str(row["participant_id"])
+    done = row["status"] != "failed"
+    line = {"Scan": name, "Status": "flagged" if done and name in flagged else row["status"]}
+    return line | {MEASURES[key].head: row.get(key) for key in shown}
+
+
+def _caption(row: Row) -> str:
+    keys = [key for key in ("brain_volume_ml", "overlap", "correlation") if counts(row, key)]
+    numbers = [f"{MEASURES[key].label.split()[0].lower()} {MEASURES[key].text(row[key])}" for key in keys]
+    return f"{row['participant_id']}: {', '.join(numbers)}" if numbers else str(row["participant_id"])
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _words(value: Any) -> str:
+    """Options as a reader would write them."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {_words(v)}" for key, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_words, value))}]"
+    return str(value)
+
+
+class _Page(Report):
+    """A report that shows small pictures of sheets."""
+
+    def __init__(self, title: str, subtitle: str, folder: Path) -> None:
+        super().__init__(title, subtitle)
+        self.folder, self.room = folder, ROOM
+
+    def gallery(self, captions: Mapping[str, str], columns: int) -> None:
+        """The sheets of scans beside each other, and links to them once the page has no room."""
+        box = (
+            f"flex: 0 1 calc({100 / columns:g}% - {0.75 * (columns - 1):g}rem); min-width: min(100%, 24rem); margin: 0"
+        )
+        pictures, rest = [], []
+        for name, caption in captions.items():
+            try:
+                path = sheet_path(self.folder, name)
+            except UserError:  # it lies elsewhere
+                rest.append(f"<li>{escape(caption)} (no sheet)</li>")
+                continue
+            link = escape(quote(os.path.relpath(path, self.folder).replace(os.sep, "/")))
+            picture = _thumbnail(path, THUMBNAIL[columns]) if self.room > 0 and path.is_file() else None
+            if picture is None:
+                entry = f'<a href="{link}">{escape(caption)}</a>' if path.is_file() else f"{escape(caption)} (no sheet)"
+                rest.append(f"<li>{entry}</li>")
+                continue
+            self.room -= len(picture)
+            source = "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii")
+            pictures.append(
+                f'<figure style="{box}"><a href="{link}"><img src="{source}" alt="Sheet of {escape(name)}" '
+                f'style="min-width: 0"></a><figcaption>{escape(caption)}</figcaption></figure>'
+            )
+        if pictures:
+            style = "display: flex; flex-wrap: wrap; gap: 1.5rem"
+            self._body.append(f'<div style="{style}">{"".join(pictures)}</div>')
+        if rest:
+            self._body.append(f"<ul>{''.join(rest)}</ul>")
+
+
+def _thumbnail(path: Path, width: int) -> bytes:
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+    small.thumbnail((width, 10 * width), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    small.save(content, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    return content.getvalue()

@@ -1,0 +1,200 @@
+"""The page of `cortexgen evaluate --registration`: how well registered images fit the fixed ones."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from cortexgen.atlas.template import BRAIN_FOREGROUND
+from cortexgen.errors import UserError
+from cortexgen.evaluation.pair_measures import MEASURES
+from cortexgen.evaluation.pairs import NO_REGISTRATION
+from cortexgen.evaluation.registration import RegistrationEvaluation
+from cortexgen.evaluation.table import Column, Table
+from cortexgen.figures.brains import cohort
+from cortexgen.figures.charts import GREY, INK
+from cortexgen.figures.colours import REAL, SYNTHETIC
+from cortexgen.figures.deformations import registration
+from cortexgen.figures.planes import PLANES
+from cortexgen.io.bids import Row
+from cortexgen.pages.report import Report
+from cortexgen.spatial import log_jacobian
+
+COLOURS = (REAL, SYNTHETIC, "#3f8f5f", "#8a5aa8", "#b8445a", "#6b6f2a")
+KEYS = ("dice", "hd95", "brain_ssim", "psnr", "folded")
+_PICTURES = (
+    "The pairs with the lowest, the middle and the highest Dice of each method, or SSIM in the brain where there are "
+    "no labels. Moving: the moving image on the fixed grid before registration. The yellow lines are a regular grid of "
+    "the moving image, 10 mm apart, after warping. log |J| is that of the way from moving to fixed, less its median in "
+    "the brain (the affine's): red where the moving image was enlarged, blue where it shrank."
+)
+
+
+def write_registered_report(path: Path, evaluation: RegistrationEvaluation, title: str = "Registration") -> None:
+    """Write one self-contained HTML file: the tables, pictures of pairs, the classes, and what was left out."""
+    best = _best(evaluation)
+    n = len(evaluation.values(best, "psnr"))
+    page = Report(title, f"{n} images of {evaluation.pairs.fixed.path.name}, registered by {_listed(evaluation)}.")
+    page.key_figures(_cards(evaluation, best))
+    page.section("Methods")
+    for table in _parts(evaluation.tables["registration"]):
+        page.results(table)
+    page.section("Pairs", _PICTURES)
+    for method in evaluation.registered:
+        by = _by(evaluation, method)
+        for rank, row in _examples(evaluation, method, by).items():
+            _picture(page, evaluation, row, f"{method}, {rank}: {row['participant_id']}, {_value(row, by)}")
+    if any(_by(evaluation, method).name == "dice" for method in evaluation.registered):
+        page.section("Classes", "The distribution over the images, doing nothing in grey.")
+        for measure in MEASURES[:2]:
+            found = {m: _by_class(evaluation, m, measure) for m in evaluation.methods}
+            shown = {method: values for method, values in found.items() if len(values)}
+            figure = class_distributions(evaluation.classes, shown, measure)
+            page.figure(figure, f"{measure.title} of each class: boxes span the quartiles, a point an image.")
+        for name in ("registration_dice", "registration_hd95"):
+            page.results(evaluation.tables[name])
+    if evaluation.problems:
+        page.section(f"Left out ({len(evaluation.problems)})", "The others are not affected.")
+        page.table([{"Pair": name, "Reason": reason} for name, reason in evaluation.problems.items()])
+    page.section("Every pair")
+    columns = [c for c in MEASURES if any(row.get(c.name) is not None for row in evaluation.rows)]
+    rows = [{"Image": row["participant_id"], "Method": row["method"]} for row in evaluation.rows]
+    measures = [{c.title: row.get(c.name) for c in columns} for row in evaluation.rows]
+    page.table([a | b for a, b in zip(rows, measures, strict=True)], formats={c.title: c.format or "" for c in columns})
+    page.write(path)
+
+
+def class_distributions(names: Sequence[str], values: Mapping[str, Tensor], measure: Column) -> Figure:
+    """A measure of each class by method: horizontal boxes over one point an image, doing nothing in grey.
+
+    Arguments:
+        names: of the R classes.
+        values: `[N, R]` of each method, NaN where there is none.
+        measure: names and scales the axis, which begins at 0 (and ends at 1 if the measure has no unit).
+
+    Raises:
+        ValueError: if a shape does not fit.
+    """
+    for method, found in values.items():
+        if found.ndim != 2 or found.shape[1] != len(names):
+            raise ValueError(f"{method}: expected values [N, {len(names)}], got {tuple(found.shape)}")
+    figure = Figure(figsize=(9, 1.1 + len(names) * (0.1 + 0.14 * len(values))), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    noise, step = np.random.default_rng(0), 0.8 / len(values)
+    others = [method for method in values if method != NO_REGISTRATION]
+    colours = {NO_REGISTRATION: GREY} | {m: COLOURS[k % len(COLOURS)] for k, m in enumerate(others)}
+    for i, (method, found) in enumerate(values.items()):
+        line = {"color": colours[method], "lw": 1.1}
+        style: dict[str, Any] = {"boxprops": line, "whiskerprops": line, "medianprops": {**line, "lw": 2}}
+        style |= {"capprops": {"lw": 0}, "widths": 0.75 * step, "orientation": "horizontal", "manage_ticks": False}
+        for k, column in enumerate(found.double().unbind(dim=1)):
+            shown, place = column[column.isfinite()].numpy(), k + step * (i - (len(values) - 1) / 2)
+            heights = place + step * noise.uniform(-0.25, 0.25, len(shown))
+            axes.scatter(shown, heights, s=5, color=colours[method], alpha=0.45, lw=0)
+            axes.boxplot(shown, positions=[place], showfliers=False, **style)
+    axes.set_xlim(0, None if measure.unit else 1)
+    axes.set_xlabel(measure.heading, color=INK, fontsize=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), [name.replace("-", " ") for name in names], fontsize=9)
+    axes.tick_params(colors=INK, labelsize=8.5, width=0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#e6e8ea", lw=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    for k in range(1, len(names), 2):
+        axes.axhspan(k - 0.5, k + 0.5, color="#f5f6f7", zorder=-1)
+    handles = [Patch(color=colours[m], label=f"{m} (n = {len(found)})") for m, found in values.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=min(4, len(handles)), frameon=False, fontsize=9)
+    return figure
+
+
+def _by_class(evaluation: RegistrationEvaluation, method: str, measure: Column) -> Tensor:
+    """A measure of a method's images that have labels, `[N, classes]`."""
+    values = torch.stack([evaluation.values(method, f"{measure.name}_{c}") for c in evaluation.classes], dim=1)
+    return values[values.isfinite().any(dim=1)]
+
+
+def _by(evaluation: RegistrationEvaluation, method: str) -> Column:
+    """What ranks a method's pairs: Dice, or SSIM in the brain without labels."""
+    name = "dice" if evaluation.values(method, "dice").isfinite().any() else "brain_ssim"
+    return next(c for c in MEASURES if c.name == name)
+
+
+def _best(evaluation: RegistrationEvaluation) -> str:
+    """The method with the best mean of what ranks its pairs, those with labels first."""
+    ranks = {method: _by(evaluation, method).name for method in evaluation.registered}
+    means = {m: float(evaluation.values(m, name).nanmean().nan_to_num(-1)) for m, name in ranks.items()}
+    return max(ranks, key=lambda m: (ranks[m] == "dice", means[m]))
+
+
+def _examples(evaluation: RegistrationEvaluation, method: str, by: Column) -> dict[str, Row]:
+    """The worst, the median and the best image of a method, none of them twice."""
+    rows = [row for row in evaluation.rows if row["method"] == method and row.get(by.name) is not None]
+    rows = sorted(rows, key=lambda row: (row[by.name], row["participant_id"]))
+    if not rows:
+        return {}
+    places = {"best": len(rows) - 1, "worst": 0, "median": (len(rows) - 1) // 2}
+    chosen = {place: rank for rank, place in reversed(places.items())} if len(rows) > 2 else {0: "worst"}
+    return {chosen[place]: rows[place] for place in sorted(chosen)}
+
+
+def _picture(page: Report, evaluation: RegistrationEvaluation, row: Row, caption: str) -> None:
+    pairs, method = evaluation.pairs, row["method"]
+    scan = next(scan for scan in pairs.scans if scan.name == row["participant_id"])
+    try:
+        fixed = pairs.read_fixed(scan)
+        images = [pairs.unregistered(scan, fixed).image, fixed.image, pairs.read(method, scan, fixed).image]
+    except UserError as error:
+        page.text(f"{caption}: no picture, {error}")
+        return
+    field = pairs.displacement(method, scan, fixed.grid) if row.get("folded") is not None else None
+    if field is None:
+        names = ["moving", "fixed", "warped"]
+        figure = cohort({caption: images}, fixed.grid, list(PLANES), {caption: names})
+    else:
+        moving, target, warped = images
+        growth = -log_jacobian(field[None])[0, 0]
+        growth -= growth[target[0] > BRAIN_FOREGROUND].median()
+        figure = registration(moving, target, warped, field, growth, fixed.grid)
+    page.figure(figure, f"{caption}.", dpi=100)
+
+
+def _cards(evaluation: RegistrationEvaluation, best: str) -> list[tuple[str, str, str]]:
+    """The best method's figures beside those of doing nothing."""
+    cards = []
+    for c in MEASURES:
+        value = evaluation.values(best, c.name).nanmean()
+        if c.name in KEYS and not value.isnan():
+            before = evaluation.values(NO_REGISTRATION, c.name).nanmean()
+            note = best if before.isnan() else f"{best}; {before:{c.format}} before registration"
+            cards.append((c.title, f"{value:{c.format}} {c.unit}".strip(), note))
+    return cards
+
+
+def _listed(evaluation: RegistrationEvaluation) -> str:
+    *others, last = evaluation.registered
+    return " and ".join([", ".join(others)] * bool(others) + [last])
+
+
+def _value(row: Row, by: Column) -> str:
+    return f"{by.title} {row[by.name]:{by.format}}"
+
+
+def _parts(table: Table) -> list[Table]:
+    """A wide table of methods as two, the second one of what was measured in the brain and of the fields."""
+    first, *others = table.columns
+    inside = [c for c in others if c.name.startswith("brain_") or c.name == "folded"]
+    outside = [c for c in others if c not in inside]
+    rows = [row for row in table.rows if any(row[c.name] is not None for c in inside)]
+    return [
+        Table(table.rows, [first, *outside], "Whole image."),
+        Table(rows, [first, *inside], "Inside the brain, and the fields.", table.notes),
+    ]

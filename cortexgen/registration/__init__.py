@@ -1,0 +1,1 @@
+"""A pair of images: registered, carried over to their own spaces, written."""

@@ -1,0 +1,167 @@
+"""Registration of images from anywhere: affine to template space, one pass, results where the images are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cortexgen.atlas.alignment import align, check_alignment, in_template_space
+from cortexgen.atlas.intensity import normalize
+from cortexgen.atlas.labels import LabelMap, classes_of, numbered, read_labels
+from cortexgen.atlas.plausibility import check_brain
+from cortexgen.atlas.template import Template
+from cortexgen.errors import UserError
+from cortexgen.io import Grid, HeaderChoice, read_volume
+from cortexgen.io.header import NO_CHOICE
+from cortexgen.modules.diffusemorph import DiffuseMorphModule
+from cortexgen.registration.propagation import Propagated, Propagation, Space
+from cortexgen.runner.precision import Precision, autocast, choose_device
+from cortexgen.spatial import resample
+
+Affine = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image ready to be registered.
+
+    Attributes:
+        space: the image, its labels and the affine from template space.
+        model_image: the image on the module's grid, `[1, 1, D, H, W]`.
+    """
+
+    space: Space
+    model_image: Tensor
+
+
+class Registrar:
+    """Registers pairs of T1w with trained weights.
+
+    Arguments:
+        module: with its contract.
+        template: the one that the module was trained with, as it was given (not resampled).
+        device: "auto", "cpu", "cuda", ...
+        precision: of the network; the fields are float32.
+        affine: run the affine to template space where an image isn't there yet, always, or never.
+        choice: what decides where the headers of images and labels leave a choice.
+
+    Raises:
+        UserError: if the template is another one than the weights' or there is no such device.
+    """
+
+    def __init__(
+        self,
+        module: DiffuseMorphModule,
+        template: Template,
+        device: str = "auto",
+        precision: Precision = "auto",
+        affine: Affine = "auto",
+        choice: HeaderChoice = NO_CHOICE,
+    ) -> None:
+        expected = module.contract["template"]["hash"]
+        if template.hash != expected:
+            raise UserError(f"the weights' template has hash {expected:.12}, {template.name} has {template.hash:.12}")
+        self.device, self.precision, self.affine = choose_device(device), precision, affine
+        self.choice = choice
+        self.module, self.template = module.to(self.device).eval(), template
+        self.grid = Grid.from_dict(module.contract["grid"])
+        self._atlases: dict[str, Prepared] = {}
+        self.velocity_grid = self.grid.coarse(module.h.field_downsample)
+
+    def atlas(self, spacing: float) -> Prepared:
+        """The template, as fine as `spacing` (mm) asks for and its file allows; its results lie at the model's voxel
+        size on the whole of its field of view.
+        """
+        original = self.template
+        finest = max(original.grid.spacing)
+        grid = original.grid.at_spacing(spacing) if spacing > finest + 0.1 else original.grid
+        if str(grid) not in self._atlases:
+            at, out = original.to(grid), original.grid.at_spacing(max(self.grid.spacing))
+            affine = torch.eye(4, dtype=torch.float64)
+            names = (original.classes, original.numbers)
+            space = Space(original.name, at.image, at.labels, at.grid, out, affine, *names)
+            self._atlases[str(grid)] = Prepared(space, original.to(self.grid).image[None])
+        return self._atlases[str(grid)]
+
+    def prepare(
+        self, path: Path, labels: Path | None = None, name: str = "T1w", label_table: Path | None = None
+    ) -> Prepared:
+        """Read an image, check it, and find its affine.
+
+        Raises:
+            UserError: if it is not a skull-stripped brain that can be aligned to the template; the line says why.
+        """
+        image, grid = read_volume(path, choice=self.choice)
+        dseg = read_labels(labels, label_table, self.choice).to(grid) if labels else None
+        return self.prepared(normalize(image, path), grid, path, dseg, name)
+
+    def prepared(
+        self,
+        image: Tensor,
+        grid: Grid,
+        source: Path,
+        dseg: LabelMap | None = None,
+        name: str = "T1w",
+    ) -> Prepared:
+        """Check an image `[1, D, H, W]` in [0, 1] that was read from `source`, and find its affine.
+
+        Raises:
+            UserError: as `prepare`.
+        """
+        check_brain(image, grid, source)
+        matrix = torch.eye(4, dtype=torch.float64)
+        if self.affine == "always" or not in_template_space(image, grid, self.template):
+            if self.affine != "never":
+                matrix = torch.from_numpy(align(image, grid, self.template, source))
+            check_alignment(image, grid, self.template, matrix.numpy(), source)
+        model = resample(image[None], grid.torch_affine, self.grid.shape, matrix @ self.grid.torch_affine)
+        labels = (None, (), ()) if dseg is None else (dseg.labels, dseg.names, dseg.numbers)
+        return Prepared(Space(name, image, labels[0], grid, grid, matrix, *labels[1:]), model)
+
+    def pair(self, moving: Prepared, fixed: Prepared) -> tuple[tuple[Tensor, Tensor], Propagation]:
+        """The two images on the module's grid and device, and the maps between their own spaces.
+
+        Raises:
+            UserError: if the fixed labels hold a class that the moving ones don't have.
+        """
+        target, labels, classes = fixed.space, fixed.space.labels, moving.space.classes
+        if labels is not None and classes:
+            known = moving.space.numbers or range(len(classes))
+            labels = classes_of(numbered(labels, target.numbers), known, f"the dseg of {target.name}")
+            target = replace(target, labels=labels, classes=classes, numbers=moving.space.numbers)
+        images = (moving.model_image.to(self.device), fixed.model_image.to(self.device))
+        return images, Propagation(moving.space, target, self.velocity_grid, self.module.h.integration_steps)
+
+    def register(self, moving: Prepared, fixed: Prepared) -> Propagated:
+        """Register a pair in memory; its labels have the numbers of their files, volumes come in that order."""
+        images, maps = self.pair(moving, fixed)
+        with self.arithmetic():
+            velocity, _ = self.module.solve(*images)
+        found = maps.run(velocity.float().cpu(), self.module.nearest_labels)
+        return replace(
+            found,
+            moving=_in_numbers(found.moving),
+            fixed=_in_numbers(found.fixed),
+            labels=None if found.labels is None else numbered(found.labels, found.moving.numbers),
+        )
+
+    def arithmetic(self) -> Any:
+        """The context that the network runs in."""
+        return autocast(self.device, self.precision)
+
+    def info(self, moving: Prepared) -> Mapping[str, Any]:
+        """What the sidecar of a velocity says about where it came from."""
+        return {
+            "Template": self.template.name,
+            "TemplateHash": self.template.hash,
+            "ImageGrid": moving.space.grid.to_dict(),
+            "Preprocessing": self.module.contract.get("preprocessing", []),
+        }
+
+
+def _in_numbers(space: Space) -> Space:
+    """A space whose labels are those of its file."""
+    return space if space.labels is None else replace(space, labels=numbered(space.labels, space.numbers))

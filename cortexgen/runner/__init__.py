@@ -1,0 +1,1 @@
+"""How a cohort is run: threads, devices, processes."""

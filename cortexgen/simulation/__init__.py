@@ -1,0 +1,1 @@
+"""Labelled brains with known truth."""

@@ -1,0 +1,288 @@
+"""LightningCLI for both stages: run folders, resuming, loggers."""
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, cast
+
+from lightning import LightningDataModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+
+from cortexgen.data.fields import FieldDataModule
+from cortexgen.data.registration import RegistrationDataModule
+from cortexgen.errors import UserError
+from cortexgen.io import write_text
+from cortexgen.io.output import claim, contents
+from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
+from cortexgen.modules.base import StageModule, examine_run
+from cortexgen.runner.precision import choose_accelerator, native_bfloat16
+from cortexgen.studies.datamodules import ADNIDataModule, BIDSDataModule, NCANDADataModule, StudyDataModule
+from cortexgen.training.pictures import Pictures
+from cortexgen.training.resuming import AtomicCheckpoints, Resumable
+from cortexgen.weights import read_checkpoint
+
+__all__ = [
+    "ADNIDataModule",
+    "BIDSDataModule",
+    "DiffuseMorphModule",
+    "FieldDataModule",
+    "FieldDiffusionModule",
+    "NCANDADataModule",
+    "RegistrationDataModule",
+    "StudyDataModule",
+    "run_verb",
+]
+
+SEEDS = 2**32  # what numpy takes
+
+
+class _Parser(LightningArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        lines = [line.strip(" -") for line in str(message).splitlines() if line.strip()]
+        raise UserError(" ".join(lines)) from None
+
+
+class _Intervals(Callback):
+    """Fits a preset's `val_check_interval`, in batches, to the training.
+
+    There is a validation at the end of one that is shorter, and `check_val_every_n_epoch` holds where epochs are.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        interval, limit = trainer.val_check_interval, trainer.limit_train_batches
+        if stage != "fit" or not isinstance(interval, int):
+            return
+        if trainer.check_val_every_n_epoch is None:
+            if trainer.max_steps > 0:
+                trainer.val_check_interval = min(interval, trainer.max_steps * trainer.accumulate_grad_batches)
+            return
+        batches = len(cast(Any, trainer).datamodule.train_dataloader())
+        if interval > (min(batches, limit) if isinstance(limit, int) else int(batches * limit)):
+            trainer.val_check_interval = 1.0
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Leaves the full configuration of a training run beside its checkpoints."""
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            content = self.parser.dump(self.config, skip_none=False)
+            write_text(Path(trainer.default_root_dir, "config.yaml"), content)
+
+
+def _is_run(root: Path) -> bool:
+    """Whether a folder is that of a training: it holds our configuration, or nothing else than a training makes."""
+    config = root / "config.yaml"
+    if config.is_file():
+        return "cortexgen." in config.read_text(encoding="utf-8", errors="replace")
+    return bool(found := {*contents(root)}) and found <= {"checkpoints", "logs", "pictures", "wandb"}
+
+
+class CortexgenCLI(LightningCLI):
+    """`fit`, `validate`, `test` and `predict` of both stages.
+
+    Attributes:
+        made: the run folder, if this run makes it.
+    """
+
+    made: Path | None = None
+    above: Sequence[Path] = ()
+
+    def __init__(self, **kwargs: Any) -> None:
+        try:
+            super().__init__(**kwargs)
+        except Exception:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        """Remove the folder of a training that failed before there was a checkpoint."""
+        if self.made and int(os.environ.get("LOCAL_RANK", 0)) == 0 and not any(self.made.rglob("*.ckpt")):
+            shutil.rmtree(self.made, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for above in self.made.parents:
+                    if above in self.above:
+                        above.rmdir()
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--output", type=str | None, default=None, help="Folder that predict writes to.")
+        parser.add_argument(
+            "--wandb",
+            type=Literal["offline", "online", "off"],
+            default="offline",
+            help="Weights & Biases log of a fit: offline needs no account (used where trainer.logger is not set).",
+        )
+
+    @property
+    def chosen(self) -> Any:
+        """The configuration of the verb that runs."""
+        return self.config[self.config.subcommand]
+
+    @property
+    def run_folder(self) -> Path:
+        """Where checkpoints and logs of the run are."""
+        stage = self.chosen.model.class_path.rsplit(".", 1)[-1].removesuffix("Module").lower()
+        return Path(self.chosen.trainer.default_root_dir or f"runs/{stage}")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        seed = self.chosen.get("seed_everything")
+        if not isinstance(seed, bool) and isinstance(seed, int) and not 0 <= seed < SEEDS:
+            raise UserError(f"--seed_everything: expected 0 to {SEEDS - 1}, got {seed}")
+        if self.config.subcommand == "fit" and not self.run_folder.exists():
+            self.made = self.run_folder
+            self.above = [path for path in self.made.parents if not path.exists()]
+        path = self.chosen.get("ckpt_path")
+        if path in ("last", "best"):
+            path = self.run_folder / "checkpoints" / f"{path}.ckpt"
+            if not path.is_file():
+                raise UserError(f"--ckpt_path {self.chosen.ckpt_path}: there is no {path}; nothing to go on from")
+        if path:
+            self._check_class(read_checkpoint(Path(path)), path)
+            self.chosen.ckpt_path = str(path)
+
+    def _check_class(self, checkpoint: Mapping[str, Any], path: object) -> None:
+        """Lightning takes the model's class from the checkpoint, whatever the configuration says.
+
+        Raises:
+            UserError: if they differ.
+        """
+        found = checkpoint.get("cortexgen_module") or checkpoint["hyper_parameters"].get("_class_path")
+        theirs, ours = (str(name).rpartition(".")[2] for name in (found, self.chosen.model.class_path))
+        if found and theirs != ours:
+            raise UserError(f"--ckpt_path {path}: a checkpoint of {theirs}, the configuration's model is {ours}")
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # what a constructor says, wrapped by jsonargparse
+            lines = [line.strip() for line in str(error).splitlines()]
+            raise UserError(next((line[2:] for line in lines if line.startswith("- ")), lines[0])) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config, root = self.chosen.trainer, self.run_folder
+        kwargs["default_root_dir"] = str(root)
+        if isinstance(config.accelerator, str):
+            kwargs["accelerator"] = choose_accelerator(config.accelerator)
+        if config.precision is None:
+            kwargs["precision"] = "bf16-mixed" if native_bfloat16() else "32-true"
+        elif "bf16" in str(config.precision) and not native_bfloat16():
+            warnings.warn(
+                f"precision {config.precision} is emulated on this machine and slow; 32-true is faster", stacklevel=2
+            )
+        if config.logger is None:
+            kwargs["logger"] = self._loggers(root) if self.subcommand == "fit" else False
+        given = self.config_init[self.subcommand].trainer.callbacks or []
+        # First, so that pictures show averaged weights, and last.ckpt is written before these replace the others.
+        kwargs["callbacks"] = [Pictures(), Resumable(), _Intervals(), *(given if isinstance(given, list) else [given])]
+        trainer = super().instantiate_trainer(**kwargs)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpoints()
+        if self.subcommand == "fit" and trainer.world_size > 1:
+            self._share_steps(trainer)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(root / "checkpoints")
+        return trainer
+
+    def _share_steps(self, trainer: Trainer) -> None:
+        """Let several devices share the accumulated batches of a step, so that it takes as many samples as on one."""
+        devices, accumulated = trainer.world_size, trainer.accumulate_grad_batches
+        size = accumulated * self.datamodule.batch_size
+        if accumulated % devices:
+            rank_zero_warn(
+                f"{devices} devices: a step takes {devices * size} samples instead of {size}; divide "
+                "accumulate_grad_batches or batch_size for as many as on one device"
+            )
+            return
+        trainer.accumulate_grad_batches = accumulated // devices
+        if isinstance(trainer.val_check_interval, int) and trainer.check_val_every_n_epoch is None:
+            trainer.val_check_interval = max(1, trainer.val_check_interval // devices)
+        rank_zero_info(
+            f"{devices} devices: accumulate_grad_batches {accumulated} becomes {accumulated // devices}, "
+            f"so that a step takes {size} samples as on one device"
+        )
+
+    def _loggers(self, root: Path) -> list[Logger]:
+        loggers: list[Logger] = [CSVLogger(str(root), name="logs")]
+        if self.chosen.wandb != "off" and not self.chosen.trainer.fast_dev_run:
+            loggers.append(
+                WandbLogger(
+                    project="cortexgen", name=root.name, save_dir=str(root), offline=self.chosen.wandb == "offline"
+                )
+            )
+        return loggers
+
+    def before_fit(self) -> None:
+        if getattr(self.trainer, "fast_dev_run", False):
+            return
+        last = self.run_folder / "checkpoints" / "last.ckpt"
+        resumed = self.chosen.ckpt_path and Path(self.chosen.ckpt_path).resolve().parent == last.parent.resolve()
+        if last.is_file() and not resumed:
+            raise UserError(
+                f"{last} is there already: give --ckpt_path last to go on, or another --trainer.default_root_dir"
+            )
+        if self.trainer.is_global_zero:
+            claim(self.run_folder, _is_run)
+
+    def _require_weights(self) -> None:
+        if not self.chosen.ckpt_path:
+            raise UserError(f"{self.subcommand} needs trained weights: give --ckpt_path (a file, last or best)")
+
+    before_validate = before_test = _require_weights
+
+    def before_predict(self) -> None:
+        self._require_weights()
+        if self.chosen.output is None:
+            raise UserError("predict needs a folder to write to: give --output OUT")
+        self.model.output = Path(self.chosen.output)
+        examine_run(self.model.output, self.model.output_name)
+
+
+def run_verb(args: Sequence[str]) -> CortexgenCLI:
+    """Run `fit`, `validate`, `test` or `predict`.
+
+    Raises:
+        UserError: for a user's mistake; after a cohort with failed subjects, once the others are done.
+    """
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # ours asks where it is
+    warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but.*")
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    argv, sys.argv = sys.argv, [sys.argv[0], *args]  # what DDP starts its other processes with
+    try:
+        cli = CortexgenCLI(
+            model_class=StageModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=_Parser,
+            save_config_callback=_SaveConfig,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            args=list(args),
+        )
+    except MisconfigurationException as error:  # of the trainer's options
+        raise UserError(" ".join(str(error).split())) from error
+    except SIGTERMException:  # of exit status 0
+        raise SystemExit(128 + signal.SIGTERM) from None
+    finally:
+        sys.argv = argv
+    problems = getattr(cli.datamodule, "problems", {}) | cli.model.failures
+    if problems:
+        name, reason = next(iter(problems.items()))
+        raise UserError(f"{len(problems)} subject(s) left out, the others are done; {name}: {reason}")
+    return cli
