@@ -18,7 +18,7 @@ from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
 from cortexgen.preprocess.steps import Align, CorrectBias, Denoise, Normalize, Resample, Step, StripSkull
-from cortexgen.runner.limited_threads import limited_threads
+from cortexgen.runner.threads import limited_threads
 
 
 def default_steps() -> list[Step]:
