@@ -12,7 +12,7 @@ from cortexgen.io.output import claim, examine, records, same_dataset
 from cortexgen.preprocess.pipeline import Pipeline, finished, preprocess_scan
 from cortexgen.runner.cohort import Runner, failed
 
-TABLE, OVERVIEW = "preprocess.tsv", "preprocess.html"
+TABLE = "preprocess.tsv"
 TABLES = {TABLE: ["participant_id", "status"], "participants.tsv": ["participant_id"]}
 
 
