@@ -1,5 +1,6 @@
 """One way to run a cohort: in this process, in isolated ones, or on many machines through Dask."""
 
+import io
 import multiprocessing
 import pickle
 import threading
@@ -8,6 +9,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -62,6 +64,9 @@ class Runner:
         self._pool = None
         self._open.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:  # what is sent elsewhere works on there in its own process
+        return Runner, ()
+
     def run(self, work: Callable[[T], Row], items: Mapping[str, T], what: str, unit: str = "scan") -> dict[str, Row]:
         """A row of each item, by its name and in order.
 
@@ -74,6 +79,8 @@ class Runner:
         Raises:
             OSError: if the disk is full, or can't be written to.
         """
+        if not items:
+            return {}
         if self._pool is None and not self.here:
             with self:
                 return self.run(work, items, what, unit)
@@ -90,9 +97,11 @@ class Runner:
         for name, item in items.items():
             yield name, _row(work, name, item, self.threads)
 
-    def _far(self, pool: Executor, work: Callable[[T], Row], items: Mapping[str, T]) -> Generator[tuple[str, Row], None, None]:
-        packed = pickle.dumps(work)
-        futures = {pool.submit(_unpacked_row, packed, name, item, self.threads): name for name, item in items.items()}
+    def _far(
+        self, pool: Executor, work: Callable[[T], Row], items: Mapping[str, T]
+    ) -> Generator[tuple[str, Row], None, None]:
+        sent = _pack(work)
+        futures = {pool.submit(_sent_row, sent, name, _pack(item), self.threads): name for name, item in items.items()}
         try:
             for future in as_completed(futures):
                 name = futures.pop(future)
@@ -104,6 +113,9 @@ class Runner:
         finally:
             for future in futures:
                 future.cancel()
+
+
+HERE = Runner()
 
 
 def failed(name: str, why: str) -> Row:
@@ -119,14 +131,25 @@ def _row(work: Callable[[T], Row], name: str, item: T, threads: int | None) -> R
             return failed(name, reason(error))
 
 
-@lru_cache(maxsize=1)
-def _unpacked(packed: bytes) -> Callable[[Any], Row]:
-    return pickle.loads(packed)
+class _Pickler(pickle.Pickler):
+    """Makes paths absolute: other machines' workers have other working folders."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return (Path, (str(obj.absolute()),)) if isinstance(obj, Path) else NotImplemented
 
 
-def _unpacked_row(packed: bytes, name: str, item: Any, threads: int | None) -> Row:
-    """What another process does; it unpacks the work of a run, which may bring weights with it, once."""
-    return _row(_unpacked(packed), name, item, threads)
+def _pack(content: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file).dump(content)
+    return file.getvalue()
+
+
+_unpack = lru_cache(maxsize=1)(pickle.loads)
+
+
+def _sent_row(work: bytes, name: str, item: bytes, threads: int | None) -> Row:
+    """What another process does; it unpacks the work of a run, which may read weights for that, once."""
+    return _row(_unpack(work), name, pickle.loads(item), threads)
 
 
 class _Processes(ThreadPoolExecutor):

@@ -1,4 +1,4 @@
-"""Threads: how many the libraries take, and one for each draw, so that its bytes are the same on any number of cores."""
+"""Threads: how many the libraries take, and one for each draw, so that its bytes are the same on any machine."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence

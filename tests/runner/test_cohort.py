@@ -73,7 +73,11 @@ def test_whatever_happens_to_one_item_the_others_are_done(tmp_path):
     names = ["a", "b", "c", "fragile", "deadly", "odd", "wrong", "d", "e"]
     rows = Runner(jobs=2).run(partial(mixed, flag=tmp_path / "flag"), named(names), "testing")
     assert list(rows) == names and (tmp_path / "flag").exists()
-    assert rows.pop("odd") == {"participant_id": "odd", "status": "failed", "reason": "RuntimeError: something unforeseen"}
+    assert rows.pop("odd") == {
+        "participant_id": "odd",
+        "status": "failed",
+        "reason": "RuntimeError: something unforeseen",
+    }
     assert rows.pop("wrong")["reason"] == "sub-wrong: no image"
     assert "killed 3 times" in rows["deadly"]["reason"] and rows.pop("deadly")["status"] == "failed"
     assert {found["status"] for found in rows.values()} == {"ok"}
