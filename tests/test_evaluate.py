@@ -78,6 +78,12 @@ def test_tables_in_every_format_and_a_report(evaluated: Path) -> None:
     assert record["problems"] == {}
 
 
+def test_three_processes_give_the_tables_of_one(evaluated: Path, cohort: Path, other: Path, tmp_path: Path) -> None:
+    run(["evaluate", str(cohort), str(other), f"itself={cohort}", str(tmp_path), *QUICK, "--jobs", "3"])
+    for table in sorted((evaluated / "tables").iterdir()):
+        assert (tmp_path / "tables" / table.name).read_bytes() == table.read_bytes(), table.name
+
+
 def test_numbers_are_those_of_the_files(evaluated: Path, cohort: Path, other: Path) -> None:
     sets = [list(BrainSet(root)) for root in (cohort, other)]
     volumes, masks = [], []
