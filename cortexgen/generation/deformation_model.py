@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cortexgen.data.field_statistics import field_statistics
 from cortexgen.data.fields import FieldDataModule
-from cortexgen.modules.generator import GeneratorModule
+from cortexgen.generation.velocities import Velocities
+from cortexgen.nets.state import state_hash
 from cortexgen.runner.threads import single_thread
 from cortexgen.spatial.precision import full_precision
 
 
-class StatisticalDeformationModel(GeneratorModule):
+class StatisticalDeformationModel(nn.Module, Velocities):
     """`v = mean + sum_k s_k g_k e_k`, g_k ~ N(0, 1), over all principal components of a cohort's velocities.
 
     (Rueckert, Frangi & Schnabel, IEEE TMI 2003, on stationary velocities.) Covariates shift the mean linearly. It
@@ -33,11 +34,19 @@ class StatisticalDeformationModel(GeneratorModule):
         scaled = (data.training_fields() - statistics["mean"]) / statistics["scale"]
         self.register_buffer("deviations", scaled / len(scaled) ** 0.5)
 
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """That draws."""
+        return next(self.buffers()).device
+
+    def weights_hash(self) -> str:
+        return state_hash(self)
+
     @torch.no_grad()
     @single_thread()
     @full_precision
     def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
-        """Draw velocity number `index`; see `GeneratorModule.sample`."""
+        """Draw velocity number `index`; see `Velocities.sample`."""
         deviations = self.deviations
         assert isinstance(deviations, Tensor)
         # A Gaussian combination of the fields themselves has their covariance, as the components' has.

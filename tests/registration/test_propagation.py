@@ -11,8 +11,9 @@ import torch
 from cortexgen.io import Grid, write_field, write_volume
 from cortexgen.metrics import regional_volumes, volume_weights
 from cortexgen.registration import propagation
-from cortexgen.registration.propagation import Propagation, Space
-from cortexgen.registration.writer import measure
+from cortexgen.contracts import Space
+from cortexgen.registration.propagation import Propagation
+from cortexgen.registration.measures import registration_measures as measure
 from cortexgen.spatial import antialias, compose, folded, integrate, invert, log_jacobian, unfold
 
 MODEL = Grid((25, 29, 25), np.array([[0.0, 0, 4, -48], [0, 4, 0, -56], [4, 0, 0, -48], [0, 0, 0, 1]]))
@@ -185,7 +186,7 @@ def test_a_pair_that_folds_is_integrated_once_each_way_a_round(integrations):
     result = maps.run(v)
     assert result.unfolding > 0 and len(integrations) == 2 * (result.unfolding + 1)
     assert torch.equal(result.displacement, maps.forward(result.velocity))
-    assert torch.equal(result.log_jacobian, maps.growth(result.velocity))
+    assert torch.equal(result.log_jacobian, maps.log_jacobian(maps.flow(result.velocity, back=True)))
 
 
 def test_one_that_folds_to_the_end_is_what_its_last_velocity_gives(monkeypatch):
