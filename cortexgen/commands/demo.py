@@ -9,8 +9,7 @@ from typing import Any
 
 from cortexgen.errors import UserError
 from cortexgen.io import write_json
-from cortexgen.io.output import claim, contents
-from cortexgen.modules.base import examine_run
+from cortexgen.io.output import claim, contents, examine_run
 from cortexgen.pages.demo import measure, write_report
 from cortexgen.simulation.cohort import RECORD, simulate_cohort
 

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from cortexgen.atlas.template import MNI152, read_label_table
 from cortexgen.commands import listed
+from cortexgen.contracts import Labeller
 from cortexgen.errors import UserError
 from cortexgen.evaluation.distribution import load_extractors
-from cortexgen.evaluation.labelling import GivenLabels, Labeller, Labels, RegisteredLabels
+from cortexgen.evaluation.labelling import GivenLabels, Labels, RegisteredLabels
 from cortexgen.evaluation.output import REPORT, TABLES, examine_evaluation, note_sets, open_evaluation, write_evaluation
 from cortexgen.evaluation.pairs import FIELDS, WARPED, WARPED_LABELS, Sources
 from cortexgen.evaluation.reading import IMAGES, LABELS, BrainSet

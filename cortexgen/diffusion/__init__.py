@@ -24,6 +24,7 @@ __all__ = [
     "reverse_steps",
     "sample_field",
     "sampling_log_snr",
+    "synthesize",
     "to_eps",
     "to_x0",
     "training_target",

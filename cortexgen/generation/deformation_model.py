@@ -1,13 +1,20 @@
 """The classical yardstick: principal components of velocity fields with Gaussian coefficients."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cortexgen.atlas.labels import LabelMap
+from cortexgen.atlas.template import Template
+from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder
 from cortexgen.data.field_statistics import field_statistics
 from cortexgen.data.fields import FieldDataModule
+from cortexgen.data.registered import recorded_sides
+from cortexgen.errors import UserError
+from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.generation.velocities import Velocities
 from cortexgen.nets.state import state_hash
 from cortexgen.runner.threads import single_thread
@@ -56,3 +63,43 @@ class StatisticalDeformationModel(nn.Module, Velocities):
         if condition is not None:
             x = x + self.effect(condition)[0]
         return self.restored(x).cpu()
+
+
+@single_thread()
+def deformation_model(
+    fields: Path,
+    seed: int = 0,
+    conditions: Mapping[str, Any] | None = None,
+    resolution: float | None = None,
+    native_size: bool = False,
+    save_fields: bool = False,
+    template: Template | None = None,
+    parcellation: LabelMap | None = None,
+    micro_batch: int | None = None,
+) -> FieldGenerator:
+    """The model of a folder of registered fields, with those of its covariates that generation knows by name.
+
+    Arguments:
+        fields: what stage 1 predicted; all of them are taken, unless some are held out.
+    """
+    data = FieldDataModule(fields, val=None if recorded_sides(fields) else 0.0)
+    data.setup("fit")
+    rows = [scan.covariates for scan in data.side("train")]
+    names = []
+    for name in ("age", "sex", HEAD_SIZE):
+        try:
+            CovariateEncoder.fit([name], rows)
+        except UserError:
+            continue
+        names.append(name)
+    model = StatisticalDeformationModel(data, tuple(names)).take(
+        sample_seed=seed,
+        conditions=conditions,
+        spacing=resolution,
+        native_size=native_size,
+        save_fields=save_fields,
+        template=template or data.template,
+        parcellation=parcellation,
+        micro_batch=micro_batch,
+    )
+    return FieldGenerator(model)

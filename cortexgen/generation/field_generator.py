@@ -20,7 +20,7 @@ from cortexgen.io import Grid
 from cortexgen.metrics import flow_volumes, volume_weights
 from cortexgen.registration.propagation import Propagation
 from cortexgen.runner.threads import single_thread
-from cortexgen.spatial import folded, identity, log_jacobian, warp, warp_labels
+from cortexgen.spatial import folded, identity, warp, warp_labels
 from cortexgen.spatial.precision import full_precision
 
 VOLUME_LIMIT = 4.0  # standard deviations of the training cohort's log-volumes

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from cortexgen.atlas.labels import LabelMap
 from cortexgen.atlas.template import Template
@@ -129,6 +130,17 @@ class Velocities:
         draw = torch.randn((), generator=self.random(index, what="head size"))
         value = float(mean[0, column] + left[0, column] * draw.clamp(-3, 3))
         return chosen | {HEAD_SIZE: spec["mean"] + spec["std"] * value}
+
+    def take(self, **options: Any) -> Self:
+        """The same with options set, by name.
+
+        Raises:
+            UserError: if they can't be met.
+        """
+        for name, value in options.items():
+            setattr(self, name, value)
+        self.check_options()
+        return self
 
     def check_options(self) -> None:
         """See that the options can be met; warns of conditions outside the cohort's range.

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cortexgen.contracts import Frame, Solved, Synthesis
 from cortexgen.data.noise import SampleNoise
 from cortexgen.diffusion import LinearBetaSchedule, diffuse, synthesize
-from cortexgen.contracts import Frame, Solved, Synthesis
 from cortexgen.errors import UserError
 from cortexgen.losses import RegistrationLoss, ncc_force
 from cortexgen.modules.registration import RegistrationModule

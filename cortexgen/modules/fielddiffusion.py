@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cortexgen.contracts import Generator
 from cortexgen.data.covariates import SLOTS
 from cortexgen.data.field_priors import FieldPriors
 from cortexgen.data.field_statistics import field_statistics
@@ -22,13 +23,12 @@ from cortexgen.diffusion import (
     to_x0,
     training_target,
 )
-from cortexgen.contracts import Generator
 from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.generation.velocities import Velocities
 from cortexgen.io import Grid
 from cortexgen.losses import gradient_energy
-from cortexgen.modules.generator import GeneratorModule
 from cortexgen.modules.base import SAMPLING, Carried
+from cortexgen.modules.generator import GeneratorModule
 from cortexgen.nets import FieldUNet
 from cortexgen.nets.field_unet import SpatialAttention
 from cortexgen.runner.threads import single_thread

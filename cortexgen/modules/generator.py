@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cortexgen.contracts import Brain, Generator
+from cortexgen.generation.cohort import DATASET
 from cortexgen.generation.writer import BrainWriter
 from cortexgen.modules.base import StageModule
 from cortexgen.runner.threads import side_by_side, workers
@@ -19,7 +20,7 @@ class GeneratorModule(StageModule):
         num_samples: how many `predict` draws.
     """
 
-    output_name = "synthetic cohort"
+    output_name = DATASET
     writer = BrainWriter
     num_samples: int = 12
     _generator: Generator | None = None

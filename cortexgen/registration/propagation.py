@@ -88,9 +88,7 @@ class Propagation:
         """Both ways on the velocity's grid."""
         return Flows(self.flow(velocity), self.flow(velocity, back=True))
 
-    def unfolded(
-        self, velocity: Tensor, rounds: int = 40, both: bool = True, flows: Flows | None = None
-    ) -> Unfolded:
+    def unfolded(self, velocity: Tensor, rounds: int = 40, both: bool = True, flows: Flows | None = None) -> Unfolded:
         """Smooth a velocity `[1, 3, d, h, w]` where it folds, on its own grid or on those that are written.
 
         Arguments:

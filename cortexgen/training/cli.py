@@ -22,9 +22,9 @@ from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.registration import RegistrationDataModule
 from cortexgen.errors import UserError
 from cortexgen.io import write_text
-from cortexgen.io.output import claim, contents
+from cortexgen.io.output import claim, contents, examine_run
 from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
-from cortexgen.modules.base import StageModule, examine_run
+from cortexgen.modules.base import StageModule
 from cortexgen.runner.precision import choose_accelerator, native_bfloat16
 from cortexgen.studies.datamodules import ADNIDataModule, BIDSDataModule, NCANDADataModule, StudyDataModule
 from cortexgen.training.pictures import Pictures
@@ -249,6 +249,7 @@ class CortexgenCLI(LightningCLI):
             raise UserError("predict needs a folder to write to: give --output OUT")
         self.model.output = Path(self.chosen.output)
         examine_run(self.model.output, self.model.output_name)
+        self.config_init.predict.return_predictions = False  # they are written, and too large to be kept
 
 
 def run_verb(args: Sequence[str]) -> CortexgenCLI:
