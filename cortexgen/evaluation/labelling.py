@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -51,6 +51,7 @@ class RegisteredLabels(Labeller):
     def __init__(
         self, checkpoint: Path | None = None, refine: int = 0, device: str = "auto", precision: Precision = "auto"
     ) -> None:
+        self._options = (checkpoint, refine, device, precision)
         registration = network(checkpoint, refine, 0.0, mirror=None)
         original = load_template(MNI152)
         self.registrar = Registrar(registration, original, device, precision)
@@ -62,6 +63,9 @@ class RegisteredLabels(Labeller):
         steps = f", {refine} refinement steps" if refine else ""
         self.description = f"{original.name}'s labels, registered to every brain (weights {weights:.12}{steps})"
         self.key = f"register {weights} {refine} {mirror} {original.hash}"
+
+    def __reduce__(self) -> tuple[Any, ...]:  # other processes read the weights themselves
+        return RegisteredLabels, self._options
 
     def label(self, image: Tensor, grid: Grid, source: Path, given: Tensor | None = None) -> Labelled:
         moving = self.registrar.atlas(min(grid.spacing))
