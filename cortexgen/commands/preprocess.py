@@ -10,7 +10,10 @@ from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.preprocess import Pipeline, Resample, Step, default_steps
 from cortexgen.preprocess.cohort import OVERVIEW, TABLE, check_same_steps, open_cohort, preprocess_cohort
+from cortexgen.registry import everything
 from cortexgen.studies import Several, Study, convert_dicom, find_study
+
+everything("steps")  # classes that are imported are known by their short names
 
 
 def preprocess(
