@@ -22,7 +22,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "Crop": "cortexgen.preprocess.steps.grids:Crop",
         "Normalize": "cortexgen.preprocess.steps.intensity:Normalize",
     },
-    "studies": {},
+    "studies": {
+        "bids": "cortexgen.studies.bids:BIDS",
+        "adni": "cortexgen.studies.adni:ADNI",
+        "ncanda": "cortexgen.studies.ncanda:NCANDA",
+        "folder": "cortexgen.studies.folder:FOLDER",
+    },
     "metrics": {},
     "generators": {},
     "registrations": {},

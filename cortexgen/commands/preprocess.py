@@ -11,7 +11,7 @@ from cortexgen.io.header import Form
 from cortexgen.preprocess import Pipeline, Resample, Step, default_steps
 from cortexgen.preprocess.cohort import OVERVIEW, TABLE, check_same_steps, open_cohort, preprocess_cohort
 from cortexgen.registry import everything
-from cortexgen.studies import Several, Study, convert_dicom, find_study
+from cortexgen.studies import Several, StudyName, convert_dicom, find_study
 
 everything("steps")  # classes that are imported are known by their short names
 
@@ -19,7 +19,7 @@ everything("steps")  # classes that are imported are known by their short names
 def preprocess(
     images: Path,
     out: Path,
-    study: Study = "auto",
+    study: StudyName = "auto",
     table: Path | None = None,
     where: dict[str, str | float | list[str | float]] | None = None,
     visits: str | None = None,
