@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -33,7 +33,7 @@ class Labelled(NamedTuple):
 
 
 class Labeller(Protocol):
-    """Labels for brains.
+    """Labels for brains; picklable, in few bytes, to be used by several processes.
 
     Attributes:
         description: where labels come from, for reports.
@@ -87,6 +87,7 @@ class RegisteredLabels:
     def __init__(
         self, checkpoint: Path | None = None, refine: int = 0, device: str = "auto", precision: Precision = "auto"
     ) -> None:
+        self._options = (checkpoint, refine, device, precision)
         module = load_registration(checkpoint)
         module.refine, module.mirror, module.refine_intensity = refine, True, 0.0
         try:
@@ -102,6 +103,9 @@ class RegisteredLabels:
         steps = f", {refine} refinement steps" if refine else ""
         self.description = f"{original.name}'s labels, registered to every brain (weights {weights:.12}{steps})"
         self.key = f"register {weights} {refine} {module.mirror} {original.hash}"
+
+    def __reduce__(self) -> tuple[Any, ...]:  # other processes read the weights themselves
+        return RegisteredLabels, self._options
 
     def label(self, store: Store, i: int) -> Labelled:
         registrar, grid = self.registrar, store.grid

@@ -13,7 +13,7 @@ from cortexgen.preprocess.steps import (
     StripSkull,
     default_steps,
 )
-from cortexgen.runner.limited_threads import limited_threads
+from cortexgen.runner.threads import limited_threads
 
 __all__ = [
     "Align",

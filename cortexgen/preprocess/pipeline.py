@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cortexgen.atlas.template import Template, load_template
 from cortexgen.data.cohort import Scan
-from cortexgen.errors import UserError
+from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, write_json
 from cortexgen.io.bids import Row, source_hash
 from cortexgen.io.header import NO_CHOICE
@@ -18,7 +18,8 @@ from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
 from cortexgen.preprocess.steps import Step
-from cortexgen.runner.limited_threads import limited_threads
+from cortexgen.runner.cohort import failed
+from cortexgen.runner.threads import limited_threads
 
 
 class Pipeline:
@@ -84,8 +85,8 @@ class Pipeline:
             try:
                 step(subject)
             except RuntimeError as error:  # what ITK raises, and torch without memory
-                reason = str(error).strip().splitlines()[-1]
-                raise UserError(f"{source}: the step {step.name} failed: {reason}") from error
+                last = str(error).strip().splitlines()[-1]
+                raise UserError(f"{source}: the step {step.name} failed: {last}") from error
         if subject.mask is None:
             subject.keep(subject.inside)
         mask, where = (subject.native_mask, subject.native_grid) if subject.resampled else (subject.mask, subject.grid)
@@ -109,7 +110,7 @@ def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1)
     try:
         outputs = Outputs(out, scan)
     except UserError as error:
-        return {"participant_id": scan.name, "status": "failed", "reason": " ".join(str(error).split())}
+        return failed(scan.name, reason(error))
     try:
         made = _made(scan, pipeline)
         done = outputs.done(made)
@@ -126,10 +127,8 @@ def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1)
         write_json(outputs.metrics, {"Row": row, **made})
     except (UserError, OSError) as error:
         outputs.remove()
-        reason = (
-            str(error) if isinstance(error, UserError) else f"{out}: cannot write there ({error.strerror or error})"
-        )
-        return {"participant_id": scan.name, "status": "failed", "reason": " ".join(reason.split())}
+        lost = f"{out}: cannot write there ({error.strerror or error})" if isinstance(error, OSError) else str(error)
+        return failed(scan.name, " ".join(lost.split()))
     except BaseException:
         outputs.remove()
         raise

@@ -22,7 +22,7 @@ class StudyDataModule(RegistrationDataModule):
 
     What is preprocessed already is kept, so that a run goes on where it stopped, and several selections of a study can
     share one folder. A large cohort is best prepared by `cortexgen preprocess` into the same folder: with several
-    devices, the others wait meanwhile.
+    devices, the others wait meanwhile. It also draws the page to look through, which this doesn't.
 
     Arguments:
         root: the study: a folder in the layout of BIDS, ADNI or NCANDA, a folder of NIfTI files, or a table of paths.
