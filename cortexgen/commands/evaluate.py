@@ -19,6 +19,7 @@ from cortexgen.evaluation.tables import REAL
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.io.paths import is_file_name
+from cortexgen.pages.evaluated import write_report
 from cortexgen.pages.registered import write_registered_report
 from cortexgen.runner.precision import Precision, choose_device
 
@@ -170,7 +171,8 @@ def evaluate(
             evaluation.add(name, BrainSet(folder, labels_from, **common))
         except UserError as error:
             failures[name] = str(error)
-        write_evaluation(evaluation, out, failures, seconds or {}, report=name == list(sets)[-1])
+        tables = write_evaluation(evaluation, out, failures, seconds or {})
+    write_report(out / REPORT, evaluation, tables, failures)
     if not keep:
         evaluation.clear()
     close(evaluation.problems, failures, out)

@@ -16,7 +16,7 @@ from cortexgen.evaluation.pair_measures import MEASURES, VERSION
 from cortexgen.evaluation.pairs import NO_REGISTRATION, Pairs, Sources
 from cortexgen.evaluation.published import PAPER, REGISTRATION
 from cortexgen.evaluation.reading import Brain
-from cortexgen.evaluation.table import PUBLISHED, Column, Estimate, Table, Value
+from cortexgen.evaluation.table import PUBLISHED, Column, Table, Value
 from cortexgen.io import write_json
 from cortexgen.io.bids import Row
 from cortexgen.io.output import read_record
@@ -203,7 +203,7 @@ def _mean(values: Tensor) -> Value:
     values = values[~values.isnan()]
     if len(values) < 2 or not values.isfinite().all():
         return float(values.mean()) if len(values) else None
-    return Estimate(*bootstrap_interval(lambda x: float(x.mean()), values))
+    return bootstrap_interval(lambda x: float(x.mean()), values)
 
 
 def _tables(found: RegistrationEvaluation) -> dict[str, Table]:

@@ -11,7 +11,7 @@ from cortexgen.evaluation.anatomy import SMALL
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
-from cortexgen.evaluation.table import Column, Estimate, Table, Value
+from cortexgen.evaluation.table import Column, Table, Value
 from cortexgen.figures.charts import volume_distributions
 from cortexgen.figures.comparison import (
     Distances,
@@ -22,6 +22,7 @@ from cortexgen.figures.comparison import (
 )
 from cortexgen.metrics.cortex import Cortex
 from cortexgen.metrics.memorization import FRACTION
+from cortexgen.metrics.resampling import Interval
 from cortexgen.pages import evaluated_brains as brains
 from cortexgen.pages.report import Report
 
@@ -156,13 +157,13 @@ def _cards(result: SetResult, brief: bool) -> list[tuple[str, str, str]]:
             rows.setdefault(str(row["name"]), row)
     cards = []
     for key, title in KEYS.items():
-        if key not in rows or not isinstance(value := rows[key]["value"], Estimate):
+        if key not in rows or not isinstance(value := rows[key]["value"], Interval):
             continue
         row, digits = rows[key], ".3f" if key == "ms_ssim" else ".2f"
         floor, note = row["floor"], f"n = {row['n']}" + ", protocol paper" * (row["protocol"] == "paper")
-        if isinstance(floor, Estimate) and key == "ms_ssim":
+        if isinstance(floor, Interval) and key == "ms_ssim":
             note += f"; real brains {floor.value:.3f}"
-        elif isinstance(floor, Estimate):
+        elif isinstance(floor, Interval):
             note += f"; at n = {row['n_floor']}: {row['at_floor']:.2f}, real against real {floor.value:.2f}"
             note += f" [{floor.low:.2f}, {floor.high:.2f}]"
         cards.append((f"{result.name}: {title or row['title']}", f"{value.value:{digits}}", note))
@@ -228,12 +229,12 @@ def _volumes(page: Report, real: SetResult, sets: Sequence[SetResult]) -> None:
     if ours is None or not theirs:
         return
     page.section("Distributions of regional volumes")
-    effects: dict[str, list[Estimate | None]] = {}
+    effects: dict[str, list[Interval | None]] = {}
     for result in sets:
         if result.regions:
             values = {str(row["region"]): row["d"] for row in result.regions}
             found = [values.get(region) for region in ours.regions]
-            effects[result.name] = [e if isinstance(e, Estimate) and np.isfinite(e.value) else None for e in found]
+            effects[result.name] = [e if isinstance(e, Interval) and np.isfinite(e.value) else None for e in found]
     if effects:
         figure = effect_forest(ours.regions, effects, SMALL, "d, ICV-adjusted (set − real)")
         caption = f"Effect sizes of regional volumes with 95 % intervals; the band is |d| < {SMALL}."

@@ -25,6 +25,7 @@ from cortexgen.io import write_text
 from cortexgen.io.output import claim, contents, examine_run
 from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule
+from cortexgen.registry import everything
 from cortexgen.runner.precision import choose_accelerator, native_bfloat16
 from cortexgen.studies.datamodules import ADNIDataModule, BIDSDataModule, NCANDADataModule, StudyDataModule
 from cortexgen.training.pictures import Pictures
@@ -263,6 +264,7 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # ours asks where it is
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but.*")
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    everything("steps")  # which a study's data module takes by their short names
     argv, sys.argv = sys.argv, [sys.argv[0], *args]  # what DDP starts its other processes with
     try:
         cli = CortexgenCLI(

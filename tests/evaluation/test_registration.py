@@ -21,10 +21,10 @@ from cortexgen.evaluation.pair_measures import measure
 from cortexgen.evaluation.pairs import Sources, Warped
 from cortexgen.evaluation.reading import Brain
 from cortexgen.evaluation.registration import NO_REGISTRATION, evaluate_registration
-from cortexgen.evaluation.table import Estimate
 from cortexgen.io import Grid, write_field, write_volume
 from cortexgen.io.bids import derivative, read_tsv, transform, write_tsv
 from cortexgen.metrics import bootstrap_interval
+from cortexgen.metrics.resampling import Interval
 
 SUBJECTS = ("sub-01", "sub-02", "sub-03")
 SPACING = 6.0
@@ -295,9 +295,9 @@ def test_tables(made, tmp_path):
     assert {**first, "method": ""} == {**second, "method": ""} and first["n"] == 3 and published["n"] is None
     assert (published["psnr"], published["ssim"], published["dice"]) == (2.418, 0.163, None)
     dices = [row["dice"] for row in found.rows if row["method"] == "itk"]
-    assert isinstance(first["dice"], Estimate) and first["dice"].value == pytest.approx(np.mean(dices))
+    assert isinstance(first["dice"], Interval) and first["dice"].value == pytest.approx(np.mean(dices))
     assert min(dices) <= first["dice"].low < first["dice"].high <= max(dices) + 1e-9
-    assert nothing["folded"] is None and first["folded"] == Estimate(0, 0, 0)
+    assert nothing["folded"] is None and first["folded"] == Interval(0, 0, 0)
     table = found.tables["registration_dice"].rows
     assert [row["class"] for row in table] == [*load_template().classes[1:], "mean"]
     assert table[-1]["itk"] == first["dice"]
