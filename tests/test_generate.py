@@ -12,12 +12,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from cortexgen.generation.drawing import Sampler
 
 from cortexgen.cli import run
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.errors import UserError
 from cortexgen.generation.deformation_model import StatisticalDeformationModel
-from cortexgen.generation.drawing import Sampler
 from cortexgen.io import read_field, read_volume
 from cortexgen.io.bids import read_tsv
 from cortexgen.modules import FieldDiffusionModule

@@ -1,6 +1,7 @@
 """`cortexgen register`: the template to anyone's T1w, or any image to any other."""
 
 from pathlib import Path
+from typing import Any
 
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.cohort import find_scans
@@ -83,7 +84,8 @@ def register(
     choice = HeaderChoice(trust, orientation)
     examine_run(out, "registration")
     original = load_template(template, template_labels, None if moving else label_table, trust)
-    given = {"checkpoint": checkpoint, "refine": refine, "refine_intensity": refine_intensity, "mirror": mirror}
+    given: dict[str, Any] = {"checkpoint": checkpoint, "refine": refine or None, "mirror": None if mirror else False}
+    given["refine_intensity"] = refine_intensity if refine else None
     other = Moving(moving, _entity(moving), moving_labels, label_table) if moving else None
     how = (other, frames, nearest_labels, affine, device, precision, choice)
     work = RegisterScans(Path(out).resolve(), method, given, original, *how)

@@ -14,6 +14,7 @@ from cortexgen.runner.cohort import Runner
 from cortexgen.runner.threads import workers
 
 DATASET = "synthetic cohort"
+ASIDE = ("seed",)  # what a generator without chance needn't take
 
 
 class DrawBrains:
@@ -37,7 +38,7 @@ class DrawBrains:
         """On a device; its own choice unless given."""
         if device not in self._made:
             options = self.options | ({} if device is None else {"device": device})
-            self._made[device] = registry.made("generators", self.name, options)
+            self._made[device] = registry.made("generators", self.name, options, ASIDE)
         return self._made[device]
 
     def __call__(self, item: tuple[int, str | None]) -> Row:

@@ -42,7 +42,7 @@ class StatisticalDeformationModel(nn.Module, Velocities):
         self.register_buffer("deviations", scaled / len(scaled) ** 0.5)
 
     @property
-    def device(self) -> torch.device:  # type: ignore[override]
+    def device(self) -> torch.device:
         """That draws."""
         return next(self.buffers()).device
 

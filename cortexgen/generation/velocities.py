@@ -25,7 +25,6 @@ class Velocities:
 
     Attributes:
         contract: what is known of the cohort: grids, template, mean and scale of the fields, covariates' effects.
-        device: that draws.
         template: the cohort's, should it not be where it was.
         conditions: values of covariates to condition on, such as `{age: 50, sex: F}`, or None.
         sample_seed: sample k depends on this and k alone.
@@ -40,7 +39,6 @@ class Velocities:
     """
 
     contract: dict[str, Any]
-    device: torch.device
     template: Template | None = None
     conditions: Mapping[str, Any] | None = None
     sample_seed: int = 0
@@ -52,6 +50,11 @@ class Velocities:
     parcellation: LabelMap | None = None
     precision: Precision = "auto"
     run_options: Sequence[str] = ()
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """That draws."""
 
     @property
     def encoder(self) -> CovariateEncoder:

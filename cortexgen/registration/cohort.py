@@ -17,6 +17,8 @@ from cortexgen.registration.registrar import Affine, Prepared, Registrar
 from cortexgen.runner.cohort import Runner
 from cortexgen.runner.precision import Precision
 
+ASIDE = ("template",)  # what not every method needs
+
 
 @dataclass(frozen=True)
 class Moving:
@@ -77,7 +79,9 @@ class RegisterScans:
             UserError: if a file is missing, or weights and template don't belong together.
         """
         if self._made is None:
-            registration = registry.made("registrations", self.method, self.options | {"template": self.template})
+            registration = registry.made(
+                "registrations", self.method, self.options | {"template": self.template}, ASIDE
+            )
             arithmetic = (self.device, self.precision, self.affine, self.choice, self.nearest)
             registrar, moving = Registrar(registration, self.template, *arithmetic), self.moving
             labelled = (moving.labels, moving.name, moving.label_table) if moving else ()

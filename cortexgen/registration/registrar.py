@@ -84,8 +84,8 @@ class Registrar:
         grid = original.grid.at_spacing(spacing) if spacing > finest + 0.1 else original.grid
         if str(grid) not in self._atlases:
             at, out = original.to(grid), original.grid.at_spacing(max(self.grid.spacing))
-            names = {"classes": original.classes, "numbers": original.numbers}
-            space = Space(original.name, at.image, at.labels, at.grid, out, **names)
+            placed = Space(original.name, at.image, at.labels, at.grid, out)
+            space = replace(placed, classes=original.classes, numbers=original.numbers)
             self._atlases[str(grid)] = Prepared(space, original.to(self.grid).image[None])
         return self._atlases[str(grid)]
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from cortexgen.registration.pair import Denoised
 
 from cortexgen.errors import UserError
 from cortexgen.losses import local_ncc
 from cortexgen.modules import DiffuseMorphModule
 from cortexgen.modules.diffusemorph import RUN_TIME
-from cortexgen.registration.pair import Denoised
 from cortexgen.spatial import antialias, compose, folded, identity, integrate, jacobian_determinant, sample, warp
 
 SHAPE = (15, 18, 13)

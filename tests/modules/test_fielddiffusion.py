@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cortexgen.generation.drawing import Sampler
 
 from cortexgen.atlas.template import Template
 from cortexgen.errors import UserError
-from cortexgen.generation.drawing import Sampler
 from cortexgen.io import Grid
 from cortexgen.modules import FieldDiffusionModule
 from cortexgen.modules.base import check_contract

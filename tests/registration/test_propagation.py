@@ -8,12 +8,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from cortexgen.contracts import Space
 from cortexgen.io import Grid, write_field, write_volume
 from cortexgen.metrics import regional_volumes, volume_weights
 from cortexgen.registration import propagation
-from cortexgen.contracts import Space
-from cortexgen.registration.propagation import Propagation
 from cortexgen.registration.measures import registration_measures as measure
+from cortexgen.registration.propagation import Propagation
 from cortexgen.spatial import antialias, compose, folded, integrate, invert, log_jacobian, unfold
 
 MODEL = Grid((25, 29, 25), np.array([[0.0, 0, 4, -48], [0, 4, 0, -56], [4, 0, 0, -48], [0, 0, 0, 1]]))
