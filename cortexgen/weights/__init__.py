@@ -1,6 +1,8 @@
 """Trained weights: safetensors files whose metadata rebuild the module, each with a card (.json) beside it."""
 
 from cortexgen.weights.reading import (
+    GENERATE,
+    REGISTER,
     load,
     load_checkpoint,
     load_generator,
@@ -12,6 +14,8 @@ from cortexgen.weights.reading import (
 from cortexgen.weights.writing import card, save_weights, split_tensors
 
 __all__ = [
+    "GENERATE",
+    "REGISTER",
     "card",
     "load",
     "load_checkpoint",
