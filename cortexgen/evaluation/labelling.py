@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -15,13 +15,11 @@ from cortexgen.runner.precision import Precision
 from cortexgen.spatial import log_jacobian, warp_labels
 from cortexgen.weights.models import network
 
-Labels = Literal["register", "given", "none"]
-
 
 class GivenLabels(Labeller):
     """The label maps that came with the brains."""
 
-    def __init__(self, classes: Mapping[int, str] | None) -> None:
+    def __init__(self, classes: Mapping[int, str] | None = None) -> None:
         self.classes = classes
         self.description = "label maps given with the images of both sides"
         self.key = f"given {sorted((classes or {}).items())}"
