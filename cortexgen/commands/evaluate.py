@@ -150,7 +150,7 @@ def evaluate(
     if spacing is not None:
         ours.grid = ours.grid.at_spacing(spacing)
     open_evaluation(out, {"real": str(Path(real).resolve()), "grid": str(ours.grid)}, sets, [real, *sets.values()])
-    asked = {"classes": ours.classes, "checkpoint": checkpoint, "refine": refine or None}
+    asked: dict[str, Any] = {"classes": ours.classes, "checkpoint": checkpoint, "refine": refine or None}
     asked |= {"device": device, "precision": precision}
     name = "given" if given else labels
     aside = ("classes", "device", "precision", *(["checkpoint", "refine"] if name == "given" else []))
