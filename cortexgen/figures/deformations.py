@@ -58,11 +58,10 @@ def registration(
         ("log |J|", after, dimmed),
     ]
     view = View(grid, brain | foreground(after))
-    sheet, columns = plane_rows(view, items, title, 14)
-    for axes, plane in columns[5]:
-        draw_grid(axes, view, plane, field, every=10.0, width=0.5)
-    for axes, plane in columns[6]:
-        _draw_growth(axes, view, plane, growth, limit)
+    sheet, rows = plane_rows(view, items, title, 14)
+    for plane, panels in rows:
+        draw_grid(panels[5], view, plane, field, every=10.0, width=0.5)
+        _draw_growth(panels[6], view, plane, growth, limit)
     for column in (3, 4):
         scale = ScalarMappable(Normalize(0, differences["vmax"]), differences["cmap"])
         sheet.colour_bar(column, scale, "intensity", 0.42, "max")

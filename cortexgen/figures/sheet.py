@@ -97,8 +97,8 @@ def three_planes(
 
 def plane_rows(
     view: View, items: Sequence[tuple[str, Array, dict[str, Any]]], title: str | None, width: float
-) -> tuple[Sheet, list[list[tuple[Axes, Plane]]]]:
-    """A sheet with a row a plane and a column an image, under its name; and the panels of each column.
+) -> tuple[Sheet, list[tuple[Plane, list[Axes]]]]:
+    """A sheet with a row a plane and a column an image, under its name; and the panels of each row.
 
     Arguments:
         items: name, image `[D, H, W]` and style of each.
@@ -108,12 +108,12 @@ def plane_rows(
     widths, heights = [max(w for w, _ in sizes)] * len(items), [h for _, h in sizes]
     sheet = Sheet(widths, heights, [0.62 if title else 0.32, 0.06, 0.06], width, bottom=0.6)
     sheet.title(title)
-    columns: list[list[tuple[Axes, Plane]]] = []
-    for column, (name, image, style) in enumerate(items):
+    for column, (name, _, _) in enumerate(items):
         sheet.heading(0, column, name)
-        columns.append([(sheet.panel(row, column, sizes[row]), plane) for row, plane in enumerate(PLANES.values())])
-        for axes, plane in columns[-1]:
+    rows = []
+    for row, plane in enumerate(PLANES.values()):
+        rows.append((plane, [sheet.panel(row, column, sizes[row]) for column in range(len(items))]))
+        for axes, (_, image, style) in zip(rows[-1][1], items, strict=True):
             view.draw(axes, plane, view.cut(image, plane), **style)
-    for axes, plane in columns[0]:
-        letters(axes, plane)
-    return sheet, columns
+        letters(rows[-1][1][0], plane)
+    return sheet, rows
