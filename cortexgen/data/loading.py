@@ -14,6 +14,7 @@ from cortexgen.data.augmentation import Augmentation, augment
 from cortexgen.data.cache import Cache
 from cortexgen.data.cohort import Scan
 from cortexgen.data.order import TrainingSamples
+from cortexgen.data.patches import PatchSampler
 from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import NO_CHOICE
@@ -99,9 +100,10 @@ class Scans(TrainingSamples):
         labelled: bool,
         augmentation: Augmentation = "none",
         pairs: float = 0.0,
+        patches: PatchSampler | None = None,
     ) -> None:
         self.reader, self.scans, self.labelled = reader, list(scans), labelled
-        self.augmentation, self.pairs = augmentation, pairs
+        self.augmentation, self.pairs, self.patches = augmentation, pairs, patches
 
     def __len__(self) -> int:
         return len(self.scans)
@@ -116,7 +118,8 @@ class Scans(TrainingSamples):
         if self.pairs and float(torch.rand((), generator=generator)) < self.pairs:
             other = int(torch.randint(len(self.scans), (), generator=generator))
             sample["moving"] = self.reader.image(self.scans[other])
-        return augment(sample, self.augmentation, generator) | {"name": scan.name}
+        sample = augment(sample, self.augmentation, generator) | {"name": scan.name}
+        return sample if self.patches is None else self.patches(sample, generator)
 
 
 class Predictions(Dataset):

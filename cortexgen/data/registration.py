@@ -15,6 +15,7 @@ from cortexgen.data.cache import Caching, NoCache, cache_folder, open_cache
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
 from cortexgen.data.loading import DECODING, Predictions, ScanReader, Scans, first
 from cortexgen.data.module import StageDataModule
+from cortexgen.data.patches import PatchSampler
 from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, read_grid
 from cortexgen.io.header import Form
@@ -41,6 +42,8 @@ class RegistrationDataModule(StageDataModule):
         augmentation: "none", "mirror" (left-right), "paper" (flips and quarter turns) or "scanner" (mirror, and another
             bias field, contrast and noise of the fixed image).
         pairs: share of training pairs that take another training subject as moving image instead of the template.
+        patch: train on parts of this size (D, H, W), for images too large to be worked on whole; what is learned
+            registers whole images.
         batch_size: of training, on one device.
         only: predict the scans of one side of the split instead of all.
         whole: where `crop` is a size, predict also writes the field and the warped template on the whole image, with a
@@ -71,6 +74,7 @@ class RegistrationDataModule(StageDataModule):
         split_seed: int = 0,
         augmentation: Augmentation = "none",
         pairs: float = 0.0,
+        patch: list[int] | None = None,
         batch_size: int = 1,
         only: Literal["train", "val", "test"] | None = None,
         whole: bool = False,
@@ -93,7 +97,7 @@ class RegistrationDataModule(StageDataModule):
             "test_subjects": test_subjects,
             "seed": split_seed,
         }
-        self.augmentation, self.pairs = augmentation, pairs
+        self.augmentation, self.pairs, self.patch = augmentation, pairs, patch
         self.caching, self.cache_dir = cache, cache_dir
 
     def setup(self, stage: str) -> None:
@@ -185,7 +189,8 @@ class RegistrationDataModule(StageDataModule):
     def samples(self, scans: Sequence[Scan], training: bool = False) -> Scans:
         """Pairs, for training without labels."""
         if training:
-            return Scans(self.reader, scans, False, self.augmentation, self.pairs)
+            patches = PatchSampler(self.patch, self.grid, self.template.mask) if self.patch else None
+            return Scans(self.reader, scans, False, self.augmentation, self.pairs, patches)
         return Scans(self.reader, scans, labelled=True)
 
     def predict_dataloader(self) -> DataLoader:
