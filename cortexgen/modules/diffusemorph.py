@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from cortexgen.contracts import Frame, Solved, Synthesis
 from cortexgen.data.noise import SampleNoise
+from cortexgen.data.patches import in_patches
 from cortexgen.diffusion import LinearBetaSchedule, diffuse, synthesize
 from cortexgen.errors import UserError
 from cortexgen.losses import RegistrationLoss, ncc_force
@@ -18,7 +20,7 @@ from cortexgen.registration.measures import Aligned, batch_measures
 from cortexgen.registration.refinement import refine as refined
 from cortexgen.spatial import coarse_shape, from_coarse, integrate, log_jacobian, mirrored, warp
 
-RUN_TIME = ["mirror", "refine", "refine_lr", "refine_intensity", "frames", "synthesis", "nearest_labels"]
+RUN_TIME = ["mirror", "refine", "refine_lr", "refine_intensity", "frames", "synthesis", "nearest_labels", "patch"]
 Seen = Literal["eps", "eps+fixed", "features+fixed", "fixed"]
 
 
@@ -69,6 +71,8 @@ class DiffuseMorphModule(RegistrationModule):
         synthesis: predict also writes what so many steps of reverse diffusion make of the noised moving image
             (Algorithm 2), and a picture of the way.
         nearest_labels: take warped labels from the nearest voxel instead of the largest interpolated indicator.
+        patch: put the network's answer together from those to parts of this size (D, H, W), which overlap by half, for
+            images too large to be worked on whole; multiples of twice its coarsest voxel.
     """
 
     stage, run_options = "stage 1", RUN_TIME
@@ -107,12 +111,13 @@ class DiffuseMorphModule(RegistrationModule):
         frames: int = 0,
         synthesis: int = 0,
         nearest_labels: bool = False,
+        patch: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=RUN_TIME)
         self.refine, self.refine_lr, self.refine_intensity = refine, refine_lr, refine_intensity
         self.mirror, self.frames = mirror, frames
-        self.synthesis, self.nearest_labels = synthesis, nearest_labels
+        self.synthesis, self.nearest_labels, self.patch = synthesis, nearest_labels, patch
         self.schedule = LinearBetaSchedule(beta_start, beta_end, timesteps)
         self.denoiser = None
         if code != "fixed":
@@ -139,6 +144,11 @@ class DiffuseMorphModule(RegistrationModule):
 
     def velocity(self, moving: Tensor, fixed: Tensor, code: Denoised | None = None, eta: float = 1.0) -> Tensor:
         """M's velocity `[B, 3, d, h, w]`; without a code G is asked at t = 0. The code is scaled by `eta` first."""
+        if code is not None or self.training or not self.patch:
+            return self._velocity(moving, fixed, code, eta)
+        return in_patches(partial(self._velocity, eta=eta), (moving, fixed), self.patch, self.h.field_downsample)
+
+    def _velocity(self, moving: Tensor, fixed: Tensor, code: Denoised | None = None, eta: float = 1.0) -> Tensor:
         h = self.h
         if code is None and self.denoiser is not None:
             zero = torch.zeros(fixed.shape[0], dtype=torch.long, device=fixed.device)

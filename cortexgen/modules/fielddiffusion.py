@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -15,18 +16,18 @@ from cortexgen.data.noise import SampleNoise
 from cortexgen.diffusion import (
     CosineSchedule,
     GaussianPrior,
+    Posterior,
     Prediction,
     SamplerName,
     alpha_sigma,
     diffuse,
-    sample_field,
+    sampler_named,
     to_x0,
-    training_target,
 )
 from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.generation.velocities import Velocities
 from cortexgen.io import Grid
-from cortexgen.losses import gradient_energy
+from cortexgen.losses import DenoisingLoss
 from cortexgen.modules.base import SAMPLING, Carried
 from cortexgen.modules.generator import GeneratorModule
 from cortexgen.nets import FieldUNet
@@ -144,15 +145,17 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         vector, fields = SLOTS * len(covariates), 6 if prior_modes else 3
         shape = (width, multipliers, blocks, spatial_attention, vector, heads, head_size, dropout, patch, place)
         self.net = FieldUNet(fields, *shape, out=3)
-        self._prior: GaussianPrior | None = None
+        self.objective = DenoisingLoss(prediction, gradient_weight)
         self._priors: FieldPriors | None = None
+
+    @cached_property
+    def _prior(self) -> GaussianPrior:
+        return GaussianPrior(**self.contract["prior"])
 
     @property
     def prior(self) -> GaussianPrior:
-        """Of the scaled fields; its numbers live in the contract."""
-        if self._prior is None or self._prior.spectrum.device != self.device:
-            self._prior = GaussianPrior(**self.contract["prior"]).to(self.device)
-        return self._prior
+        """Of the scaled fields; its numbers live in the contract, and not among the parameters."""
+        return self._prior.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.contract[SAMPLING] = {name: getattr(self, name) for name in self.run_options}
@@ -160,7 +163,7 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self._prior = None
+        self.__dict__.pop("_prior", None)
 
     def setup(self, stage: str) -> None:
         """Take the contract from the data, and on the first fit the statistics of the fields.
@@ -189,9 +192,7 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         keep = SampleNoise(batch or {}, c, stream=1).uniform(1 + len(self.h.covariates)) >= self.h.covariate_dropout
         return c * (keep[:, :1] & keep[:, 1:]).repeat_interleave(SLOTS, dim=1)
 
-    def guess(
-        self, z: Tensor, log_snr: Tensor, condition: Tensor | None, names: Sequence[str] = ()
-    ) -> tuple[Tensor, Tensor]:
+    def guess(self, z: Tensor, log_snr: Tensor, condition: Tensor | None, names: Sequence[str] = ()) -> Posterior:
         """The prior's mean of x0 given z and covariates `[B, 8 n]`, and the size of what it leaves.
 
         Arguments:
@@ -200,14 +201,14 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         shift = torch.zeros_like(z) if condition is None else self.effect(condition)
         rest = z - alpha_sigma(log_snr)[0].to(z.device).view(-1, 1, 1, 1, 1) * shift
         if not names or self._priors is None or not self._priors.others:
-            mean, size = self.prior.posterior(rest, log_snr)
-            return mean + shift, size
+            mean, size = self.prior(rest, log_snr)
+            return Posterior(mean + shift, size)
         parts = [
-            self._priors.without(name, z.device).posterior(r[None], level[None])
+            self._priors.without(name, z.device)(r[None], level[None])
             for name, r, level in zip(names, rest, log_snr, strict=True)
         ]
         mean, size = (torch.cat(part) for part in zip(*parts, strict=True))
-        return mean + shift, size
+        return Posterior(mean + shift, size)
 
     def _answer(self, z: Tensor, log_snr: Tensor, c: Tensor | None, mean: Tensor | None = None) -> Tensor:
         """The network's output; it sees the prior's mean, at unit size, beside z."""
@@ -226,16 +227,10 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         else:
             log_snr = h.levels[1] + (h.levels[0] - h.levels[1]) * t.double()
         z = diffuse(x0, noise, log_snr)
-        if h.prior_modes:
-            names = batch.get("name", ()) if training else ()
-            mean, size = self.guess(z, log_snr, c, names)
-            error = self._answer(z, log_snr, c, mean) - (x0 - mean) / size
-        else:
-            error = self._answer(z, log_snr, c) - training_target(x0, noise, log_snr, h.prediction)
-        loss = error.square().mean()
-        if h.gradient_weight:
-            loss = loss + h.gradient_weight * gradient_energy(error)
-        return loss
+        names = batch.get("name", ()) if training else ()
+        guess = self.guess(z, log_snr, c, names) if h.prior_modes else None
+        output = self._answer(z, log_snr, c, None if guess is None else guess.mean)
+        return self.objective(output, x0, noise, log_snr, guess)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         x = batch["velocity"]
@@ -320,12 +315,9 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         vectors = [v for v in map(self.condition, each) if v is not None]
         condition = torch.cat(vectors) if vectors else None
         with self.arithmetic():
-            x0 = sample_field(
+            x0 = sampler_named(sampler, self.schedule, steps)(
                 lambda z, level: self.denoise(z, level, condition),
                 lambda: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device),
-                self.schedule,
-                sampler,
-                steps,
             )
         return self.restored(x0.float()).cpu()
 

@@ -45,7 +45,7 @@ class RegistrationModule(StageModule, Registration):
 
     def run_parameters(self) -> dict[str, Any]:
         """The run-time options, by name, and whether the whole image is written of a slab."""
-        options = {name: getattr(self, name) for name in self.run_options}
+        options = {name: value for name in self.run_options if (value := getattr(self, name)) is not None}
         return options | ({"whole": True} if self.data_is_set_up and self.pairs.whole else {})
 
     def synthesis_of(self, moving: Tensor, fixed: Tensor) -> Synthesis | None:
