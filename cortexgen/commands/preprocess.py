@@ -12,15 +12,18 @@ from cortexgen.io.header import Form
 from cortexgen.pages.preprocessed import cohort_overview
 from cortexgen.preprocess import Pipeline, Resample, Step, default_steps
 from cortexgen.preprocess.cohort import TABLE, check_same_steps, open_cohort, preprocess_cohort
-from cortexgen.studies import Several, Study, convert_dicom, find_study
+from cortexgen.registry import everything
+from cortexgen.studies import Several, StudyName, convert_dicom, find_study
 
 OVERVIEW = "preprocess.html"
+
+everything("steps")  # classes that are imported are known by their short names
 
 
 def preprocess(
     images: Path,
     out: Path,
-    study: Study = "auto",
+    study: StudyName = "auto",
     table: Path | None = None,
     where: dict[str, str | float | list[str | float]] | None = None,
     visits: str | None = None,
