@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +50,10 @@ class Template:
     grid: Grid
     hash: str
     numbers: tuple[int, ...] = ()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # the default one isn't sent along: every process has it
+        mine = self.name == MNI152 and self is load_template()
+        return (load_template, ()) if mine else super().__reduce_ex__(protocol)
 
     @property
     def mask(self) -> Tensor:
