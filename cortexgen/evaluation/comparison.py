@@ -72,6 +72,11 @@ class Metric:
     heading: str | None = ""
     card: str = ""
 
+    def fits(self, real: Tensor, synthetic: Tensor) -> bool:
+        """Whether two or more brains of each side have a number, and there are enough real ones."""
+        known = [int((~rows.flatten(1).isnan()).any(dim=1).sum()) for rows in (real, synthetic)]
+        return min(known) > 1 and len(real) >= self.least
+
     def measure(
         self, real: Tensor, synthetic: Tensor, source: str = "", resamples: int = 500, repeats: int = 20, seed: int = 0
     ) -> Row:
@@ -115,11 +120,6 @@ class Metric:
     def _bounded(self, interval: Interval) -> Interval:
         low, high = self.bounds
         return Interval(interval.value, max(interval.low, low), min(interval.high, high))
-
-
-def known(rows: Tensor) -> int:
-    """How many rows have a number."""
-    return int((~rows.flatten(1).isnan()).any(dim=1).sum())
 
 
 def declared() -> list[Metric]:

@@ -14,7 +14,7 @@ from cortexgen.errors import UserError
 from cortexgen.evaluation import distribution as dist
 from cortexgen.evaluation.anatomy import region_rows
 from cortexgen.evaluation.brain import Anatomy, collect, measure_brain, present_classes
-from cortexgen.evaluation.comparison import Metric, Needs, Protocol, Row, declared, known
+from cortexgen.evaluation.comparison import Metric, Needs, Protocol, Row, declared
 from cortexgen.evaluation.copies import Copies, coarse_images, find_copies
 from cortexgen.evaluation.effects import effect_rows
 from cortexgen.evaluation.images import Sides
@@ -240,16 +240,16 @@ class Evaluation:
         return [metric for metric in self.metrics if metric.needs == needs and metric.protocol in protocols]
 
     def _compare(self, result: SetResult, metrics: Sequence[Metric], both: Both, source: str) -> None:
-        """Rows of the metrics whose numbers two or more brains of both sides have.
+        """Rows of the metrics that fit both sides.
 
         Arguments:
             both: gives a metric's rows of the real brains and of the set's.
         """
         for metric in metrics:
             real, synthetic = both(metric)
-            if real is None or synthetic is None or min(known(real), known(synthetic)) < 2 or len(real) < metric.least:
-                continue
-            result.rows.append(metric.measure(real, synthetic, source, self.options.resamples, seed=self.options.seed))
+            if real is not None and synthetic is not None and metric.fits(real, synthetic):
+                row = metric.measure(real, synthetic, source, self.options.resamples, seed=self.options.seed)
+                result.rows.append(row)
 
     def _anatomy(self, result: SetResult) -> None:
         ours, theirs = self.real.anatomy, result.anatomy
