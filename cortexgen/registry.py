@@ -6,6 +6,8 @@ A package adds one by an entry point of the group `cortexgen.<kind>`, in its pyp
     Gamma = "their_package.gamma:Gamma"
 """
 
+import inspect
+from collections.abc import Collection, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -33,9 +35,18 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "features": "cortexgen.evaluation.distribution:METRICS",
         "images": "cortexgen.evaluation.images:METRICS",
     },
-    "generators": {},
-    "registrations": {},
-    "labellers": {},
+    "generators": {
+        "fields": "cortexgen.weights.models:fields",
+        "deformation-model": "cortexgen.generation.deformation_model:deformation_model",
+    },
+    "registrations": {
+        "network": "cortexgen.weights.models:network",
+        "syn": "cortexgen.registration.syn:SyN",
+    },
+    "labellers": {
+        "register": "cortexgen.evaluation.labelling:RegisteredLabels",
+        "given": "cortexgen.evaluation.labelling:GivenLabels",
+    },
 }
 
 
@@ -57,6 +68,24 @@ def find(kind: str, name: str) -> Any:
     if name not in points:
         raise UserError(f"{kind}: there is no {name!r}; there are {', '.join(points) or 'none'}")
     return _load(kind, points[name])
+
+
+def made(kind: str, name: str, options: Mapping[str, Any], aside: Collection[str] = ()) -> Any:
+    """One of a kind, made with the options that it takes.
+
+    Arguments:
+        options: None stands for an option that wasn't given.
+        aside: what may be left out where it isn't taken: what the caller knows anyway, and values by default.
+
+    Raises:
+        UserError: as `find`; or if an option was given that it doesn't take.
+    """
+    make = find(kind, name)
+    taken = inspect.signature(make).parameters
+    refused = [option for option, value in options.items() if value is not None and option not in {*taken, *aside}]
+    if refused:
+        raise UserError(f"{name}: takes no {' and no '.join(refused)}; there are {', '.join(taken)}")
+    return make(**{option: value for option, value in options.items() if option in taken and value is not None})
 
 
 def everything(kind: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError, reason
-from cortexgen.evaluation.pair_measures import MEASURES, VERSION, measure
+from cortexgen.evaluation.pair_measures import MEASURES, VERSION
 from cortexgen.evaluation.pairs import NO_REGISTRATION, Pairs, Sources
 from cortexgen.evaluation.published import PAPER, REGISTRATION
 from cortexgen.evaluation.reading import Brain
@@ -22,6 +22,7 @@ from cortexgen.io.bids import Row
 from cortexgen.io.output import read_record
 from cortexgen.io.paths import folder_within, within
 from cortexgen.metrics import bootstrap_interval
+from cortexgen.registration.measures import warped_measures
 from cortexgen.runner.cohort import HERE, Runner
 
 NOTES = (
@@ -171,7 +172,8 @@ def _pair(pairs: Pairs, method: str, scan: Scan, fixed: Brain) -> dict[str, Any]
         field = pairs.displacement(method, scan, fixed.grid)
     except Exception as error:
         problem = reason(error)
-    row = measure(fixed, warped, field, pairs.classes)
+    labels = None if fixed.labels is None or warped.labels is None else (fixed.labels, warped.labels)
+    row = warped_measures(fixed.image, warped.image, field, labels, fixed.grid.spacing, pairs.classes)
     return {"row": row, "problem": problem, "treatments": [fixed.treatments, warped.treatments]}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cortexgen.contracts import Labeller
 from cortexgen.errors import UserError
 from cortexgen.evaluation import distribution as dist
 from cortexgen.evaluation.anatomy import region_rows
@@ -18,7 +19,7 @@ from cortexgen.evaluation.comparison import Metric, Needs, Protocol, Row, declar
 from cortexgen.evaluation.copies import Copies, coarse_images, find_copies
 from cortexgen.evaluation.effects import effect_rows
 from cortexgen.evaluation.images import Sides
-from cortexgen.evaluation.labelling import Labeller, RegisteredLabels
+from cortexgen.evaluation.labelling import RegisteredLabels
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Measures, Store
 from cortexgen.io.labels import label_type
@@ -118,7 +119,8 @@ def measured_labels(store: Store, i: int) -> Tensor:
 
 
 def _label(labeller: Labeller, store: Store, kept: set[int], i: int) -> Mapping[str, object]:
-    found = labeller.label(store, i)
+    source = store.brains.path / store.names[i]
+    found = labeller.label(store.image(i), store.grid, source, store.labels(i))
     maps = {"growth": found.log_jacobian, "velocity": found.velocity if i in kept else None}
     labels: Any = found.labels.numpy().astype(label_type(int(found.labels.max())))
     return {"labels": labels, **{name: field.half() for name, field in maps.items() if field is not None}}

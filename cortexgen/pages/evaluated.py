@@ -79,29 +79,6 @@ CORTICAL = (
     "Surfaces come from the label maps, whose voxels bound what can be seen: the numbers compare sets on this grid, "
     "and are not those of a surface reconstruction."
 )
-READING = f"""
-Two protocols. "standard" is meant to be correct. "paper" repeats published implementations, quirks and all (real
-features counted twice, linear MMD of pairs, which rewards mode collapse, MS-SSIM against a random real brain), so that
-its numbers can stand beside published ones; those were measured on other real brains.
-
-Floor. "real against real" is what real brains get against other real brains, half of them against the other half, over
-random halves: mean and range. A distance that is at its floor at the same n can't tell the set from real brains. Most
-distances grow as n falls, so compare values at one n only.
-
-Intervals in brackets after a set's value are 95 % bootstrap intervals over brains. They hold no bias.
-
-Effect sizes d are the set less the real brains, over the pooled SD, after regression on intracranial volume with one
-slope for both: the one within the real brains and the set, pooled (as in analysis of covariance), so that a difference
-of head size between them doesn't bend it. The published protocol takes the slope over all brains thrown together.
-|d| < {SMALL} is called small.
-
-Copies. A sample is flagged if it is nearer to a training subject than {FRACTION} of the reference's median distance to
-the nearest one, and than {FRACTION} of its own distance to the second nearest. Mirror images count as the same subject.
-A set whose brains lie nearer to each other than real brains do repeats itself.
-
-Labels of both sides come from the same source. Labels by registration are the template's, warped: what a registration
-can't follow (a missing sulcus, a lesion) doesn't show in them.
-"""
 
 
 def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table], failures: Mapping[str, str]) -> None:
@@ -136,7 +113,8 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
     if labeller and real.growth is not None and any(result.growth is not None for result in sets):
         page.section("Growth on the template", GROWTH)
         brains.growth_maps(page, evaluation, labeller)
-    page.section("How to read this page", READING)
+    page.section("How to read this page")
+    page.add("reading", small=SMALL, fraction=FRACTION)
     page.table(_facts(evaluation))
     if "comparison" in tables:
         page.section("Every comparison")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from cortexgen.errors import UserError, reason
 from cortexgen.io.bids import Row
-from cortexgen.runner.threads import limited_threads
+from cortexgen.runner.threads import limited_threads, single_thread
 
 PATIENCE = 10.0  # seconds until a scheduler must have answered
 ATTEMPTS = 3  # at an item whose process is killed
@@ -37,18 +37,24 @@ class Runner:
         isolated: work in another process even with one job.
         threads: of the libraries in each process; unless given, those of this machine are shared among its processes,
             and Dask's workers keep to their own.
+        beside: items at a time in this process, in a thread each, where no other one takes them.
 
     Raises:
         UserError: if there are no jobs or threads; on entering, if no scheduler answers or Dask is not installed.
     """
 
     def __init__(
-        self, jobs: int = 1, scheduler: str | None = None, isolated: bool = False, threads: int | None = None
+        self,
+        jobs: int = 1,
+        scheduler: str | None = None,
+        isolated: bool = False,
+        threads: int | None = None,
+        beside: int = 1,
     ) -> None:
         for name, number in (("jobs", jobs), ("threads", threads)):
             if number is not None and number < 1:
                 raise UserError(f"{name}: expected 1 or more, got {number}")
-        self.jobs, self.scheduler, self.threads = jobs, scheduler, threads
+        self.jobs, self.scheduler, self.threads, self.beside = jobs, scheduler, threads, beside
         self.here = scheduler is None and jobs == 1 and not isolated
         if threads is None and scheduler is None and not self.here:
             self.threads = max(1, torch.get_num_threads() // jobs)
@@ -94,8 +100,17 @@ class Runner:
         return {name: rows[name] for name in items}
 
     def _near(self, work: Callable[[T], Row], items: Mapping[str, T]) -> Generator[tuple[str, Row], None, None]:
-        for name, item in items.items():
-            yield name, _row(work, name, item, self.threads)
+        if self.beside == 1:
+            for name, item in items.items():
+                yield name, _row(work, name, item, self.threads)
+            return
+        with single_thread(), ThreadPoolExecutor(self.beside, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            futures = {pool.submit(_row, work, name, item, None): name for name, item in items.items()}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _far(
         self, pool: Executor, work: Callable[[T], Row], items: Mapping[str, T]

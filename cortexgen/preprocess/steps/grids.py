@@ -7,8 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from cortexgen.atlas.box import brain_box
 from cortexgen.atlas.template import Template
-from cortexgen.data.registration import brain_box
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.preprocess.state import Subject
