@@ -15,13 +15,5 @@ def ratio(real: Tensor, synthetic: Tensor) -> float:
     return float(synthetic.mean() / real.mean())
 
 
-BRIGHTNESS = Metric(
-    "brightness",
-    "Mean intensity, ratio of means",
-    "image",
-    ratio,
-    mean_intensity,
-    better=1.0,
-    heading="Brightness",
-    card="brightness",
-)
+TITLE = "Mean intensity, ratio of means"
+BRIGHTNESS = Metric("brightness", TITLE, "image", ratio, mean_intensity, 1.0, heading="Brightness", card="brightness")
