@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -71,6 +71,10 @@ class Metric:
     least: int = 0
     heading: str | None = ""
     card: str = ""
+
+    def __post_init__(self) -> None:
+        if self.needs not in get_args(Needs):
+            raise ValueError(f"metric {self.name} needs {self.needs!r}, expected one of {', '.join(get_args(Needs))}")
 
     def fits(self, real: Tensor, synthetic: Tensor) -> bool:
         """Whether two or more brains of each side have a number, and there are enough real ones."""

@@ -50,16 +50,14 @@ class Sides:
         """A metric's numbers of every image, `[N, *]` and `[M, *]`."""
 
         def numbers(store: Store) -> Tensor:
-            work, items = (
-                partial(_numbers, metric.rows, store.images()),
-                {name: i for i, name in enumerate(store.names)},
-            )
+            work = partial(_numbers, metric.rows, store.images())
+            items = {name: i for i, name in enumerate(store.names)}
             rows = store.runner.run(work, items, f"{metric.name} of {store.name}", "brain").values()
             if lost := [str(row["reason"]) for row in rows if row["status"] == "failed"]:
                 raise UserError(lost[0])
             return torch.tensor([row["numbers"] for row in rows], dtype=torch.float64)
 
-        return self.once(metric.name, lambda: numbers(self.real)), numbers(self.synthetic)
+        return self.once(f"{metric.name} {metric.protocol}", lambda: numbers(self.real)), numbers(self.synthetic)
 
 
 def _numbers(measure: Callable[[Tensor], Any], volumes: Volumes, i: int) -> Row:

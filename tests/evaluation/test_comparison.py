@@ -112,6 +112,11 @@ def test_a_metric_needs_two_brains_of_each_side_that_have_its_number() -> None:
     assert not replace(metric, least=10).fits(x, x)
 
 
+def test_what_a_metric_needs_is_known() -> None:
+    with pytest.raises(ValueError, match="metric shift needs 'images', expected one of anatomy, growth, features, im"):
+        Metric("shift", "Shift", "images", _shift)  # type: ignore[arg-type]
+
+
 def test_metrics_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [(metric.name, metric.protocol) for metric in declared()]
     assert len(set(names)) == len(names) > 20 and ("mean_d", "paper") in names
