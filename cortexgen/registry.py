@@ -30,7 +30,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "ncanda": "cortexgen.studies.ncanda:NCANDA",
         "folder": "cortexgen.studies.folder:FOLDER",
     },
-    "metrics": {},
+    "metrics": {  # a metric, or several of one subject
+        "anatomy": "cortexgen.evaluation.anatomy:METRICS",
+        "features": "cortexgen.evaluation.distribution:METRICS",
+        "images": "cortexgen.evaluation.images:METRICS",
+    },
     "generators": {
         "fields": "cortexgen.weights.models:fields",
         "deformation-model": "cortexgen.generation.deformation_model:deformation_model",
