@@ -103,12 +103,8 @@ def evaluate(
         device: Of the networks: cpu, cuda, cuda:1, or auto.
         precision: Of the registration network: bf16, 32, or auto.
     """
-    for name, value, least in (
-        ("pairs", pairs, 1),
-        ("passes", passes, 1),
-        ("resamples", resamples, 2),
-        ("seed", seed, 0),
-    ):
+    counts = {"pairs": (pairs, 1), "passes": (passes, 1), "resamples": (resamples, 2), "seed": (seed, 0)}
+    for name, (value, least) in counts.items():
         if value < least:
             raise UserError(f"--{name}: expected {least} or more, got {value}")
     sets, choice = named_sets(synthetic), HeaderChoice(trust, orientation)
