@@ -113,12 +113,8 @@ def evaluate(
         scheduler: Address of a Dask scheduler whose workers take them; needs `cortexgen[cluster]`, and folders that all
             of them see.
     """
-    for name, value, least in (
-        ("pairs", pairs, 1),
-        ("passes", passes, 1),
-        ("resamples", resamples, 2),
-        ("seed", seed, 0),
-    ):
+    counts = {"pairs": (pairs, 1), "passes": (passes, 1), "resamples": (resamples, 2), "seed": (seed, 0)}
+    for name, (value, least) in counts.items():
         if value < least:
             raise UserError(f"--{name}: expected {least} or more, got {value}")
     sets, choice, runner = named_sets(synthetic), HeaderChoice(trust, orientation), Runner(jobs, scheduler)
