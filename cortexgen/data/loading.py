@@ -71,9 +71,12 @@ class ScanReader:
         self.native, self.grid, self.template = native, grid, template
         self.choice, self.cache = choice, cache
 
-    def has(self, scan: Scan, labelled: bool) -> bool:
-        """Whether a scan, or its labels too, need not be decoded."""
-        return scan.image in self.cache and (not labelled or scan.labels is None or scan.labels in self.cache)
+    def read(self, scan: Scan, labelled: bool) -> None:
+        """Decode a scan, and its labels, unless that was done."""
+        if scan.image not in self.cache:
+            self.image(scan)
+        if labelled and scan.labels is not None and scan.labels not in self.cache:
+            self.labels(scan)
 
     def image(self, scan: Scan) -> Tensor:
         """`[1, D, H, W]` float32."""
