@@ -13,7 +13,7 @@ from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.augmentation import Augmentation
 from cortexgen.data.cache import Caching, cache_folder, open_cache
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
-from cortexgen.data.loading import DECODING, Predictions, ScanReader, Scans, first
+from cortexgen.data.loading import DECODING, Predictions, ScanReader, Scans
 from cortexgen.data.module import StageDataModule
 from cortexgen.data.patches import PatchSampler
 from cortexgen.errors import UserError, reason
@@ -191,4 +191,4 @@ class RegistrationDataModule(StageDataModule):
         """Every scan of the cohort, or of one side, one by one."""
         chosen = [i for i, s in enumerate(self.scans) if self.only in (None, self.split[s.subject])]
         dataset = Predictions(self.reader, self.scans, self.problems, chosen)
-        return DataLoader(dataset, batch_size=1, collate_fn=first, num_workers=self.num_workers)
+        return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)
