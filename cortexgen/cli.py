@@ -5,8 +5,6 @@ import io
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, NoReturn
 
 from cortexgen.errors import UserError
@@ -17,15 +15,12 @@ VERBS = {
     "test": "measure a checkpoint on the test subjects",
     "predict": "write fields (stage 1) or a synthetic cohort (stage 2)",
 }
-PRESETS = (
-    "preprocess.yaml, register.yaml, generate.yaml, paper/preprocess.yaml, paper/register.yaml, paper/generate.yaml, "
-    "demo/register.yaml, demo/generate.yaml, baselines/voxelmorph.yaml"
-)
 
 
 def help_text() -> str:
     """What `cortexgen --help` prints."""
     from cortexgen.commands import COMMANDS
+    from cortexgen.training.presets import PRESETS
 
     def rows(entries: dict[str, str]) -> str:
         return "\n".join(f"  {name:<10} {text}" for name, text in entries.items())
@@ -55,33 +50,6 @@ bundled presets: {PRESETS}
 """
 
 
-def find_preset(name: str) -> str:
-    """A `--config` value: the file if it exists, else the bundled preset of that name.
-
-    Raises:
-        UserError: if there is neither.
-    """
-    if Path(name).is_file():
-        return name
-    package = Path(str(files("cortexgen")))
-    for folder in (package / "configs", package.parent / "configs"):
-        if (folder / name).is_file():
-            return str(folder / name)
-    raise UserError(f"--config {name}: no such file, and no bundled preset; there are {PRESETS}")
-
-
-def _with_presets(args: Sequence[str]) -> list[str]:
-    out: list[str] = []
-    for arg in args:
-        if out and out[-1] in ("--config", "-c"):
-            out.append(find_preset(arg))
-        elif arg.startswith("--config="):
-            out.append("--config=" + find_preset(arg.removeprefix("--config=")))
-        else:
-            out.append(arg)
-    return out
-
-
 def _fail(message: str, status: int = 1) -> NoReturn:
     print(f"cortexgen: error: {' '.join(str(message).split())}", file=sys.stderr)
     raise SystemExit(status)
@@ -93,23 +61,18 @@ def run(args: Sequence[str]) -> Any:
     Raises:
         UserError: for a user's mistake.
     """
-    from cortexgen.commands import COMMANDS, arguments, load
+    from cortexgen.commands import COMMANDS
 
     name, *rest = args
     if name in COMMANDS:
-        from jsonargparse import ArgumentParser, auto_cli
+        from cortexgen.commands.arguments import run_command
 
-        class Parser(ArgumentParser):
-            def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-                raise UserError(f"{name}: {message}") from None
-
-        args = _with_presets(arguments(name, rest))
-        return auto_cli(load(name), args=args, prog=f"cortexgen {name}", parser_class=Parser)
+        return run_command(name, rest)
     if name not in VERBS:
         raise UserError(f"unknown command {name!r}; there are {', '.join([*COMMANDS, *VERBS])}")
     from cortexgen.training import run_verb
 
-    return run_verb([name, *_with_presets(rest)])
+    return run_verb(args)
 
 
 def main(args: Sequence[str] | None = None) -> None:

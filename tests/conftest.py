@@ -9,7 +9,7 @@ import torch
 
 from cortexgen.atlas.template import Template
 from cortexgen.cli import run
-from cortexgen.simulation.cohort import simulate_cohort
+from cortexgen.simulation import simulate_cohort
 
 CONF = Path(__file__).parent / "conf"
 SUBJECTS = 5

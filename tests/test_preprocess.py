@@ -101,8 +101,8 @@ def test_a_second_call_goes_on_and_another_selection_joins(study, quick, done, t
 
 
 def test_the_bundled_preset_is_the_default():
-    from cortexgen.cli import find_preset
     from cortexgen.preprocess import default_steps
+    from cortexgen.training.presets import find_preset
 
     text = Path(find_preset("preprocess.yaml")).read_text()
     named = [line.split("class_path:")[1].split("#")[0].strip() for line in text.splitlines() if "class_path" in line]

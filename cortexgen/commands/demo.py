@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cortexgen.errors import UserError
+from cortexgen.evaluation.truth import measure
 from cortexgen.io import write_json
-from cortexgen.io.output import claim, contents
-from cortexgen.modules.base import examine_run
-from cortexgen.pages.demo import measure, write_report
+from cortexgen.io.output import claim, contents, examine_run
+from cortexgen.pages.demo import write_report
 from cortexgen.simulation.cohort import RECORD, simulate_cohort
+from cortexgen.training import run_verb
 
 
 def demo(
@@ -95,17 +96,12 @@ class _Stage:
         self.common = ["--config", config, "--data.root", str(root), "--trainer.default_root_dir", str(run)]
         self.common += ["--seed_everything", str(seed)]
 
-    def _verb(self, verb: str, *extra: str) -> None:
-        from cortexgen.cli import run
-
-        run([verb, *self.common, *extra])
-
     def fit(self, steps: int | None) -> None:
         resume = ["--ckpt_path", "last"] if (self.run / "checkpoints" / "last.ckpt").is_file() else []
-        self._verb("fit", *resume, *([] if steps is None else ["--trainer.max_steps", str(steps)]))
+        run_verb(["fit", *self.common, *resume, *([] if steps is None else ["--trainer.max_steps", str(steps)])])
 
     def predict(self, output: Path, *extra: str) -> None:
-        self._verb("predict", "--ckpt_path", "last", "--output", str(output), *extra)
+        run_verb(["predict", *self.common, "--ckpt_path", "last", "--output", str(output), *extra])
 
 
 def _summary(metrics: dict[str, Any], out: Path) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cortexgen.simulation.cohort import simulate_cohort
+from cortexgen.simulation import simulate_cohort
 
 
 def simulate(out: Path, subjects: int = 60, seed: int = 0, spacing: float = 2.0) -> None:

@@ -1,12 +1,14 @@
 """Stage 2: a diffusion model of velocity fields."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from cortexgen.contracts import Generator
 from cortexgen.data.covariates import SLOTS
 from cortexgen.data.field_priors import FieldPriors
 from cortexgen.data.field_statistics import field_statistics
@@ -22,32 +24,22 @@ from cortexgen.diffusion import (
     sampler_named,
     to_x0,
 )
+from cortexgen.generation.field_generator import FieldGenerator
+from cortexgen.generation.velocities import Velocities
 from cortexgen.io import Grid
 from cortexgen.losses import DenoisingLoss
+from cortexgen.modules.base import SAMPLING, Carried
 from cortexgen.modules.generator import GeneratorModule
-from cortexgen.modules.run_options import SAMPLING, Carried
 from cortexgen.nets import FieldUNet
 from cortexgen.nets.field_unet import SpatialAttention
 from cortexgen.runner.threads import single_thread
 from cortexgen.spatial import integrate, log_jacobian, warp
 
-RUN_TIME = [
-    "sampler",
-    "steps",
-    "guidance",
-    "correction",
-    "conditions",
-    "num_samples",
-    "sample_seed",
-    "spacing",
-    "max_redraws",
-    "native_size",
-    "save_fields",
-    "micro_batch",
-]
+RUN_TIME = ["sampler", "steps", "guidance", "correction", "conditions", "num_samples", "sample_seed", "spacing"]
+RUN_TIME += ["max_redraws", "native_size", "save_fields", "micro_batch"]
 
 
-class FieldDiffusionModule(GeneratorModule):
+class FieldDiffusionModule(GeneratorModule, Velocities):
     """Learns the distribution of a cohort's velocity fields, given covariates or not.
 
     Fields are centred and scaled to about unit variance by numbers kept in the checkpoint; time is continuous with a
@@ -98,6 +90,7 @@ class FieldDiffusionModule(GeneratorModule):
             sample's last bits depend on it.
     """
 
+    stage = "stage 2"
     run_options = ("sampler", "steps", "guidance", "correction")
     sampler, steps = Carried("dpm++"), Carried(12)
     guidance, correction = Carried(1.0), Carried(0.5)
@@ -150,20 +143,8 @@ class FieldDiffusionModule(GeneratorModule):
         self.native_size, self.save_fields, self.micro_batch = native_size, save_fields, micro_batch
         self.schedule = CosineSchedule(log_snr_max, log_snr_min)
         vector, fields = SLOTS * len(covariates), 6 if prior_modes else 3
-        self.net = FieldUNet(
-            fields,
-            width,
-            multipliers,
-            blocks,
-            spatial_attention,
-            vector,
-            heads,
-            head_size,
-            dropout,
-            patch,
-            place,
-            out=3,
-        )
+        shape = (width, multipliers, blocks, spatial_attention, vector, heads, head_size, dropout, patch, place)
+        self.net = FieldUNet(fields, *shape, out=3)
         self.objective = DenoisingLoss(prediction, gradient_weight)
         self._priors: FieldPriors | None = None
 
@@ -276,6 +257,21 @@ class FieldDiffusionModule(GeneratorModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate(batch, "test")
 
+    def arithmetic(self) -> AbstractContextManager:
+        """The running trainer's, else that of `precision`."""
+        running = self._trainer is not None
+        return self.trainer.precision_plugin.forward_context() if running else super().arithmetic()
+
+    @property
+    def arithmetic_name(self) -> str:
+        return str(self.trainer.precision).split("-")[0] if self._trainer is not None else super().arithmetic_name
+
+    def make_generator(self) -> Generator:
+        self.check_options()
+        if self.template is None and self.data_is_set_up:
+            self.template = self.data.template
+        return FieldGenerator(self)
+
     def configure_optimizers(self) -> Any:
         h = self.h
         return self.adam(h.lr, tuple(h.betas), h.warmup_steps, h.lr_decay)
@@ -298,13 +294,13 @@ class FieldDiffusionModule(GeneratorModule):
         return free + self.guidance * (x0(condition) - free)
 
     def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
-        """Draw velocity number `index` by the chosen sampler; see `GeneratorModule.sample`."""
+        """Draw velocity number `index` by the chosen sampler; see `Velocities.sample`."""
         indices = self.together(index)
         each = [self.conditions_of(k) if conditions is None else conditions for k in indices]
         return self._samples(indices, attempt, each, self.sampler, self.steps)[index - indices.start]
 
     def samples(self, indices: range, attempt: int, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Draw the velocities of one micro-batch in one call of the network; see `GeneratorModule.samples`."""
+        """Draw the velocities of one micro-batch in one call of the network; see `Velocities.samples`."""
         if len(indices) == 1:
             return super().samples(indices, attempt, conditions)
         return self._samples(indices, attempt, conditions, self.sampler, self.steps)
@@ -312,16 +308,11 @@ class FieldDiffusionModule(GeneratorModule):
     @torch.no_grad()
     @single_thread()
     def _samples(
-        self,
-        indices: Sequence[int],
-        attempt: int,
-        conditions: Sequence[Mapping[str, Any]],
-        sampler: SamplerName,
-        steps: int,
+        self, indices: Sequence[int], attempt: int, each: Sequence[Mapping[str, Any]], sampler: SamplerName, steps: int
     ) -> Tensor:
         generators = [self.random(k, attempt) for k in indices]
         shape = (3, *self.contract["grid"]["shape"])
-        vectors = [v for v in map(self.condition, conditions) if v is not None]
+        vectors = [v for v in map(self.condition, each) if v is not None]
         condition = torch.cat(vectors) if vectors else None
         with self.arithmetic():
             x0 = sampler_named(sampler, self.schedule, steps)(

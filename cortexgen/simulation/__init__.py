@@ -1,1 +1,5 @@
 """Labelled brains with known truth."""
+
+from cortexgen.simulation.cohort import simulate_cohort
+
+__all__ = ["simulate_cohort"]

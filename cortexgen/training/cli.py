@@ -8,78 +8,34 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal
 
 from lightning import LightningDataModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from cortexgen.data.fields import FieldDataModule
-from cortexgen.data.registration import RegistrationDataModule
+import cortexgen.data.fields  # data modules are found by their short names once they are imported
+import cortexgen.studies.datamodules  # noqa: F401
 from cortexgen.errors import UserError
-from cortexgen.io import write_text
-from cortexgen.io.output import claim, contents
-from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
-from cortexgen.modules.base import StageModule, examine_run
+from cortexgen.io.output import claim, contents, examine_run
+from cortexgen.modules.base import StageModule
+from cortexgen.registry import everything
 from cortexgen.runner.precision import choose_accelerator, native_bfloat16
-from cortexgen.studies.datamodules import ADNIDataModule, BIDSDataModule, NCANDADataModule, StudyDataModule
+from cortexgen.training.callbacks import Intervals, SaveConfig
 from cortexgen.training.pictures import Pictures
+from cortexgen.training.presets import PresetParser
 from cortexgen.training.resuming import AtomicCheckpoints, Resumable
 from cortexgen.weights import read_checkpoint
-
-__all__ = [
-    "ADNIDataModule",
-    "BIDSDataModule",
-    "DiffuseMorphModule",
-    "FieldDataModule",
-    "FieldDiffusionModule",
-    "NCANDADataModule",
-    "RegistrationDataModule",
-    "StudyDataModule",
-    "run_verb",
-]
 
 SEEDS = 2**32  # what numpy takes
 
 
-class _Parser(LightningArgumentParser):
-    """Errors in one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        lines = [line.strip(" -") for line in str(message).splitlines() if line.strip()]
-        raise UserError(" ".join(lines)) from None
-
-
-class _Intervals(Callback):
-    """Fits a preset's `val_check_interval`, in batches, to the training.
-
-    There is a validation at the end of one that is shorter, and `check_val_every_n_epoch` holds where epochs are.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        interval, limit = trainer.val_check_interval, trainer.limit_train_batches
-        if stage != "fit" or not isinstance(interval, int):
-            return
-        if trainer.check_val_every_n_epoch is None:
-            if trainer.max_steps > 0:
-                trainer.val_check_interval = min(interval, trainer.max_steps * trainer.accumulate_grad_batches)
-            return
-        batches = len(cast(Any, trainer).datamodule.train_dataloader())
-        if interval > (min(batches, limit) if isinstance(limit, int) else int(batches * limit)):
-            trainer.val_check_interval = 1.0
-
-
-class _SaveConfig(SaveConfigCallback):
-    """Leaves the full configuration of a training run beside its checkpoints."""
-
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        if stage == "fit" and trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-            content = self.parser.dump(self.config, skip_none=False)
-            write_text(Path(trainer.default_root_dir, "config.yaml"), content)
+class _Parser(PresetParser, LightningArgumentParser):
+    pass
 
 
 def _is_run(root: Path) -> bool:
@@ -112,9 +68,8 @@ class CortexgenCLI(LightningCLI):
         if self.made and int(os.environ.get("LOCAL_RANK", 0)) == 0 and not any(self.made.rglob("*.ckpt")):
             shutil.rmtree(self.made, ignore_errors=True)
             with contextlib.suppress(OSError):
-                for above in self.made.parents:
-                    if above in self.above:
-                        above.rmdir()
+                for above in self.above:
+                    above.rmdir()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--output", type=str | None, default=None, help="Folder that predict writes to.")
@@ -186,7 +141,7 @@ class CortexgenCLI(LightningCLI):
             kwargs["logger"] = self._loggers(root) if self.subcommand == "fit" else False
         given = self.config_init[self.subcommand].trainer.callbacks or []
         # First, so that pictures show averaged weights, and last.ckpt is written before these replace the others.
-        kwargs["callbacks"] = [Pictures(), Resumable(), _Intervals(), *(given if isinstance(given, list) else [given])]
+        kwargs["callbacks"] = [Pictures(), Resumable(), Intervals(), *(given if isinstance(given, list) else [given])]
         trainer = super().instantiate_trainer(**kwargs)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpoints()
@@ -218,11 +173,8 @@ class CortexgenCLI(LightningCLI):
     def _loggers(self, root: Path) -> list[Logger]:
         loggers: list[Logger] = [CSVLogger(str(root), name="logs")]
         if self.chosen.wandb != "off" and not self.chosen.trainer.fast_dev_run:
-            loggers.append(
-                WandbLogger(
-                    project="cortexgen", name=root.name, save_dir=str(root), offline=self.chosen.wandb == "offline"
-                )
-            )
+            offline = self.chosen.wandb == "offline"
+            loggers.append(WandbLogger(project="cortexgen", name=root.name, save_dir=str(root), offline=offline))
         return loggers
 
     def before_fit(self) -> None:
@@ -249,6 +201,7 @@ class CortexgenCLI(LightningCLI):
             raise UserError("predict needs a folder to write to: give --output OUT")
         self.model.output = Path(self.chosen.output)
         examine_run(self.model.output, self.model.output_name)
+        self.config_init.predict.return_predictions = False  # they are written, and too large to be kept
 
 
 def run_verb(args: Sequence[str]) -> CortexgenCLI:
@@ -262,6 +215,7 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # ours asks where it is
     warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but.*")
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    everything("steps")  # which a study's data module takes by their short names
     argv, sys.argv = sys.argv, [sys.argv[0], *args]  # what DDP starts its other processes with
     try:
         cli = CortexgenCLI(
@@ -270,7 +224,7 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=_Parser,
-            save_config_callback=_SaveConfig,
+            save_config_callback=SaveConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             args=list(args),

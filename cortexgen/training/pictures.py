@@ -14,21 +14,11 @@ class Pictures(Callback):
     """Draws the module's example: a PNG in the run folder, and an image in Weights & Biases.
 
     A callback that averages weights must come after this one: it puts the others back when a validation ends.
-
-    Arguments:
-        every: how many validations from one picture to the next.
     """
-
-    def __init__(self, every: int = 1) -> None:
-        self.every = every
-        self._count = 0
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         dry = trainer.sanity_checking or getattr(trainer, "fast_dev_run", False)
         if dry or not trainer.is_global_zero or not trainer.loggers:
-            return
-        self._count += 1
-        if (self._count - 1) % self.every:
             return
         example: dict[str, Any] | None = pl_module.example()
         if example is None:

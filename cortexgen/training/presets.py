@@ -1,0 +1,44 @@
+"""Configurations that come with the package, and how a command line names them."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from cortexgen.errors import UserError
+
+PRESETS = (
+    "preprocess.yaml, register.yaml, generate.yaml, paper/preprocess.yaml, paper/register.yaml, paper/generate.yaml, "
+    "demo/register.yaml, demo/generate.yaml, baselines/voxelmorph.yaml"
+)
+
+
+def find_preset(name: str) -> str:
+    """A `--config` value: the file if it exists, else the bundled preset of that name.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    package = Path(str(files("cortexgen")))
+    for path in (Path(name), package / "configs" / name, package.parent / "configs" / name):
+        if path.is_file():
+            return str(path)
+    raise UserError(f"--config {name}: no such file, and no bundled preset; there are {PRESETS}")
+
+
+class _Config(ActionConfigFile):
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        super().__call__(parser, cfg, find_preset(values), option_string)
+
+
+class PresetParser(ArgumentParser):
+    """Finds presets, and says what is wrong in one line."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("action") is ActionConfigFile:
+            kwargs["action"] = _Config
+        return super().add_argument(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UserError(" ".join(message.split())) from None
