@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -191,4 +192,4 @@ class RegistrationDataModule(StageDataModule):
         """Every scan of the cohort, or of one side, one by one."""
         chosen = [i for i, s in enumerate(self.scans) if self.only in (None, self.split[s.subject])]
         dataset = Predictions(self.reader, self.scans, self.problems, chosen)
-        return DataLoader(dataset, batch_size=None, num_workers=self.num_workers)
+        return DataLoader(dataset, collate_fn=itemgetter(0), num_workers=self.num_workers)

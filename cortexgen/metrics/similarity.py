@@ -58,20 +58,12 @@ def brain_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
 
 
 def brain_ssim(a: Tensor, b: Tensor, mask: Tensor) -> float:
-    """Mean over a mask's voxels of the local `ssim`; windows at the brain's border reach beyond it.
-
-    Raises:
-        UserError: if the mask is empty.
-    """
+    """Mean over a mask's voxels of the local `ssim`, with windows beyond its border; errors as `brain_psnr`."""
     inside = _inside(mask, a)
     return float(_ssim_map(a, b).reshape(a.shape)[inside].double().mean())
 
 
 def brain_ncc(a: Tensor, b: Tensor, mask: Tensor) -> float:
-    """`ncc` over the voxels of a mask `[1, D, H, W]` or `[D, H, W]`.
-
-    Raises:
-        UserError: if the mask is empty.
-    """
+    """`ncc` over the voxels of a mask; shapes and errors as `brain_psnr`."""
     inside = _inside(mask, a)
     return ncc(a[inside], b[inside])
