@@ -51,9 +51,8 @@ class Template:
     hash: str
     numbers: tuple[int, ...] = ()
 
-    def __reduce_ex__(self, protocol: Any) -> Any:  # the default one isn't sent along: every process has it
-        mine = self.name == MNI152 and self is load_template()
-        return (load_template, ()) if mine else super().__reduce_ex__(protocol)
+    def __reduce_ex__(self, protocol: Any) -> Any:  # every process has the default one
+        return (load_template, ()) if self.name == MNI152 and self is _mni152() else super().__reduce_ex__(protocol)
 
     @property
     def mask(self) -> Tensor:

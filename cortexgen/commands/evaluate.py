@@ -8,6 +8,7 @@ from cortexgen.atlas.template import MNI152, read_label_table
 from cortexgen.commands import listed
 from cortexgen.contracts import Labeller
 from cortexgen.errors import UserError
+from cortexgen.evaluation.comparison import declared
 from cortexgen.evaluation.distribution import load_extractors
 from cortexgen.evaluation.output import REPORT, TABLES, examine_evaluation, note_sets, open_evaluation, write_evaluation
 from cortexgen.evaluation.pairs import FIELDS, WARPED, WARPED_LABELS, Sources
@@ -75,7 +76,8 @@ def evaluate(
         out: Folder to write to.
         registration: Compare registered images with the fixed ones instead: SYNTHETIC are then folders that
             `cortexgen register` wrote, or other tools' warped images, matched by name.
-        protocol: standard is correct, paper is what was published, quirks and all.
+        protocol: standard is correct (MEASURED_IN_standard), paper is what was published, quirks and all
+            (MEASURED_IN_paper).
         labels: register brings the template's labels to the brains of both sides, given takes the label maps beside
             the images, which one labeller must have made, none measures no anatomy; or another package's labeller.
         real_labels: Folder of label maps of the real brains, from a segmenter of yours.
@@ -111,12 +113,8 @@ def evaluate(
         scheduler: Address of a Dask scheduler whose workers take them; needs `cortexgen[cluster]`, and folders that all
             of them see.
     """
-    for name, value, least in (
-        ("pairs", pairs, 1),
-        ("passes", passes, 1),
-        ("resamples", resamples, 2),
-        ("seed", seed, 0),
-    ):
+    counts = {"pairs": (pairs, 1), "passes": (passes, 1), "resamples": (resamples, 2), "seed": (seed, 0)}
+    for name, (value, least) in counts.items():
         if value < least:
             raise UserError(f"--{name}: expected {least} or more, got {value}")
     sets, choice, runner = named_sets(synthetic), HeaderChoice(trust, orientation), Runner(jobs, scheduler)
@@ -185,6 +183,11 @@ def evaluate(
     if not keep:
         evaluation.clear()
     close(evaluation.problems, failures, out)
+
+
+for _protocol in ("standard", "paper"):
+    _names = ", ".join(metric.name for metric in declared() if metric.protocol == _protocol)
+    evaluate.__doc__ = str(evaluate.__doc__).replace(f"MEASURED_IN_{_protocol}", _names)
 
 
 def named_sets(given: Sequence[str]) -> dict[str, Path]:

@@ -20,13 +20,17 @@ from cortexgen.io.bids import read_tsv
 from cortexgen.io.output import read_record
 from cortexgen.runner import cohort as module
 from cortexgen.runner.cohort import Runner
+from cortexgen.weights import load_checkpoint, save_weights
 
 distributed = pytest.importorskip("distributed")
-DEADLY = "sub-0003"  # of five
+DEADLY = ("sub-0003", "sub-synth0003")  # of five
 QUICK = ("--labels", "given", "--protocol", "standard", "--pairs", "3", "--resamples", "2", "--device", "cpu")
+SMALL = ("--resolution", "8", "--steps", "2", "--correction", "0")
 WARPED = ("--images", "*_T1w.nii.gz", "--label_pattern", "*_dseg.nii.gz")
 CALLS = {
     "preprocess": ("preprocess", "FINE", "OUT", "--config", "STEPS"),
+    "register": ("register", "COHORT", "OUT", "--checkpoint", "STAGE_1", "--affine", "never"),
+    "generate": ("generate", "OUT", "--checkpoint", "STAGE_2", "--num_samples", "5", *SMALL),
     "evaluate": ("evaluate", "COHORT", "same=COHORT", "OUT", *QUICK),
     "registration": ("evaluate", "COHORT", "same=COHORT", "OUT", "--registration", *WARPED),
 }
@@ -50,12 +54,23 @@ def fine(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def trained(registered: tuple[Path, Path], trained_generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Barely trained weights of both stages."""
+    checkpoint = trained_generator / "checkpoints" / "last.ckpt"
+    module, _ = load_checkpoint(checkpoint)
+    module.contract["log_volume_std"] *= 10  # of five simulated subjects, whose range says little
+    small = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_weights(small, module)
+    return {"STAGE_1": registered[0] / "checkpoints" / "last.ckpt", "STAGE_2": small}
+
+
 def make_deadly(flag: Path) -> None:
     """Have the process that runs this killed once, while it does `DEADLY`."""
     row = module._row
 
     def deadly(work: Any, name: str, *others: Any) -> Any:
-        if name == DEADLY and not flag.exists():
+        if name in DEADLY and not flag.exists():
             flag.touch()
             threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGKILL)).start()
         return row(work, name, *others)
@@ -72,12 +87,14 @@ def results(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("command", CALLS)
-def test_a_killed_worker_loses_nothing(command: str, cohort: Path, fine: Path, cluster: Any, tmp_path: Path) -> None:
+def test_a_killed_worker_loses_nothing(
+    command: str, cohort: Path, fine: Path, trained: dict[str, Path], cluster: Any, tmp_path: Path
+) -> None:
     steps, flag = tmp_path / "steps.yaml", tmp_path / "killed"
     steps.write_text("steps: [{class_path: Normalize}]\n")
 
     def call(out: Path, *more: str) -> dict[str, Any]:
-        given = {"COHORT": cohort, "same=COHORT": f"same={cohort}", "FINE": fine, "OUT": out, "STEPS": steps}
+        given = {"COHORT": cohort, "same=COHORT": f"same={cohort}", "FINE": fine, "OUT": out, "STEPS": steps} | trained
         run([str(given.get(word, word)) for word in CALLS[command]] + [*more])
         return results(out)
 
