@@ -3,24 +3,23 @@
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cortexgen.atlas.template import MNI152, load_template
-from cortexgen.generation.drawing import Sample, Sampler
+from cortexgen.contracts import Brain, Registered
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
-from cortexgen.registration.propagation import Propagated
-from cortexgen.registration.registrar import Affine, Registrar
-from cortexgen.runner.precision import Precision, choose_device
+from cortexgen.registration.registrar import Affine, Registrar, in_numbers
+from cortexgen.runner.precision import Precision
 from cortexgen.runner.threads import side_by_side
-from cortexgen.weights import load_generator, load_registration
+from cortexgen.weights.models import fields, network
 
 
 @lru_cache(maxsize=2)
 def _registrar(
     checkpoint: Path | None, template: str, device: str, precision: Precision, affine: Affine, choice: HeaderChoice
 ) -> Registrar:
-    module = load_registration(checkpoint)
-    return Registrar(module, load_template(template), device, precision, affine, choice)
+    return Registrar(network(checkpoint, mirror=None), load_template(template), device, precision, affine, choice)
 
 
 def register(
@@ -37,7 +36,7 @@ def register(
     orientation: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
-) -> Propagated:
+) -> Registered:
     """Register one skull-stripped T1w, or the template, onto another.
 
     Arguments:
@@ -61,15 +60,15 @@ def register(
     """
     choice = HeaderChoice(trust, orientation)
     registrar = _registrar(Path(checkpoint) if checkpoint else None, MNI152, device, precision, affine, choice)
-    registrar.module.refine, registrar.module.refine_intensity = refine, refine_intensity
-    registrar.module.mirror = mirror
-    registrar.module.check_mirror()
+    module: Any = registrar.registration
+    module.refine, module.refine_intensity, module.mirror = refine, refine_intensity, mirror
+    module.check_mirror()
     target = registrar.prepare(Path(fixed))
     if str(moving) == MNI152:
         source = registrar.atlas(min(target.space.grid.spacing))
     else:
         source = registrar.prepare(Path(moving), Path(moving_labels) if moving_labels else None)
-    return registrar.register(source, target)
+    return in_numbers(registrar.register(source, target))
 
 
 def generate(
@@ -86,7 +85,7 @@ def generate(
     checkpoint: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "auto",
-) -> list[Sample]:
+) -> list[Brain]:
     """Draw new, labelled brains; the first ones of `cortexgen generate` with the same seed and options.
 
     Arguments:
@@ -103,17 +102,22 @@ def generate(
     Raises:
         UserError: for options that can't be met, or weights of stage 1.
     """
-    module = load_generator(checkpoint)
-    module.num_samples, module.sample_seed = num_samples, seed
-    module.conditions = dict(conditions) if conditions else None
-    module.guidance, module.correction, module.steps = guidance, correction, steps
-    module.spacing, module.native_size = resolution, native_size
-    module.micro_batch, module.precision = micro_batch, precision
-    module.check_options()
-    sampler = Sampler(module.to(choose_device(device)))
+    generator = fields(
+        Path(checkpoint) if checkpoint else None,
+        seed,
+        dict(conditions) if conditions else None,
+        guidance,
+        correction,
+        steps=steps,
+        resolution=resolution,
+        native_size=native_size,
+        micro_batch=micro_batch,
+        device=device,
+        precision=precision,
+    )
 
-    def draw(first: int) -> list[Sample]:
-        return list(sampler.draws([k for k in module.together(first) if k < num_samples]))
+    def draw(first: int) -> list[Brain]:
+        return list(generator.draws(range(first, min(first + generator.batch, num_samples))))
 
-    groups = side_by_side(draw, range(0, num_samples, module.batch))
-    return sorted((sample for group in groups for sample in group), key=lambda sample: sample.index)
+    batches = side_by_side(draw, range(0, num_samples, generator.batch))
+    return [brain for brains in batches for brain in brains]

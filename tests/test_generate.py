@@ -17,7 +17,7 @@ from cortexgen.cli import run
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.errors import UserError
 from cortexgen.generation.deformation_model import StatisticalDeformationModel
-from cortexgen.generation.drawing import Sampler
+from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.io import read_field, read_volume
 from cortexgen.io.bids import read_tsv
 from cortexgen.modules import FieldDiffusionModule
@@ -124,10 +124,10 @@ def test_a_brain_takes_two_integrations(weights, pca, tmp_path, integrations):
     assert integrations() == sum(2 + 2 * r.get("unfolding_rounds", 0) + 2 * len(r["rejected"]) for r in records)
     before, module = integrations(), pca[1]
     module.native_size, module.spacing, module.max_redraws = True, 8.0, 50
-    sample = Sampler(module).draw(0)
+    sample = FieldGenerator(module).draw(0)
     module.native_size, module.spacing = False, None
-    assert sample.growth != 1
-    assert integrations() - before == 2 + 2 * sample.unfolding + 2 * len(sample.rejected)
+    assert sample.field.growth != 1
+    assert integrations() - before == 2 + 2 * sample.field.unfolding + 2 * len(sample.rejected)
 
 
 def test_one_brain_0_whoever_draws_it(trained_generator, registered, weights, verb, tmp_path):
@@ -146,8 +146,8 @@ def test_one_brain_0_whoever_draws_it(trained_generator, registered, weights, ve
     exported = load_generator(tmp_path / "exported.safetensors")
     assert exported.steps == 2
     brain = cortexgen.generate(1, resolution=8.0, checkpoint=checkpoint)[0]
-    assert brain.unfolding == 0 and not brain.rejected
-    assert torch.equal(again.sample(0), velocity) and torch.equal(brain.velocity, velocity)
+    assert brain.field.unfolding == 0 and not brain.rejected
+    assert torch.equal(again.sample(0), velocity) and torch.equal(brain.field.velocity, velocity)
     assert torch.allclose(exported.sample(0), velocity, atol=0.02)  # its statistics have three digits
     run(["generate", str(tmp_path / "command"), "--checkpoint", str(checkpoint), "--num_samples", "1", "--save_fields"])
     where = ("--data.root", registered[1], "--trainer.default_root_dir", trained_generator, "--ckpt_path", "last")
@@ -170,7 +170,7 @@ def test_arithmetic_is_recorded_and_not_mixed(weights, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="holds another run, with micro_batch 1; this one has 2"):
         generate(weights, out, "--num_samples", 2, "--micro_batch", 2)
     with monkeypatch.context() as patch:
-        patch.setattr("cortexgen.commands.generate.native_bfloat16", lambda: not native_bfloat16())
+        patch.setattr("cortexgen.runner.precision.native_bfloat16", lambda: not native_bfloat16())
         with pytest.raises(UserError, match="holds another run, with precision"):
             generate(weights, out, "--num_samples", 2)
     record = next(out.glob("sub-synth0001/anat/*_metrics.json"))
@@ -307,16 +307,16 @@ def test_native_size_has_the_volume_drawn(pca):
     _, module = pca
     module.conditions, module.native_size, module.max_redraws = {"brain_volume_ml": 1100.0}, True, 50
     module.spacing = 3.0
-    sampler = Sampler(module)
+    sampler = FieldGenerator(module)
     small = sampler.draw(0)
     module.conditions = {"brain_volume_ml": 1500.0}
     large = sampler.draw(0)
     original, grid = module.template, sampler.grid
     mask = resample(original.mask.float()[None], original.grid.torch_affine, grid.shape, grid.torch_affine)
     for sample, expected in ((small, 1100), (large, 1500)):
-        measured = float(warp(mask, sample.displacement[None]).sum()) * grid.voxel_volume / 1000
+        measured = float(warp(mask, sample.field.displacement[None]).sum()) * grid.voxel_volume / 1000
         assert measured == pytest.approx(expected, rel=0.02)
-    assert large.growth > small.growth
+    assert large.field.growth > small.field.growth
     module.conditions = None
     drawn = [module.with_head_size(k)["brain_volume_ml"] for k in range(300)]
     spec = module.encoder.specs["brain_volume_ml"]
@@ -331,5 +331,5 @@ def test_the_function_draws_what_the_command_writes(weights, tmp_path):
     out = generate(weights, tmp_path / "out", "--num_samples", 2, "--age", 40)
     brains = cortexgen.generate(2, conditions={"age": 40}, steps=2, resolution=8.0, checkpoint=weights)
     field, _ = read_field(next(out.glob("sub-synth0002/anat/*_to-T1w_*xfm.nii.gz")))
-    assert torch.allclose(brains[1].displacement, field, atol=1e-4)
+    assert torch.allclose(brains[1].field.displacement, field, atol=1e-4)
     assert brains[1].labels.shape == brains[1].image.shape == (1, *brains[1].grid.shape)

@@ -164,7 +164,7 @@ def test_a_table_that_was_spoilt_is_found_before_the_work(
     out = shutil.copytree(registered[1], tmp_path / "out")
     (out / table).write_bytes(content)
     shutil.rmtree(out / "sub-0001")
-    monkeypatch.setattr("cortexgen.registration.writer.write_registration", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("cortexgen.registration.writer.write_registered", lambda *_: pytest.fail("worked"))
     with pytest.raises(UserError, match=table):
         where = ("--data.root", cohort, "--trainer.default_root_dir", registered[0])
         verb("predict", "register.yaml", *where, "--ckpt_path", "last", "--output", out)

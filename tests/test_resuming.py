@@ -27,7 +27,7 @@ from cortexgen.training.resuming import Resumable, set_place
 TESTS = Path(__file__).parent
 STEPS = 7
 OPTIONS = {
-    "register.yaml": ("--data.augmentation", "scanner", "--data.pairs", 0.5),
+    "register.yaml": ("--data.augmentation", "scanner", "--data.pairs", 0.5, "--data.patch", "[12, 12, 12]"),
     "generate.yaml": ("--model.covariates", "[age, sex]", "--model.dropout", 0.2, "--data.batch_size", 1),
 }
 Fit = Callable[..., object]

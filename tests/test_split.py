@@ -42,14 +42,14 @@ def test_a_failed_session_leaves_its_subject_where_it_is(cohort, registered, sta
         shutil.rmtree(data / name / "anat")
     broken, unlucky = (f"{name}_ses-2" for name in held_out)
     next(data.glob(f"{held_out[0]}/ses-2/anat/*_T1w.nii.gz")).write_bytes(b"nothing")
-    write = registration_writer.write_registration
+    write = registration_writer.write_registered
 
-    def fails(root, scan, *rest):
+    def fails(root, scan, *rest, **options):
         if scan.name == unlucky:
             raise IndexError("out\nof range")
-        return write(root, scan, *rest)
+        return write(root, scan, *rest, **options)
 
-    monkeypatch.setattr(registration_writer, "write_registration", fails)
+    monkeypatch.setattr(registration_writer, "write_registered", fails)
     with pytest.raises(UserError, match=r"2 subject\(s\) left out, the others are done"):
         stage_1("predict", data, "--ckpt_path", "last", "--output", tmp_path / "out")
     now, said = sides(tmp_path / "out")

@@ -46,3 +46,8 @@ def test_presets_and_template_come_along(installed, tmp_path):
     assert "FieldDiffusionModule" in printed and "steps: 256" in printed
     classes = "from cortexgen.atlas.template import load_template; print(len(load_template().classes))"
     assert outside(installed, tmp_path, "-c", classes).strip() == "18"
+
+
+def test_pages_find_their_templates(installed, tmp_path):
+    page = "from cortexgen.pages.report import Report; print(Report('<b>').render())"
+    assert "<h1>&lt;b&gt;</h1>" in outside(installed, tmp_path, "-c", page)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cortexgen.errors import UserError
+from cortexgen.evaluation.truth import measure
 from cortexgen.io import write_json
-from cortexgen.io.output import claim, contents
-from cortexgen.modules.base import examine_run
-from cortexgen.pages.demo import measure, write_report
+from cortexgen.io.output import claim, contents, examine_run
+from cortexgen.pages.demo import write_report
 from cortexgen.simulation.cohort import RECORD, simulate_cohort
 from cortexgen.training import run_verb
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from cortexgen.atlas.template import MNI152, read_label_table
 from cortexgen.commands import listed
+from cortexgen.contracts import Labeller
 from cortexgen.errors import UserError
 from cortexgen.evaluation.distribution import load_extractors
-from cortexgen.evaluation.labelling import GivenLabels, Labeller, Labels, RegisteredLabels
 from cortexgen.evaluation.output import REPORT, TABLES, examine_evaluation, note_sets, open_evaluation, write_evaluation
 from cortexgen.evaluation.pairs import FIELDS, WARPED, WARPED_LABELS, Sources
 from cortexgen.evaluation.reading import IMAGES, LABELS, BrainSet
@@ -18,7 +18,9 @@ from cortexgen.evaluation.tables import REAL
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.io.paths import is_file_name
+from cortexgen.pages.evaluated import write_report
 from cortexgen.pages.registered import write_registered_report
+from cortexgen.registry import made
 from cortexgen.runner.precision import Precision, choose_device
 
 
@@ -28,7 +30,7 @@ def evaluate(
     out: Path,
     registration: bool = False,
     protocol: Literal["both", "standard", "paper"] = "both",
-    labels: Labels = "register",
+    labels: str = "register",
     real_labels: Path | None = None,
     synthetic_labels: str | None = None,
     label_table: Path | None = None,
@@ -72,7 +74,7 @@ def evaluate(
             `cortexgen register` wrote, or other tools' warped images, matched by name.
         protocol: standard is correct, paper is what was published, quirks and all.
         labels: register brings the template's labels to the brains of both sides, given takes the label maps beside
-            the images, which one labeller must have made, none measures no anatomy.
+            the images, which one labeller must have made, none measures no anatomy; or another package's labeller.
         real_labels: Folder of label maps of the real brains, from a segmenter of yours.
         synthetic_labels: Folders of label maps of the sets, comma-separated, in their order, from the same segmenter.
         label_table: Names of their classes, a tab-separated file with columns index and name.
@@ -144,9 +146,11 @@ def evaluate(
     if spacing is not None:
         ours.grid = ours.grid.at_spacing(spacing)
     open_evaluation(out, {"real": str(Path(real).resolve()), "grid": str(ours.grid)}, sets, [real, *sets.values()])
-    labeller: Labeller | None = GivenLabels(ours.classes) if given else None
-    if labels == "register" and not given:
-        labeller = RegisteredLabels(checkpoint, refine, device, precision)
+    asked: dict[str, Any] = {"classes": ours.classes, "checkpoint": checkpoint, "refine": refine or None}
+    asked |= {"device": device, "precision": precision}
+    name = "given" if given else labels
+    aside = ("classes", "device", "precision", *(["checkpoint", "refine"] if name == "given" else []))
+    labeller: Labeller | None = None if name == "none" else made("labellers", name, asked, aside)
     common |= {"grid": ours.grid, "classes": ours.classes, "images": images or IMAGES}
     options = Options(
         protocols=("standard", "paper") if protocol == "both" else (protocol,),
@@ -165,7 +169,8 @@ def evaluate(
             evaluation.add(name, BrainSet(folder, labels_from, **common))
         except UserError as error:
             failures[name] = str(error)
-        write_evaluation(evaluation, out, failures, seconds or {}, report=name == list(sets)[-1])
+        tables = write_evaluation(evaluation, out, failures, seconds or {})
+    write_report(out / REPORT, evaluation, tables, failures)
     if not keep:
         evaluation.clear()
     close(evaluation.problems, failures, out)

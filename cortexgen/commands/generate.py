@@ -1,27 +1,15 @@
 """`cortexgen generate`: a cohort of new, labelled brains."""
 
-import json
-import logging
-import warnings
 from pathlib import Path
-
-from lightning import Trainer
 
 from cortexgen.atlas.labels import read_labels
 from cortexgen.atlas.template import load_template
-from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder
-from cortexgen.data.fields import FieldDataModule
-from cortexgen.data.registered import recorded_sides
 from cortexgen.diffusion import SamplerName
 from cortexgen.errors import UserError
-from cortexgen.generation.deformation_model import StatisticalDeformationModel
+from cortexgen.generation.cohort import DATASET, generate_cohort
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
-from cortexgen.modules.base import examine_run
-from cortexgen.modules.generator import GeneratorModule
-from cortexgen.runner.precision import choose_accelerator, native_bfloat16
-from cortexgen.runner.threads import single_thread
-from cortexgen.weights import load_generator
+from cortexgen.io.output import examine_run
 
 
 def generate(
@@ -43,10 +31,13 @@ def generate(
     template: Path | None = None,
     template_labels: Path | None = None,
     trust: Form | None = None,
+    generator: str = "fields",
     checkpoint: Path | None = None,
     deformation_model: Path | None = None,
     devices: int = 1,
     micro_batch: int | None = None,
+    jobs: int = 1,
+    scheduler: str | None = None,
 ) -> None:
     """Write new, labelled brains: image, labels and field of each, their covariates and volumes, and a manifest.
 
@@ -76,11 +67,15 @@ def generate(
         template: The template of other weights, a NIfTI file; the one that they name unless given.
         template_labels: The dseg of a template file.
         trust: The one to take, sform or qform, where those of these files differ, which is refused unless it is given.
+        generator: fields (a template warped by fields from the package's weights, or others), or another package's.
         checkpoint: Other weights: a .ckpt of `cortexgen fit`, or a .safetensors of `cortexgen export`.
         deformation_model: Draw from the principal components of the registered fields in this folder instead (the
             classical statistical deformation model, a yardstick).
         devices: GPUs, or processes on a CPU.
         micro_batch: Brains that the network draws in one call, for a GPU's sake: 8 there and 1 on a CPU unless given.
+        jobs: Processes on this machine; with one, brains are drawn side by side in threads.
+        scheduler: Address of a Dask scheduler whose workers draw; needs `cortexgen[cluster]` and folders that all of
+            them see.
     """
     counts = {"num_samples": num_samples, "steps": steps, "micro_batch": micro_batch, "devices": devices}
     for name, value in counts.items():
@@ -88,47 +83,24 @@ def generate(
             raise UserError(f"--{name}: expected 1 or more, got {value}")
     parcellation = read_labels(labels, label_table, HeaderChoice(trust)) if labels else None
     chosen = {k: v for k, v in ((conditions or {}) | {"age": age, "sex": sex}).items() if v is not None}
-    examine_run(out, GeneratorModule.output_name)
-    module: GeneratorModule
+    examine_run(out, DATASET)
+    original = load_template(template, template_labels, None if labels else label_table, trust) if template else None
+    options = {
+        "seed": seed,
+        "conditions": chosen or None,
+        "guidance": guidance,
+        "correction": correction,
+        "sampler": sampler,
+        "steps": steps,
+        "resolution": resolution,
+        "native_size": native_size or None,
+        "save_fields": save_fields or None,
+        "template": original,
+        "parcellation": parcellation,
+        "checkpoint": checkpoint,
+        "micro_batch": micro_batch,
+    }
     if deformation_model:
-        module = _deformation_model(deformation_model)
-    else:
-        module = stage_2 = load_generator(checkpoint)
-        stage_2.sampler, stage_2.steps = sampler, steps
-        stage_2.guidance, stage_2.correction = guidance, correction
-    module.num_samples, module.sample_seed, module.conditions = num_samples, seed, chosen or None
-    module.spacing, module.native_size, module.save_fields = resolution, native_size, save_fields
-    if template:
-        module.template = load_template(template, template_labels, None if labels else label_table, trust)
-    module.parcellation, module.output, module.micro_batch = parcellation, out, micro_batch
-    warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec).*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer = Trainer(
-        logger=False,
-        accelerator=choose_accelerator(),
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
-        precision="bf16-mixed" if native_bfloat16() else "32-true",
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-    trainer.predict(module, return_predictions=False)
-    if trainer.is_global_zero:
-        rejected = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["rejected"]
-        print(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")
-
-
-@single_thread()
-def _deformation_model(fields: Path) -> StatisticalDeformationModel:
-    """Of a folder of registered fields, with those of its covariates that generation knows by name."""
-    data = FieldDataModule(fields, val=None if recorded_sides(fields) else 0.0)  # all of them, unless some are held out
-    data.setup("fit")
-    rows = [scan.covariates for scan in data.side("train")]
-    names = []
-    for name in ("age", "sex", HEAD_SIZE):
-        try:
-            CovariateEncoder.fit([name], rows)
-        except UserError:
-            continue
-        names.append(name)
-    return StatisticalDeformationModel(data, tuple(names))
+        generator, options = "deformation-model", options | {"fields": deformation_model}
+    rejected = generate_cohort(out, num_samples, generator, options, max(jobs, devices), scheduler, devices)
+    print(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")

@@ -7,16 +7,23 @@ from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.commands import listed
 from cortexgen.errors import UserError
 from cortexgen.io import HeaderChoice
+from cortexgen.io.bids import read_tsv
 from cortexgen.io.header import Form
+from cortexgen.pages.preprocessed import cohort_overview
 from cortexgen.preprocess import Pipeline, Resample, Step, default_steps
-from cortexgen.preprocess.cohort import OVERVIEW, TABLE, check_same_steps, open_cohort, preprocess_cohort
-from cortexgen.studies import Several, Study, convert_dicom, find_study
+from cortexgen.preprocess.cohort import TABLE, check_same_steps, open_cohort, preprocess_cohort
+from cortexgen.registry import everything
+from cortexgen.studies import Several, StudyName, convert_dicom, find_study
+
+OVERVIEW = "preprocess.html"
+
+everything("steps")  # classes that are imported are known by their short names
 
 
 def preprocess(
     images: Path,
     out: Path,
-    study: Study = "auto",
+    study: StudyName = "auto",
     table: Path | None = None,
     where: dict[str, str | float | list[str | float]] | None = None,
     visits: str | None = None,
@@ -77,6 +84,7 @@ def preprocess(
     open_cohort(out, pipeline, [images])
     found = convert_dicom(found, out / "sourcedata", jobs)
     rows = preprocess_cohort(found.scans, out, pipeline, jobs, scheduler, found.problems, threads)
+    cohort_overview(out, read_tsv(out / TABLE), pipeline.describe())
     count = Counter(row["status"] for row in rows)
     print(f"{count['ok']} scan(s) ok, {count['flagged']} to look at, {count['failed']} failed: {out / OVERVIEW}")
     failed = [row for row in rows if row["status"] == "failed"]

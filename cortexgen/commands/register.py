@@ -1,23 +1,19 @@
 """`cortexgen register`: the template to anyone's T1w, or any image to any other."""
 
-from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import Any
 
 from cortexgen.atlas.template import MNI152, load_template
-from cortexgen.data.cohort import Scan, find_scans
-from cortexgen.data.registered import Registrations
+from cortexgen.data.cohort import find_scans
 from cortexgen.errors import UserError
 from cortexgen.io import HeaderChoice
-from cortexgen.io.bids import Row, source_hash
+from cortexgen.io.bids import source_hash
 from cortexgen.io.header import Form
+from cortexgen.io.output import examine_run, open_run
 from cortexgen.io.paths import label
-from cortexgen.modules.base import examine_run, open_run
-from cortexgen.registration.registrar import Affine, Prepared, Registrar
-from cortexgen.registration.writer import write_registration
+from cortexgen.registration.cohort import Moving, RegisterScans, register_cohort
+from cortexgen.registration.registrar import Affine
 from cortexgen.runner.precision import Precision
-from cortexgen.weights import load_registration
 
 
 def register(
@@ -27,6 +23,7 @@ def register(
     moving_labels: Path | None = None,
     labels: str = "*_dseg.nii*",
     pattern: str = "*_T1w.nii*",
+    method: str = "network",
     checkpoint: Path | None = None,
     template: str = MNI152,
     template_labels: Path | None = None,
@@ -41,6 +38,8 @@ def register(
     orientation: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
+    jobs: int = 1,
+    scheduler: str | None = None,
 ) -> None:
     """Register the template to T1w images: fields for ITK and ANTs, the warped template, labels and volumes.
 
@@ -56,6 +55,7 @@ def register(
         moving_labels: Its dseg, to be warped along.
         labels: File name pattern of the images' own dseg in a BIDS data set, for Dice.
         pattern: File name pattern of the images in a BIDS data set.
+        method: network (the package's weights, or others), syn (ANTs, without weights), or another package's.
         checkpoint: Other weights: a .ckpt of `cortexgen fit`, or a .safetensors of `cortexgen export`.
         template: The template of those weights: MNI152NLin2009aSym, or a NIfTI file.
         template_labels: The dseg of a template file.
@@ -72,6 +72,9 @@ def register(
             such files are refused unless it is given.
         device: cpu, cuda, cuda:1, or auto.
         precision: Of the network: bf16, 32, or auto (bf16 where it is fast).
+        jobs: Images at a time on this machine; with more than one, each in a process of its own.
+        scheduler: Address of a Dask scheduler whose workers take the images; needs `cortexgen[cluster]` and folders
+            that all of them see.
     """
     for name, value in (("refine", refine), ("refine_intensity", refine_intensity), ("frames", frames)):
         if not 0 <= value < float("inf") or (name == "frames" and value == 1):
@@ -80,27 +83,24 @@ def register(
         raise UserError("--moving_labels: give --moving too")
     choice = HeaderChoice(trust, orientation)
     examine_run(out, "registration")
-    module = load_registration(checkpoint)
-    module.refine, module.refine_intensity = refine, refine_intensity
-    module.frames, module.nearest_labels, module.mirror = frames, nearest_labels, mirror
-    module.check_mirror()
     original = load_template(template, template_labels, None if moving else label_table, trust)
-    registrar = Registrar(module, original, device, precision, affine, choice)
+    given: dict[str, Any] = {"checkpoint": checkpoint, "refine": refine or None, "mirror": None if mirror else False}
+    given["refine_intensity"] = refine_intensity if refine else None
+    other = Moving(moving, _entity(moving), moving_labels, label_table) if moving else None
+    how = (other, frames, nearest_labels, affine, device, precision, choice)
+    work = RegisterScans(Path(out).resolve(), method, given, original, *how)
+    registrar, _ = work.prepared()
     scans = find_scans(images, pattern, labels)
-    other = registrar.prepare(moving, moving_labels, _entity(moving), label_table) if moving else None
-    options = module.run_options() | {"affine": affine, "moving": source_hash(moving) if moving else original.name}
+    made_by = registrar.registration.describe()
+    options = made_by["Parameters"] | {"frames": frames, "nearest_labels": nearest_labels, "affine": affine}
+    options |= {"moving": source_hash(moving) if moving else original.name}
     options |= {"trust": choice.trust, "orientation": choice.orientation}
     if moving:
-        given = {"moving_labels": moving_labels, "label_table": label_table}
-        options |= {name: source_hash(path) for name, path in given.items() if path}
-    open_run(out, "registration", module, options, [images])
-    registrations = Registrations(out)
-    failures = registrations.failures
-    for scan in tqdm(scans, desc="registering", unit="image", disable=None):
-        registrations.register(scan, partial(_register, registrar, scan, other, out))
-        if scan.name in failures:
-            tqdm.write(f"cortexgen: {scan.name} failed: {failures[scan.name]}")
-    registrations.write_table(scans)
+        files = {"moving_labels": moving_labels, "label_table": label_table}
+        options |= {name: source_hash(path) for name, path in files.items() if path}
+    made_by |= {"Template": original.hash, "Parameters": options}
+    open_run(out, "registration", made_by, [images])
+    failures = register_cohort(scans, work, jobs, scheduler)
     if failures:
         rest = "" if len(failures) == len(scans) else ", the others are done"
         name, reason = next(iter(failures.items()))
@@ -111,11 +111,3 @@ def register(
 def _entity(path: Path) -> str:
     """A file's name as a BIDS value: letters and digits only, 64 at most."""
     return label(path.name.split(".")[0])[:64] or "moving"
-
-
-def _register(registrar: Registrar, scan: Scan, moving: Prepared | None, out: Path) -> Row:
-    fixed = registrar.prepare(scan.image, scan.labels)
-    moving = moving or registrar.atlas(min(fixed.space.grid.spacing))
-    images, maps = registrar.pair(moving, fixed)
-    with registrar.arithmetic():
-        return write_registration(out, scan, registrar.module, images, maps, dict(registrar.info(moving)))

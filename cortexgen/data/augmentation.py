@@ -29,23 +29,6 @@ def _turn(sample: Sample, transform: Callable[[Any], Any]) -> Sample:
     return out
 
 
-def flip(sample: Sample, axis: int) -> Sample:
-    """Reverse axis 0 (D), 1 (H) or 2 (W) of every `[C, D, H, W]` volume; fields change that component's sign."""
-    from monai.transforms import Flipd
-
-    return _turn(sample, Flipd(VOLUMES, axis, allow_missing_keys=True))
-
-
-def rotate90(sample: Sample, turns: int) -> Sample:
-    """Rotate every volume by `turns` quarter turns in the (H, W) plane, vectors too.
-
-    One turn takes the voxel (h, w) to (W - 1 - w, h), so a vector (u_h, u_w) becomes (-u_w, u_h).
-    """
-    from monai.transforms import Rotate90d
-
-    return _turn(sample, Rotate90d(VOLUMES, turns, (1, 2), allow_missing_keys=True))
-
-
 @cache
 def _spatial(kind: Augmentation) -> Any:
     from monai.transforms import Compose, RandFlipd, RandRotate90d

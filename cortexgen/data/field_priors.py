@@ -53,6 +53,4 @@ class FieldPriors:
 
     def without(self, name: str, device: torch.device) -> GaussianPrior:
         """The one that doesn't know a training scan, on a device, where it stays."""
-        fold = self.fold_of[name]
-        self.others[fold] = self.others[fold].to(device)
-        return self.others[fold]
+        return self.others[self.fold_of[name]].to(device)

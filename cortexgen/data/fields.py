@@ -11,7 +11,6 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
-from tqdm import tqdm
 
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.augmentation import augment
@@ -42,11 +41,6 @@ class _Fields(TrainingSamples):
         scan = self.scans[index]
         sample = augment({"velocity": self.data.velocity_of(scan)}, "mirror" if self.mirror else "none", generator)
         return sample | {"covariates": scan.covariates, "name": scan.name}
-
-
-def _collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
-    covariates = [sample.pop("covariates") for sample in batch]
-    return default_collate(batch) | {"covariates": covariates}
 
 
 class FieldDataModule(StageDataModule):
@@ -103,8 +97,6 @@ class FieldDataModule(StageDataModule):
         self.splitting = {"val": val, "test": test, "val_subjects": val_subjects, "test_subjects": test_subjects}
         self.split_seed = split_seed
         self.mirror = mirror
-        self.problems: dict[str, str] = {}
-        self.scans: list[Scan] = []
         self.caching, self.cache_dir = cache, cache_dir or cache_folder(self.root)
 
     def setup(self, stage: str) -> None:
@@ -132,7 +124,7 @@ class FieldDataModule(StageDataModule):
                 scan.check()
                 grid, info = read_field_grid(scan.image), _sidecar_of(scan.image)
             except Exception as error:
-                self._leave_out(scan, error)
+                self._leave_out(scan, reason(error))
                 continue
             if not common:
                 common, self.grid = info, grid
@@ -154,28 +146,13 @@ class FieldDataModule(StageDataModule):
         first = next(iter(self.problems.values()))
         return UserError(f"{self.root}: none of its {len(scans)} fields can be read: {first}")
 
-    def _leave_out(self, scan: Scan, error: Exception) -> None:
-        self.problems[scan.name] = reason(error)
-        warnings.warn(f"{scan.name} is left out: {self.problems[scan.name]}", stacklevel=2)
-
     def _fill(self, scans: Sequence[Scan]) -> None:
-        """Decode every field once, so that those that can't be read are known before training.
-
-        Processes of one training begin at different fields, so that they share the work of filling a disk cache.
-        """
+        """Decode every field once."""
         kind = self.caching
         if kind == "auto":
             kind = "memory" if 12 * math.prod(self.grid.shape) * len(scans) <= IN_MEMORY else "disk"
         self._cache: Cache = open_cache(kind, self.cache_dir, ["field", DECODING])
-        begin = 0
-        if self.trainer is not None:
-            begin = len(scans) * self.trainer.global_rank // self.trainer.world_size
-        for scan in tqdm([*scans[begin:], *scans[:begin]], "reading fields", unit="field", disable=None, leave=False):
-            try:
-                if scan.image not in self._cache:
-                    self.velocity_of(scan)
-            except Exception as error:
-                self._leave_out(scan, error)
+        self._read_once(scans, lambda s: s.image in self._cache or self.velocity_of(s), "reading fields", "field")
 
     def _split(self) -> dict[str, str]:
         """Stage 1's, or the one that is asked for.
@@ -214,10 +191,6 @@ class FieldDataModule(StageDataModule):
         """`[3, d, h, w]` in voxels of `grid`."""
         return self._cache.get(scan.image, lambda: read_field(scan.image)[0])
 
-    def side(self, side: str) -> list[Scan]:
-        """The scans of "train", "val" or "test"."""
-        return [s for s in self.scans if self.split[s.subject] == side]
-
     def shown(self) -> Iterator[Tensor]:
         """What training shows of each scan: the velocity, and its mirror image if `mirror`, `[k, 3, d, h, w]`."""
         for scan in self.side("train"):
@@ -239,9 +212,8 @@ class FieldDataModule(StageDataModule):
 
     def contract(self) -> dict[str, Any]:
         """What weights trained on these fields depend on, in plain types."""
-        template = {"name": self.template.name, "hash": self.template.hash, "classes": list(self.template.classes)}
         return {
-            "template": template,
+            "template": self.template_contract(),
             "template_source": [None if s is None else str(s) for s in self.template_source],
             "grid": self.grid.to_dict(),
             "image_grid": self.info["ImageGrid"],
@@ -249,21 +221,15 @@ class FieldDataModule(StageDataModule):
             "preprocessing": self.info.get("Preprocessing", []),
         }
 
-    def _loader(self, scans: Sequence[Scan]) -> DataLoader:
-        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return DataLoader(_Fields(self, scans, mirror=False), collate_fn=_collate, **workers)
+    def samples(self, scans: Sequence[Scan], training: bool = False) -> _Fields:
+        """Fields, in training mirrored half of the time if `mirror`."""
+        return _Fields(self, scans, training and self.mirror)
 
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled training fields."""
-        return self._train_loader(_Fields(self, self.side("train"), self.mirror), _collate)
-
-    def val_dataloader(self) -> DataLoader:
-        """Validation fields."""
-        return self._loader(self.side("val"))
-
-    def test_dataloader(self) -> DataLoader:
-        """Test fields; the validation fields if the split has no test set."""
-        return self._loader(self.side("test") or self.side("val"))
+    @staticmethod
+    def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """Samples as a batch, with a list of covariates."""
+        covariates = [sample.pop("covariates") for sample in batch]
+        return default_collate(batch) | {"covariates": covariates}
 
     def predict_dataloader(self) -> DataLoader:
         """The numbers of the samples to draw, which the module knows."""

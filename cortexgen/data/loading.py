@@ -1,7 +1,7 @@
 """Reading of scans onto the working grid, and the samples of stage 1."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,15 +11,14 @@ from cortexgen.atlas.intensity import normalize
 from cortexgen.atlas.labels import classes_of, labels_on
 from cortexgen.atlas.template import Template
 from cortexgen.data.augmentation import Augmentation, augment
+from cortexgen.data.cache import Cache
 from cortexgen.data.cohort import Scan
 from cortexgen.data.order import TrainingSamples
+from cortexgen.data.patches import PatchSampler
 from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import NO_CHOICE
 from cortexgen.spatial import resample
-
-if TYPE_CHECKING:
-    from cortexgen.data.registration import RegistrationDataModule
 
 DECODING = 2  # raised when load_scan or load_labels give something else for the same file
 
@@ -57,52 +56,90 @@ def load_labels(scan: Scan, grid: Grid, template: Template, choice: HeaderChoice
     return labels if found.matches(grid) else labels_on(labels, found, grid)
 
 
+class ScanReader:
+    """A cohort's images and labels on the working grid, decoded once if there is a cache.
+
+    Arguments:
+        native: the cohort's grid.
+        grid: the working grid.
+        template: on it.
+        choice: what decides where headers leave a choice.
+        cache: of decoded volumes.
+    """
+
+    def __init__(self, native: Grid, grid: Grid, template: Template, choice: HeaderChoice, cache: Cache) -> None:
+        self.native, self.grid, self.template = native, grid, template
+        self.choice, self.cache = choice, cache
+
+    def has(self, scan: Scan, labelled: bool) -> bool:
+        """Whether a scan, or its labels too, need not be decoded."""
+        return scan.image in self.cache and (not labelled or scan.labels is None or scan.labels in self.cache)
+
+    def image(self, scan: Scan) -> Tensor:
+        """`[1, D, H, W]` float32."""
+        return self.cache.get(scan.image, lambda: load_scan(scan, self.native, self.grid, self.choice).half()).float()
+
+    def labels(self, scan: Scan) -> Tensor | None:
+        """`[1, D, H, W]` int64, if there are some."""
+        if scan.labels is None or not self.template.classes:
+            return None
+
+        def decode() -> Tensor:
+            return cast(Tensor, load_labels(scan, self.grid, self.template, self.choice)).to(torch.int16)
+
+        return self.cache.get(scan.labels, decode).long()
+
+
 class Scans(TrainingSamples):
     """Pairs of moving and fixed image, with labels where they are asked for."""
 
     def __init__(
         self,
-        data: "RegistrationDataModule",
+        reader: ScanReader,
         scans: Sequence[Scan],
         labelled: bool,
         augmentation: Augmentation = "none",
         pairs: float = 0.0,
+        patches: PatchSampler | None = None,
     ) -> None:
-        self.data, self.scans, self.labelled = data, list(scans), labelled
-        self.augmentation, self.pairs = augmentation, pairs
+        self.reader, self.scans, self.labelled = reader, list(scans), labelled
+        self.augmentation, self.pairs, self.patches = augmentation, pairs, patches
 
     def __len__(self) -> int:
         return len(self.scans)
 
     def sample(self, index: int, generator: torch.Generator | None) -> dict[str, Any]:
-        scan = self.scans[index]
-        sample: dict[str, Any] = {"moving": self.data.template.image, "fixed": self.data.image_of(scan)}
+        scan, template = self.scans[index], self.reader.template
+        sample: dict[str, Any] = {"moving": template.image, "fixed": self.reader.image(scan)}
         if self.labelled:
-            labels = self.data.labels_of(scan)
-            if labels is not None and self.data.template.labels is not None:
-                sample |= {"moving_labels": self.data.template.labels, "fixed_labels": labels}
+            labels = self.reader.labels(scan)
+            if labels is not None and template.labels is not None:
+                sample |= {"moving_labels": template.labels, "fixed_labels": labels}
         if self.pairs and float(torch.rand((), generator=generator)) < self.pairs:
             other = int(torch.randint(len(self.scans), (), generator=generator))
-            sample["moving"] = self.data.image_of(self.scans[other])
-        return augment(sample, self.augmentation, generator) | {"name": scan.name}
+            sample["moving"] = self.reader.image(self.scans[other])
+        sample = augment(sample, self.augmentation, generator) | {"name": scan.name}
+        return sample if self.patches is None else self.patches(sample, generator)
 
 
 class Predictions(Dataset):
     """Indices and images to register; an unreadable one comes as its error, so that the others go on."""
 
-    def __init__(self, data: "RegistrationDataModule", indices: Sequence[int]) -> None:
-        self.data, self.indices = data, list(indices)
+    def __init__(
+        self, reader: ScanReader, scans: Sequence[Scan], problems: Mapping[str, str], indices: Sequence[int]
+    ) -> None:
+        self.reader, self.scans, self.problems, self.indices = reader, scans, problems, list(indices)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, place: int) -> dict[str, Any]:
         index = self.indices[place]
-        scan = self.data.scans[index]
-        if scan.name in self.data.problems:
-            return {"index": index, "error": self.data.problems[scan.name]}
+        scan = self.scans[index]
+        if scan.name in self.problems:
+            return {"index": index, "error": self.problems[scan.name]}
         try:
-            return {"index": index, "fixed": self.data.image_of(scan).unsqueeze(0)}
+            return {"index": index, "fixed": self.reader.image(scan).unsqueeze(0)}
         except Exception as error:
             return {"index": index, "error": reason(error)}
 

@@ -1,17 +1,21 @@
 """What the data modules of both stages share: training's loader, and what of it a checkpoint keeps."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
+from tqdm import tqdm
 
+from cortexgen.atlas.template import Template
 from cortexgen.data.cohort import Scan
 from cortexgen.data.order import Order, OrderedLoader, TrainingSamples
-from cortexgen.errors import UserError
+from cortexgen.errors import UserError, reason
+from cortexgen.io import Grid
 
 
 class StageDataModule(LightningDataModule):
@@ -20,7 +24,15 @@ class StageDataModule(LightningDataModule):
     Attributes:
         batch_size: of training, on one device.
         num_workers: loading processes.
+        template: the moving image.
+        grid: that is worked on.
+        scans: of the cohort; those that can't be used are in `problems`, by name with the reason.
+        split: the side of each subject: "train", "val" or "test".
     """
+
+    template: Template
+    grid: Grid
+    split: dict[str, str]
 
     def __init__(self, batch_size: int, num_workers: int) -> None:
         super().__init__()
@@ -29,13 +41,39 @@ class StageDataModule(LightningDataModule):
                 raise UserError(f"{name}: expected {least} or more, got {value}")
         self.batch_size, self.num_workers = batch_size, num_workers
         self._seed: int | None = None
+        self.scans: list[Scan] = []
+        self.problems: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the trainer, which loading processes that are not forked need not be sent."""
         return self.__dict__ | {"trainer": None}
 
-    def side(self, side: str) -> Sequence[Scan]:
+    def side(self, side: str) -> list[Scan]:
         """The usable scans of "train", "val" or "test"."""
+        return [s for s in self.scans if self.split[s.subject] == side and s.name not in self.problems]
+
+    def _leave_out(self, scan: Scan, why: str) -> None:
+        self.problems[scan.name] = why
+        warnings.warn(f"{scan.name} is left out: {why}", stacklevel=2)
+
+    def _read_once(self, scans: Sequence[Scan], read: Callable[[Scan], object], what: str, unit: str) -> None:
+        """Read scans, so that those that can't be read are known before training.
+
+        Processes of one training begin at different scans, so that they share the work of filling a disk cache.
+        """
+        begin = 0 if self.trainer is None else len(scans) * self.trainer.global_rank // self.trainer.world_size
+        for scan in tqdm([*scans[begin:], *scans[:begin]], what, unit=unit, disable=None, leave=False):
+            try:
+                read(scan)
+            except Exception as error:
+                self._leave_out(scan, reason(error))
+
+    def template_contract(self) -> dict[str, Any]:
+        """What weights depend on of the template, in plain types."""
+        return {"name": self.template.name, "hash": self.template.hash, "classes": list(self.template.classes)}
+
+    def samples(self, scans: Sequence[Scan], training: bool = False) -> TrainingSamples:
+        """The samples of some scans."""
         raise NotImplementedError
 
     @property
@@ -57,9 +95,19 @@ class StageDataModule(LightningDataModule):
         moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
         return moved | {"seed": batch["seed"]} if isinstance(batch, dict) and "seed" in batch else moved
 
-    def _train_loader(self, dataset: TrainingSamples, collate: Callable[[list[Any]], Any] | None = None) -> DataLoader:
-        """Each sample once an epoch; with a trainer, in the order of the training that it runs."""
-        trainer, samples = self.trainer, len(self.side("train"))
+    @staticmethod
+    def collate(batch: list[Any]) -> Any:
+        """Samples as a batch."""
+        return default_collate(batch)
+
+    def _loading(self) -> dict[str, Any]:
+        workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
+        return workers | {"collate_fn": self.collate}
+
+    def train_dataloader(self) -> DataLoader:
+        """Each training sample once an epoch; with a trainer, in the order of the training that it runs."""
+        scans, trainer = self.side("train"), self.trainer
+        samples = len(scans)
         size = min(self.batch_size, max(1, samples))
         if trainer is None:
             order = Order(samples, int(torch.randint(2**62, ())))
@@ -74,8 +122,18 @@ class StageDataModule(LightningDataModule):
                 trainer.global_rank,
                 done=lambda: progress.current.ready,
             )
-        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return OrderedLoader(dataset, size, sampler=order, collate_fn=collate, **workers)
+        return OrderedLoader(self.samples(scans, training=True), size, sampler=order, **self._loading())
+
+    def _loader(self, scans: Sequence[Scan]) -> DataLoader:
+        return DataLoader(self.samples(scans), **self._loading())
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation scans, one by one."""
+        return self._loader(self.side("val"))
+
+    def test_dataloader(self) -> DataLoader:
+        """The test scans; the validation scans if the split has no test set."""
+        return self._loader(self.side("test") or self.side("val"))
 
     def _order(self) -> dict[str, Any]:
         names = "\n".join(scan.name for scan in self.side("train"))

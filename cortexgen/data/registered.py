@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cortexgen.data.cohort import Scan, write_participants
-from cortexgen.errors import UserError, reason
+from cortexgen.errors import UserError
 from cortexgen.io import write_json
 from cortexgen.io.bids import Row, read_tsv, source_hash, write_tsv
 from cortexgen.io.naming import too_long
@@ -68,72 +68,67 @@ class Record:
         return was_done
 
 
-class Registrations:
-    """The registrations of a cohort in one folder, scan by scan, and their table.
+def kept_row(root: Path, scan: Scan, make: Callable[[], Row], side: str | None = None) -> Row:
+    """Keep the row that `make` returns after writing a scan's results; those of the same files are taken as they are.
+
+    What was made of other files is removed first; where something goes wrong, nothing is left.
 
     Arguments:
-        root: the output folder.
-        split: side of each subject, where there is a split.
+        side: of the split, where there is one.
 
-    Attributes:
-        failures: why a scan couldn't be registered, by name.
+    Raises:
+        UserError: as `Record`.
     """
+    record = Record(root, scan)
+    done = record.done()
+    if done is not None:
+        return done
+    if record.remove():
+        why = "what was there was made of another image or labels, or by an earlier version"
+        warnings.warn(f"{scan.name}: {why}; it is registered anew", stacklevel=2)
+    try:
+        row: Row = {"participant_id": scan.name} | ({} if side is None else {"split": side}) | make()
+        record.keep(row)
+    except BaseException:
+        record.remove()
+        raise
+    return row
 
-    def __init__(self, root: Path, split: Mapping[str, str] | None = None) -> None:
-        self.root, self.split = Path(root), split or {}
-        self.failures: dict[str, str] = {}
 
-    def register(self, scan: Scan, make: Callable[[], Row]) -> Row | None:
-        """Keep the row that `make` returns after writing a scan's results, unless those of the same files are there.
+def write_registrations(
+    root: Path, scans: Sequence[Scan], failures: Mapping[str, str], split: Mapping[str, str] | None = None
+) -> None:
+    """Join the rows of these scans, and of those that earlier runs left here, to registration.tsv.
 
-        What was made of other files is removed first. Whatever goes wrong with one scan is its failure, and leaves
-        nothing but that.
-        """
-        try:
-            record = Record(self.root, scan)
-            if record.done() is not None:
-                return None
-        except Exception as error:
-            self.failures[scan.name] = reason(error)
-            return None
-        if record.remove():
-            why = "what was there was made of another image or labels, or by an earlier version"
-            warnings.warn(f"{scan.name}: {why}; it is registered anew", stacklevel=2)
-        try:
-            row: Row = {"participant_id": scan.name, **self._side(scan.name), **make()}
-            record.keep(row)
-        except Exception as error:
-            self.failures[scan.name] = reason(error)
-            record.remove()
-            return None
-        return row
+    Also writes participants.tsv of those that are done.
 
-    def _side(self, name: str) -> dict[str, Any]:
-        side = self.split.get(name.split("_")[0])
-        return {} if side is None else {"split": side}
+    Arguments:
+        failures: why a scan couldn't be registered, by name.
+        split: side of each subject, where there is a split.
+    """
+    there, now = _records(root), {scan.name: scan for scan in scans}
+    there = {str(row.get("participant_id")): row for row in _listed(root) if not _is_done(row)} | there
+    failed = {name: {"participant_id": name, "status": f"failed: {why}"} for name, why in failures.items()}
+    earlier = [row for name, row in there.items() if name not in now and name not in failed]
+    done = [there[name] for name in now if name in there and name not in failed and _is_done(there[name])]
+    table = [*earlier, *done, *failed.values()]
 
-    def write_table(self, scans: Sequence[Scan]) -> None:
-        """Join the rows of these scans, and of those that earlier runs left here, to registration.tsv.
+    def side(name: str) -> dict[str, Any]:
+        found = (split or {}).get(name.split("_")[0])
+        return {} if found is None else {"split": found}
 
-        Also writes participants.tsv of those that are done.
-        """
-        there, now = _records(self.root), {scan.name: scan for scan in scans}
-        there = {str(row.get("participant_id")): row for row in _listed(self.root) if not _is_done(row)} | there
-        failed = {name: {"participant_id": name, "status": f"failed: {why}"} for name, why in self.failures.items()}
-        earlier = [row for name, row in there.items() if name not in now and name not in failed]
-        done = [there[name] for name in now if name in there and name not in failed and _is_done(there[name])]
-        table = [*earlier, *done, *failed.values()]
-        if table:
-            write_tsv(self.root / TABLE, [row | self._side(str(row["participant_id"])) for row in table])
-        names = [str(row["participant_id"]) for row in table if _is_done(row)]
-        if names:
-            write_participants(self.root, self._people(sorted(names), now))
+    if table:
+        write_tsv(root / TABLE, [row | side(str(row["participant_id"])) for row in table])
+    names = [str(row["participant_id"]) for row in table if _is_done(row)]
+    if names:
+        write_participants(root, _people(root, sorted(names), now))
 
-    def _people(self, names: Sequence[str], now: Mapping[str, Scan]) -> list[Scan]:
-        """Scans with their covariates: of this run, else as the folder's tables have them; columns added there stay."""
-        before = read_covariates(self.root, [labels_of(name) for name in names], warn=False)
-        rows = [row | (now[name].covariates if name in now else {}) for name, row in zip(names, before, strict=True)]
-        return [Scan(name, name.split("_")[0], self.root, None, row) for name, row in zip(names, rows, strict=True)]
+
+def _people(root: Path, names: Sequence[str], now: Mapping[str, Scan]) -> list[Scan]:
+    """Scans with their covariates: of this run, else as the folder's tables have them; columns added there stay."""
+    before = read_covariates(root, [labels_of(name) for name in names], warn=False)
+    rows = [row | (now[name].covariates if name in now else {}) for name, row in zip(names, before, strict=True)]
+    return [Scan(name, name.split("_")[0], root, None, row) for name, row in zip(names, rows, strict=True)]
 
 
 def _listed(root: Path) -> list[Row]:

@@ -1,44 +1,24 @@
 """What stage 1 trains on: the template, and each subject of a cohort."""
 
 import json
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from cortexgen.atlas.template import MNI152, Template, load_template
+from cortexgen.atlas.box import brain_box
+from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.augmentation import Augmentation
-from cortexgen.data.cache import Cache, Caching, NoCache, cache_folder, open_cache
+from cortexgen.data.cache import Caching, NoCache, cache_folder, open_cache
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
-from cortexgen.data.loading import DECODING, Predictions, Scans, first, load_labels, load_scan
+from cortexgen.data.loading import DECODING, Predictions, ScanReader, Scans, first
 from cortexgen.data.module import StageDataModule
+from cortexgen.data.patches import PatchSampler
 from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, read_grid
 from cortexgen.io.header import Form
-
-
-def brain_box(template: Template, margin: float = 8.0) -> Grid:
-    """The part of a template's grid that holds its brain and `margin` millimetres around it.
-
-    Sides are odd where the grid's are, so that nested coarse grids end where it ends; a symmetric grid stays symmetric.
-    """
-    low, high = [], []
-    for axis, (n, spacing) in enumerate(zip(template.grid.shape, template.grid.spacing, strict=True)):
-        inside = torch.nonzero(template.mask.movedim(1 + axis, 0).flatten(1).any(dim=1)).flatten()
-        reach = int(margin / spacing) + 1
-        a, b = max(0, int(inside.min()) - reach), min(n - 1, int(inside.max()) + reach)
-        if axis == 2 and template.grid.is_symmetric():
-            a, b = min(a, n - 1 - b), max(b, n - 1 - a)
-        elif (b - a) % 2:
-            a, b = (a - 1, b) if a > 0 else (a, min(b + 1, n - 1))
-        low.append(a)
-        high.append(b)
-    return template.grid.box(low, high)
 
 
 class RegistrationDataModule(StageDataModule):
@@ -62,6 +42,8 @@ class RegistrationDataModule(StageDataModule):
         augmentation: "none", "mirror" (left-right), "paper" (flips and quarter turns) or "scanner" (mirror, and another
             bias field, contrast and noise of the fixed image).
         pairs: share of training pairs that take another training subject as moving image instead of the template.
+        patch: train on parts of this size (D, H, W), for images too large to be worked on whole; what is learned
+            registers whole images.
         batch_size: of training, on one device.
         only: predict the scans of one side of the split instead of all.
         whole: where `crop` is a size, predict also writes the field and the warped template on the whole image, with a
@@ -92,6 +74,7 @@ class RegistrationDataModule(StageDataModule):
         split_seed: int = 0,
         augmentation: Augmentation = "none",
         pairs: float = 0.0,
+        patch: list[int] | None = None,
         batch_size: int = 1,
         only: Literal["train", "val", "test"] | None = None,
         whole: bool = False,
@@ -114,10 +97,8 @@ class RegistrationDataModule(StageDataModule):
             "test_subjects": test_subjects,
             "seed": split_seed,
         }
-        self.augmentation, self.pairs = augmentation, pairs
+        self.augmentation, self.pairs, self.patch = augmentation, pairs, patch
         self.caching, self.cache_dir = cache, cache_dir
-        self.problems: dict[str, str] = {}
-        self.scans: list[Scan] = []
 
     def setup(self, stage: str) -> None:
         """Read the cohort's headers, choose the working grid and the split, load what fits the cache."""
@@ -141,7 +122,8 @@ class RegistrationDataModule(StageDataModule):
             self.split = split_subjects([s.subject for s in self.scans], **self.splitting)
             classes = [len(self.template.classes), *self.template.numbers]
             recipe = [DECODING, grid.to_dict(), *classes, self.choice.describe()]
-            self._cache: Cache = open_cache(self.caching, self.cache_dir or cache_folder(self.root), recipe)
+            cache = open_cache(self.caching, self.cache_dir or cache_folder(self.root), recipe)
+            self.reader = ScanReader(self.native, grid, self.template, self.choice, cache)
         if self.augmentation in ("mirror", "scanner") and not self.grid.is_symmetric():
             raise UserError(f"mirroring needs a grid symmetric about x = 0; the working grid is {self.grid}")
         if self.augmentation == "paper" and self.grid.shape[1] != self.grid.shape[2]:
@@ -149,8 +131,10 @@ class RegistrationDataModule(StageDataModule):
                 f"augmentation: paper turns axial slices, which must be square; the working grid is {self.grid}: "
                 "set a crop such as [32, 128, 128]"
             )
-        if stage != "predict" and not isinstance(self._cache, NoCache):
-            self._fill({"fit": ("train", "val"), "validate": ("val",), "test": ("test", "val")}[stage])
+        if stage != "predict" and not isinstance(self.reader.cache, NoCache):
+            sides = {"fit": ("train", "val"), "validate": ("val",), "test": ("test", "val")}[stage]
+            scans = [scan for side in sides for scan in self.side(side)]
+            self._read_once(scans, self._read, "reading images", "scan")
         if stage == "fit" and not self.side("train"):
             raise UserError(f"{self.root}: no readable subject is left to train on")
 
@@ -181,45 +165,17 @@ class RegistrationDataModule(StageDataModule):
                 self._leave_out(scan, f"{scan.image}: its grid is {grid}; the cohort's is {common}")
         return common
 
-    def _leave_out(self, scan: Scan, why: str) -> None:
-        self.problems[scan.name] = why
-        warnings.warn(f"{scan.name} is left out: {why}", stacklevel=2)
-
-    def _fill(self, sides: Sequence[str]) -> None:
-        """Read the scans of some sides once, so that those that can't be read are known before training.
-
-        Processes of one training begin at different scans, so that they share the work of filling a disk cache.
-        """
-        scans = [s for side in sides for s in self.side(side)]
-        if self.trainer is not None:
-            begin = len(scans) * self.trainer.global_rank // self.trainer.world_size
-            scans = scans[begin:] + scans[:begin]
-        for scan in tqdm(scans, desc="reading images", unit="scan", disable=None, leave=False):
-            labels = scan.labels if self.split[scan.subject] != "train" else None
-            if scan.image in self._cache and (labels is None or labels in self._cache):
-                continue
-            try:
-                self.image_of(scan)
-                if labels is not None:
-                    self.labels_of(scan)
-            except Exception as error:
-                self._leave_out(scan, reason(error))
+    def _read(self, scan: Scan) -> None:
+        """What training or validation asks of a scan, unless it is there already."""
+        labelled = self.split[scan.subject] != "train"
+        if not self.reader.has(scan, labelled):
+            self.reader.image(scan)
+            if labelled:
+                self.reader.labels(scan)
 
     def image_of(self, scan: Scan) -> Tensor:
         """A scan's image on the working grid, `[1, D, H, W]` float32."""
-        return self._cache.get(scan.image, lambda: load_scan(scan, self.native, self.grid, self.choice).half()).float()
-
-    def labels_of(self, scan: Scan) -> Tensor | None:
-        """A scan's labels on the working grid, `[1, D, H, W]` int64, if it has some."""
-        if scan.labels is None or not self.template.classes:
-            return None
-        return self._cache.get(
-            scan.labels, lambda: cast(Tensor, load_labels(scan, self.grid, self.template, self.choice)).to(torch.int16)
-        ).long()
-
-    def side(self, side: str) -> list[Scan]:
-        """The usable scans of "train", "val" or "test"."""
-        return [s for s in self.scans if self.split[s.subject] == side and s.name not in self.problems]
+        return self.reader.image(scan)
 
     def contract(self) -> dict[str, Any]:
         """What weights trained on these data depend on, in plain types."""
@@ -227,27 +183,18 @@ class RegistrationDataModule(StageDataModule):
         generated = (
             json.loads(description.read_text(encoding="utf-8")).get("GeneratedBy", []) if description.is_file() else []
         )
-        template = {"name": self.template.name, "hash": self.template.hash, "classes": list(self.template.classes)}
-        return {"template": template, "grid": self.grid.to_dict(), "preprocessing": generated}
+        template, grid = self.template_contract(), self.grid.to_dict()
+        return {"template": template, "grid": grid, "preprocessing": generated}
 
-    def _loader(self, scans: Sequence[Scan]) -> DataLoader:
-        workers: dict[str, Any] = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}
-        return DataLoader(Scans(self, scans, labelled=True), **workers)
-
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled training pairs, without labels."""
-        return self._train_loader(Scans(self, self.side("train"), False, self.augmentation, self.pairs))
-
-    def val_dataloader(self) -> DataLoader:
-        """Validation pairs with labels where there are some."""
-        return self._loader(self.side("val"))
-
-    def test_dataloader(self) -> DataLoader:
-        """Test pairs; the validation pairs if the split has no test set."""
-        return self._loader(self.side("test") or self.side("val"))
+    def samples(self, scans: Sequence[Scan], training: bool = False) -> Scans:
+        """Pairs, for training without labels."""
+        if training:
+            patches = PatchSampler(self.patch, self.grid, self.template.mask) if self.patch else None
+            return Scans(self.reader, scans, False, self.augmentation, self.pairs, patches)
+        return Scans(self.reader, scans, labelled=True)
 
     def predict_dataloader(self) -> DataLoader:
         """Every scan of the cohort, or of one side, one by one."""
         chosen = [i for i, s in enumerate(self.scans) if self.only in (None, self.split[s.subject])]
-        dataset = Predictions(self, chosen)
+        dataset = Predictions(self.reader, self.scans, self.problems, chosen)
         return DataLoader(dataset, batch_size=1, collate_fn=first, num_workers=self.num_workers)

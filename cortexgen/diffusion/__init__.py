@@ -5,25 +5,30 @@ The process is variance preserving: `z_t = alpha_t x + sigma_t eps` with `alphaÂ
 """
 
 from cortexgen.diffusion.parameterization import Prediction, to_eps, to_x0, training_target
-from cortexgen.diffusion.prior import GaussianPrior, cosine_transform
+from cortexgen.diffusion.prior import GaussianPrior, Posterior, cosine_transform
 from cortexgen.diffusion.prior_fit import fit_priors
-from cortexgen.diffusion.reverse import reverse_steps
-from cortexgen.diffusion.sampler import SamplerName, sample_field, sampling_log_snr
+from cortexgen.diffusion.reverse import reverse_steps, synthesize
+from cortexgen.diffusion.sampler import DDIM, Ancestral, DPMSolver2M, Sampler, SamplerName, sampler_named
 from cortexgen.diffusion.schedule import CosineSchedule, LinearBetaSchedule, alpha_sigma, diffuse
 
 __all__ = [
+    "DDIM",
+    "Ancestral",
     "CosineSchedule",
+    "DPMSolver2M",
     "GaussianPrior",
     "LinearBetaSchedule",
+    "Posterior",
     "Prediction",
+    "Sampler",
     "SamplerName",
     "alpha_sigma",
     "cosine_transform",
     "diffuse",
     "fit_priors",
     "reverse_steps",
-    "sample_field",
-    "sampling_log_snr",
+    "sampler_named",
+    "synthesize",
     "to_eps",
     "to_x0",
     "training_target",

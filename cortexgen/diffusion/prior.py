@@ -1,10 +1,11 @@
 """A Gaussian prior of smooth fields, and what it says of a noisy one."""
 
 from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cortexgen.diffusion.schedule import _like, alpha_sigma
 from cortexgen.spatial.precision import full_precision
@@ -39,7 +40,19 @@ def low_frequencies(shape: torch.Size, cutoff: float) -> Tensor:
     return (frequency < cutoff).expand(shape).flatten()
 
 
-class GaussianPrior:
+class Posterior(NamedTuple):
+    """What a denoiser says of x given z.
+
+    Attributes:
+        mean: `[B, C, D, H, W]`.
+        size: root mean square a voxel that `x - mean` is expected to have, `[B, 1, 1, 1, 1]`.
+    """
+
+    mean: Tensor
+    size: Tensor
+
+
+class GaussianPrior(nn.Module):
     """`x ~ N(0, Σ)`, `Σ = U Uᵀ + S`: principal modes of the training fields over a stationary remainder.
 
     S is diagonal in the cosine basis, so that a field which no training subject has is as likely as another of the
@@ -49,16 +62,35 @@ class GaussianPrior:
     unit variance the posterior mean of x is `alpha z`, its deviation sigma, and the residual `(x - alpha z) / sigma`
     is -v.
 
+    As a module it is the best denoiser of such fields; its numbers are buffers, the cutoff is part of its making.
+
     Arguments:
         spectrum: S, the remainder's variance of each cosine coefficient, `[C, D, H, W]`.
         modes: U, `[K, p]`, the low frequencies of each mode, in the order of `low_frequencies`.
         cutoff: of those frequencies, in cycles a voxel.
     """
 
+    spectrum: Tensor
+    modes: Tensor
+    low: Tensor
+
     def __init__(self, spectrum: Tensor, modes: Tensor, cutoff: float) -> None:
-        self.spectrum, self.modes, self.cutoff = spectrum, modes.float(), float(cutoff)
-        self.low = low_frequencies(spectrum.shape, self.cutoff).to(spectrum.device)
+        super().__init__()
+        self.cutoff = float(cutoff)
+        self.register_buffer("spectrum", spectrum)
+        self.register_buffer("modes", modes.float())
+        low = low_frequencies(spectrum.shape, self.cutoff).to(spectrum.device)
+        self.register_buffer("low", low, persistent=False)
         self._cores: dict[float, tuple[Tensor, Tensor]] = {}
+        self.register_load_state_dict_post_hook(GaussianPrior._forget)
+
+    def _forget(self, _: Any = None) -> None:
+        """What was worked out of other numbers, or on another device."""
+        self._cores.clear()
+
+    def _apply(self, *args: Any, **options: Any) -> "GaussianPrior":
+        self._forget()
+        return super()._apply(*args, **options)
 
     @classmethod
     def of(cls, power: Tensor, modes: Tensor, cutoff: float) -> "GaussianPrior":
@@ -72,12 +104,6 @@ class GaussianPrior:
         spectrum = F.avg_pool3d(rest.log()[None], 3, stride=1, padding=1, count_include_pad=False)[0].exp()
         return cls(spectrum * rest.sum() / spectrum.sum(), modes, cutoff)  # geometric means fall short
 
-    def to(self, device: torch.device) -> "GaussianPrior":
-        """On another device, or itself where it is there."""
-        if self.spectrum.device == device:
-            return self
-        return GaussianPrior(self.spectrum.to(device), self.modes.to(device), self.cutoff)
-
     def state(self) -> dict[str, Tensor | float]:
         """What the constructor takes."""
         return {"spectrum": self.spectrum, "modes": self.modes, "cutoff": self.cutoff}
@@ -90,7 +116,7 @@ class GaussianPrior:
         coefficients[self.low] += torch.randn(len(self.modes), generator=generator).to(noise) @ self.modes
         return cosine_transform(coefficients.view_as(noise), inverse=True)
 
-    def posterior(self, z: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, log_snr: Tensor) -> Posterior:
         """Mean of x given `z = alpha x + sigma eps`, and the size of what it leaves.
 
         With A = alpha² S + sigma² I and `C = (I + alpha² Uᵀ A⁻¹ U)⁻¹`, by the Woodbury identity, the modes' scores are
@@ -101,8 +127,7 @@ class GaussianPrior:
             log_snr: `[B]`.
 
         Returns:
-            The mean `alpha Σ (alpha² Σ + sigma² I)⁻¹ z`, like z, and the root mean square a voxel of `x - mean` under
-            the prior, `[B, 1, 1, 1, 1]`.
+            The mean `alpha Σ (alpha² Σ + sigma² I)⁻¹ z`, like z, and the size of `x - mean` under the prior.
         """
         with torch.autocast(z.device.type, enabled=False):
             scaled = cosine_transform(z).flatten(1)
@@ -116,7 +141,7 @@ class GaussianPrior:
                 inside *= alpha * spectrum
                 inside[:, self.low] += (scores @ self.modes) * (sigma**2 / total[self.low])
                 mean[here] = inside
-            return cosine_transform(mean.view_as(z), inverse=True), _like(size, z)
+            return Posterior(cosine_transform(mean.view_as(z), inverse=True), _like(size, z))
 
     def _level(self, log_snr: float) -> tuple[float, float, Tensor, Tensor, Tensor]:
         """alpha, sigma, A's diagonal, C, and the size of what is left, at one level; C and the size are kept."""

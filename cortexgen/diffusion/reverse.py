@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor
 
-from cortexgen.diffusion.schedule import LinearBetaSchedule
+from cortexgen.diffusion.schedule import LinearBetaSchedule, diffuse
+from cortexgen.errors import UserError
 
 
 def reverse_steps(
@@ -34,3 +36,42 @@ def reverse_steps(
         if t > 1:
             x = x + (beta * (1 - before) / (1 - bar)) ** 0.5 * noise()
         yield t - 1, x
+
+
+def synthesize(
+    schedule: LinearBetaSchedule,
+    predict: Callable[[Tensor, int], Tensor],
+    moving: Tensor,
+    steps: int = 200,
+    generator: torch.Generator | None = None,
+    states: list[tuple[int, Tensor]] | None = None,
+) -> Tensor:
+    """Reverse diffusion from a noised image.
+
+    Starts from `sqrt(alpha_bar_T) m + sqrt(1 - alpha_bar_T) eps` and takes T single steps (Algorithm 2, line 7; no
+    noise is added in the last one).
+
+    Arguments:
+        predict: the noise in x_t, on the scale [-1, 1], of (x_t, t).
+        moving: `[B, 1, D, H, W]` in [0, 1].
+        steps: T, at most the schedule's; the paper takes up to 200.
+        generator: of the noise.
+        states: a list to append (t, x_t) to, five of them from T on.
+
+    Returns:
+        `[B, 1, D, H, W]` in [0, 1].
+
+    Raises:
+        UserError: for more steps than the schedule has.
+    """
+    if not 1 <= steps <= schedule.steps:
+        raise UserError(f"steps: expected 1 to {schedule.steps}, got {steps}")
+
+    def noise() -> Tensor:
+        return torch.randn(moving.shape, generator=generator).to(moving)
+
+    start = diffuse(2 * moving - 1, noise(), schedule.log_snr(torch.tensor([steps])))
+    for t, x in reverse_steps(schedule, predict, start, steps, noise):
+        if states is not None and t and (steps - t) % -(-steps // 5) == 0:
+            states.append((t, (x + 1) / 2))
+    return ((x + 1) / 2).clamp(0, 1)

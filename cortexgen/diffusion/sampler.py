@@ -1,7 +1,8 @@
 """Samplers: from noise to a field, given a denoiser `(z, log_snr [B]) -> x0`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from cortexgen.diffusion.schedule import CosineSchedule, alpha_sigma
 
 SamplerName = Literal["ancestral", "ddim", "dpm++"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
+Noise = Callable[[], Tensor]
+Seen = tuple[Tensor, Tensor]  # a level, and x0 as the denoiser saw it there
 
 
 # Where fields are made: smooth fields have modes whose variance exceeds a voxel's a thousandfold, and which only much
@@ -18,90 +21,115 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 LIMITS = (-16.0, 8.0)
 
 
-def sampling_log_snr(
-    schedule: CosineSchedule, sampler: SamplerName, steps: int, limits: tuple[float, float] = LIMITS
-) -> Tensor:
-    """The log-SNR at which the denoiser is called, `[steps]` float64, rising.
-
-    Ancestral sampling walks times uniform in t over the whole schedule; the deterministic samplers a grid uniform in
-    log-SNR between `limits`.
-
-    Raises:
-        ValueError: for an unknown sampler or fewer than one step.
-    """
-    if steps < 1:
-        raise ValueError(f"a sampler needs at least one step, got {steps}")
-    if sampler not in get_args(SamplerName):
-        raise ValueError(f"unknown sampler {sampler!r}; there are {', '.join(get_args(SamplerName))}")
-    if sampler == "ancestral":
-        return schedule.log_snr(torch.arange(steps, 0, -1, dtype=torch.float64) / steps)
-    low, high = max(limits[0], schedule.log_snr_min), min(limits[1], schedule.log_snr_max)
-    return torch.linspace(low, high, steps, dtype=torch.float64)
-
-
-def _ancestral(z: Tensor, x0: Tensor, now: Tensor, then: Tensor, noise: Tensor) -> Tensor:
-    """A draw from `q(z_s | z_t, x0)`, lambda_s > lambda_t: variance `sigma_s² (1 - exp(lambda_t - lambda_s))`."""
-    alpha_t, _ = alpha_sigma(now)
-    alpha_s, sigma_s = alpha_sigma(then)
-    keep, c = torch.exp(now - then).float(), -torch.expm1(now - then).float()
-    return alpha_s * (keep / alpha_t * z + c * x0) + sigma_s * c.sqrt() * noise
-
-
-def _ddim(z: Tensor, x0: Tensor, now: Tensor, then: Tensor) -> Tensor:
-    """Song et al., ICLR 2021, eta = 0: keep eps, change the level."""
-    alpha, sigma = alpha_sigma(then)
-    return alpha * x0 + sigma * to_eps(x0, z, now.view(1))
-
-
-def _dpm(z: Tensor, x0: Tensor, now: Tensor, then: Tensor, before: tuple[Tensor, Tensor] | None) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al., 2022), in steps of h = half the change of log-SNR; `before` is (lambda, x0)."""
-    _, sigma_t = alpha_sigma(now)
-    alpha_s, sigma_s = alpha_sigma(then)
-    h = (then - now) / 2
-    if before is not None:
-        r = (now - before[0]) / 2 / h
-        x0 = x0 + ((x0 - before[1]) / (2 * r)).to(x0.dtype)
-    return sigma_s / sigma_t * z - alpha_s * torch.expm1(-h).float() * x0
-
-
-def sample_field(
-    denoise: Denoiser,
-    noise: Callable[[], Tensor],
-    schedule: CosineSchedule,
-    sampler: SamplerName = "dpm++",
-    steps: int = 24,
-    limits: tuple[float, float] = LIMITS,
-    progress: Callable[[int], None] | None = None,
-) -> Tensor:
-    """Draw x0: one call of the denoiser per step, the last one's x0 is the sample.
+class Sampler(ABC):
+    """Walks from noise to x0 in a fixed number of calls of a denoiser.
 
     Arguments:
-        denoise: `(z [B, *], log_snr [B]) -> x0 [B, *]`.
-        noise: gives standard normal noise `[B, *]`; called once, and once more a step for "ancestral".
         schedule: of the log-SNR.
-        sampler: "ancestral" (DDPM), "ddim", or "dpm++", which is second order but for its first and last step.
-        steps: number of network evaluations.
-        limits: see `sampling_log_snr`.
-        progress: called with the number of finished steps.
+        steps: calls of the denoiser.
+        limits: of the log-SNR, for samplers that choose their levels.
 
-    Returns:
-        `[B, *]`.
+    Attributes:
+        levels: the log-SNR of each call, `[steps]` float64, rising.
+
+    Raises:
+        ValueError: if there is less than one step.
     """
-    levels = sampling_log_snr(schedule, sampler, steps, limits)
-    z = noise()
-    before: tuple[Tensor, Tensor] | None = None
-    for i, now in enumerate(levels):
-        x0 = denoise(z, now.expand(z.shape[0]).to(z.device))
-        if progress is not None:
-            progress(i + 1)
-        if i + 1 == len(levels):
-            return x0
-        then = levels[i + 1]
-        if sampler == "ancestral":
-            z = _ancestral(z, x0, now, then, noise())
-        elif sampler == "ddim" or i + 2 == len(levels):
-            z = _ddim(z, x0, now, then)
-        else:
-            z = _dpm(z, x0, now, then, before)
-        before = (now, x0)
-    raise AssertionError("unreachable: steps >= 1")
+
+    def __init__(self, schedule: CosineSchedule, steps: int = 24, limits: tuple[float, float] = LIMITS) -> None:
+        if steps < 1:
+            raise ValueError(f"a sampler needs at least one step, got {steps}")
+        self.levels = self._levels(schedule, steps, limits)
+
+    @staticmethod
+    def _levels(schedule: CosineSchedule, steps: int, limits: tuple[float, float]) -> Tensor:
+        """A grid uniform in log-SNR between the limits."""
+        low, high = max(limits[0], schedule.log_snr_min), min(limits[1], schedule.log_snr_max)
+        return torch.linspace(low, high, steps, dtype=torch.float64)
+
+    @abstractmethod
+    def step(self, z: Tensor, now: Seen, then: Tensor, before: Seen | None, noise: Noise) -> Tensor:
+        """z at the next level.
+
+        Arguments:
+            z: `[B, *]` at the present level.
+            now: that level, and the denoiser's x0 of z.
+            then: the next level.
+            before: the previous level and its x0.
+            noise: gives standard normal noise `[B, *]`.
+        """
+
+    def __call__(self, denoise: Denoiser, noise: Noise) -> Tensor:
+        """Draw x0 `[B, *]`: what the denoiser says at the last level.
+
+        Arguments:
+            denoise: `(z [B, *], log_snr [B]) -> x0 [B, *]`.
+            noise: called once, and by some samplers once more a step.
+        """
+        z, before = noise(), None
+        x0 = z
+        for level, then in zip(self.levels, [*self.levels[1:], None], strict=True):
+            x0 = denoise(z, level.expand(len(z)).to(z.device))
+            if then is not None:
+                z = self.step(z, (level, x0), then, before, noise)
+                before = level, x0
+        return x0
+
+
+class Ancestral(Sampler):
+    """DDPM: draws from `q(z_s | z_t, x0)`, variance `sigma_s² (1 - exp(lambda_t - lambda_s))`, lambda_s > lambda_t.
+
+    Its times are uniform in t over the whole schedule.
+    """
+
+    @staticmethod
+    def _levels(schedule: CosineSchedule, steps: int, limits: tuple[float, float]) -> Tensor:
+        return schedule.log_snr(torch.arange(steps, 0, -1, dtype=torch.float64) / steps)
+
+    def step(self, z: Tensor, now: Seen, then: Tensor, before: Seen | None, noise: Noise) -> Tensor:
+        level, x0 = now
+        alpha_t, _ = alpha_sigma(level)
+        alpha_s, sigma_s = alpha_sigma(then)
+        keep, c = torch.exp(level - then).float(), -torch.expm1(level - then).float()
+        return alpha_s * (keep / alpha_t * z + c * x0) + sigma_s * c.sqrt() * noise()
+
+
+class DDIM(Sampler):
+    """Song et al., ICLR 2021, eta = 0: keep eps, change the level."""
+
+    def step(self, z: Tensor, now: Seen, then: Tensor, before: Seen | None, noise: Noise) -> Tensor:
+        level, x0 = now
+        alpha, sigma = alpha_sigma(then)
+        return alpha * x0 + sigma * to_eps(x0, z, level.view(1))
+
+
+class DPMSolver2M(DDIM):
+    """DPM-Solver++(2M) (Lu et al., 2022), in steps of h = half the change of log-SNR; the last one is DDIM's."""
+
+    def step(self, z: Tensor, now: Seen, then: Tensor, before: Seen | None, noise: Noise) -> Tensor:
+        if then == self.levels[-1]:
+            return super().step(z, now, then, before, noise)
+        level, x0 = now
+        _, sigma_t = alpha_sigma(level)
+        alpha_s, sigma_s = alpha_sigma(then)
+        h = (then - level) / 2
+        if before is not None:
+            r = (level - before[0]) / 2 / h
+            x0 = x0 + ((x0 - before[1]) / (2 * r)).to(x0.dtype)
+        return sigma_s / sigma_t * z - alpha_s * torch.expm1(-h).float() * x0
+
+
+SAMPLERS: dict[SamplerName, type[Sampler]] = {"ancestral": Ancestral, "ddim": DDIM, "dpm++": DPMSolver2M}
+
+
+def sampler_named(
+    name: SamplerName, schedule: CosineSchedule, steps: int = 24, limits: tuple[float, float] = LIMITS
+) -> Sampler:
+    """The sampler of a name; see `Sampler`.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
+    return SAMPLERS[name](schedule, steps, limits)

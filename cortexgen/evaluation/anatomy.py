@@ -5,13 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from cortexgen.evaluation import table as tables
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Better, Comparison, Protocol, Row, Statistic
 from cortexgen.evaluation.table import Column
 from cortexgen.metrics.anatomy import adjusted_effects, effect_sizes, tissue_volumes, wasabi, wasserstein_index
 from cortexgen.metrics.cortex import Cortex
 from cortexgen.metrics.effects import Estimate, cohens_d, sd_ratio
+from cortexgen.metrics.resampling import Interval
 
 SMALL = 0.2  # |d| below it is called small
 LEAST = 1e-3  # of a volume in ml, and of a ratio, whose logarithm is taken
@@ -141,8 +141,8 @@ def region_rows(real: Anatomy, synthetic: Anatomy, resamples: int, seed: int = 0
     ratio = sd_ratio(x, y)
     distance = wasserstein_index(x / real.icv[:, None], y / synthetic.icv[:, None])
 
-    def entry(estimate: Estimate, k: int) -> tables.Estimate:
-        return tables.Estimate(*(float(values[k]) for values in estimate))
+    def entry(estimate: Estimate, k: int) -> Interval:
+        return Interval(*(float(values[k]) for values in estimate))
 
     return [
         {

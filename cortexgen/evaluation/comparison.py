@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
-from cortexgen.evaluation.table import Column, Estimate, Value
+from cortexgen.evaluation.table import Column, Value
 from cortexgen.metrics.resampling import Interval, bootstrap_interval, real_against_real, same_size
 
 Better = Literal["lower", "higher"] | float | None
@@ -90,16 +90,16 @@ class Comparison:
                 found = f"{len(self.real)} real ones and {len(self.synthetic)}"
                 raise UserError(f"a floor needs {2 * FLOOR} or more real brains and {FLOOR} others, got {found}")
             values = real_against_real(self.statistic, self.real, n, repeats, seed)
-            row["floor"] = Estimate(float(values.mean()), float(values.min()), float(values.max()))
+            row["floor"] = Interval(float(values.mean()), float(values.min()), float(values.max()))
             row["at_floor"] = float(same_size(self.statistic, self.real, self.synthetic, n, repeats, seed).mean())
             row["n_floor"] = n
         except UserError as error:
             row["note"] = str(error)
         return row
 
-    def _bounded(self, interval: Interval) -> Estimate:
+    def _bounded(self, interval: Interval) -> Interval:
         low, high = self.bounds
-        return Estimate(interval.value, max(interval.low, low), min(interval.high, high))
+        return Interval(interval.value, max(interval.low, low), min(interval.high, high))
 
 
 def measure_all(comparisons: Sequence[Comparison], resamples: int, seed: int = 0) -> list[Row]:

@@ -1,6 +1,7 @@
 """Whether a set repeats training subjects: nearest neighbours in images and in fields, beside held-out subjects."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -95,16 +96,15 @@ def coarse_images(store: Store, view: Frame) -> Tensor:
     low[2] = min(low[2], store.grid.shape[2] - 1 - high[2])  # the box is symmetric
     high[2] = store.grid.shape[2] - 1 - low[2]
     size = [max(2, round((b - a + 1) / f)) for a, b, f in zip(low, high, factor, strict=True)]
-    d, h, w = (slice(a, b + 1) for a, b in zip(low, high, strict=True))
-    sigma = SIGMA / min(store.grid.spacing)
-
-    def small(i: int) -> Tensor:
-        image = gaussian(store.image(i), sigma)[:, d, h, w]
-        return interpolate(image[None], size, mode="trilinear", align_corners=False)[0]
-
     key = f"{SIGMA} {size} {low} {high}"
-    found = store.measure("coarse", key, lambda i: {"image": small(i).half()})
+    found = store.measure("coarse", key, partial(_coarse, store, low, high, size))
     return torch.stack([torch.from_numpy(found[i]["image"]) for i in sorted(found)]).float()
+
+
+def _coarse(store: Store, low: list[int], high: list[int], size: list[int], i: int) -> dict[str, Tensor]:
+    d, h, w = (slice(a, b + 1) for a, b in zip(low, high, strict=True))
+    image = gaussian(store.image(i), SIGMA / min(store.grid.spacing))[:, d, h, w]
+    return {"image": interpolate(image[None], size, mode="trilinear", align_corners=False)[0].half()}
 
 
 def find_copies(

@@ -3,17 +3,18 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cortexgen.atlas.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
 from cortexgen.evaluation.comparison import Better, Comparison, Protocol, rows
 from cortexgen.evaluation.store import Store, Volumes
+from cortexgen.io.bids import Row
 from cortexgen.metrics.box import bounding_box
 from cortexgen.metrics.coverage import precision_and_coverage
 from cortexgen.metrics.features import extract_features, paper_input, published_real_rows, standard_input
@@ -22,8 +23,12 @@ from cortexgen.metrics.medicalnet import MedicalNet, load_medicalnet
 from cortexgen.metrics.mmd import Grams, gram_matrices, mmd2, published_feature_mmd, published_image_mmd, unbiased_mmd2
 from cortexgen.metrics.ms_ssim import ms_ssim, published_ms_ssim
 from cortexgen.metrics.random_features import RandomFeatures
+from cortexgen.runner.cohort import Runner
 
 Network = MedicalNet | RandomFeatures
+Prepare = Callable[[Tensor], Tensor]
+Measure = Callable[[Tensor, Tensor], float]
+Pairs = Sequence[tuple[int, int]]
 SHARE = 0.02  # of the real brains that have tissue where the brain's box reaches
 DEGREE = 3  # of the polynomial kernel
 NEIGHBOURS = 5
@@ -49,13 +54,21 @@ class Frame:
     """The field of view of the real brains, which all sets are looked at in.
 
     Attributes:
-        mask: where they have tissue, `[1, D, H, W]` bool.
-        low, high: first and last voxel (D, H, W) of its box.
+        shape: of the grid.
+        low, high: first and last voxel (D, H, W) of the box of where they have tissue.
     """
 
-    mask: Tensor
+    shape: tuple[int, ...]
     low: list[int]
     high: list[int]
+
+    @property
+    def mask(self) -> Tensor:
+        """The box, `[1, D, H, W]` bool."""
+        mask = torch.zeros(1, *self.shape, dtype=torch.bool)
+        d, h, w = (slice(low, high + 1) for low, high in zip(self.low, self.high, strict=True))
+        mask[:, d, h, w] = True
+        return mask
 
     @property
     def key(self) -> str:
@@ -68,22 +81,29 @@ def frame(real: Store) -> Frame:
     count = torch.zeros(1, *real.grid.shape)
     for i in range(len(real)):
         count += real.image(i) > BRAIN_FOREGROUND
-    mask = count >= max(1.0, SHARE * len(real))
-    box = bounding_box(mask)
+    box = bounding_box(count >= max(1.0, SHARE * len(real)))
     if box is None:
         raise UserError(f"{real.brains.path}: no voxel of any image is brighter than air")
-    return Frame(mask, *box)
+    return Frame(real.grid.shape, *box)
 
 
 def paper_volumes(store: Store, view: Frame) -> Volumes:
     """What the published evaluation takes, [-1, 1] brought to [0, 1]: `as_published` undoes it."""
-    return store.prepared("paper", view.key, lambda image: (paper_input(image, view.mask) + 1) / 2)
+    return store.prepared("paper", view.key, partial(_unit_paper_input, view))
+
+
+def _unit_paper_input(view: Frame, image: Tensor) -> Tensor:
+    return (paper_input(image, view.mask) + 1) / 2
 
 
 def as_published(store: Store, view: Frame) -> Volumes:
     """What the published evaluation takes, in [-1, 1]."""
     volumes = paper_volumes(store, view)
-    return Volumes(len(volumes), lambda i: volumes[i] * 2 - 1)
+    return Volumes(len(volumes), partial(_signed, volumes))
+
+
+def _signed(volumes: Volumes, i: int) -> Tensor:
+    return volumes[i] * 2 - 1
 
 
 def features(store: Store, network: Network, protocol: Protocol, view: Frame, device: str) -> Tensor:
@@ -96,14 +116,13 @@ def features(store: Store, network: Network, protocol: Protocol, view: Frame, de
         source, prepare = (as_published if trained else paper_volumes)(store, view), None
     else:
         source, prepare = store.images(), standard_input if trained else None
-    network.to(device)
-
-    def one(i: int) -> dict[str, Any]:
-        return {"features": extract_features(network, [source[i]], prepare)[0]}
-
     key = f"{network.sha256} {protocol} {view.key if protocol == 'paper' else ''}"
-    found = store.measure(f"{network.name}-{protocol}", key, one)
+    found = store.measure(f"{network.name}-{protocol}", key, partial(_features, network, device, source, prepare))
     return torch.stack([torch.from_numpy(found[i]["features"]) for i in sorted(found)])
+
+
+def _features(network: Network, device: str, source: Volumes, prepare: Prepare | None, i: int) -> dict[str, Any]:
+    return {"features": extract_features(network.to(device), [source[i]], prepare)[0]}
 
 
 def feature_comparisons(real: Tensor, synthetic: Tensor, network: Network, protocol: Protocol) -> list[Comparison]:
@@ -179,18 +198,37 @@ def image_mmd(real: Sequence[Tensor], synthetic: Sequence[Tensor], protocol: Pro
     return Comparison("image_mmd", title, protocol, statistic, rows(n), rows(m, n), source="images")
 
 
-def _drawn(n: int, pairs: int, seed: int) -> list[list[int]]:
+def _drawn(n: int, pairs: int, seed: int) -> Pairs:
     every = torch.combinations(torch.arange(n))
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))
     return every[order[:pairs]].tolist()
 
 
-def _pair_scores(n: int, pairs: Sequence[Sequence[int]], score: Callable[[int, int], float], what: str) -> Tensor:
-    """Scores of some pairs as a symmetric matrix `[n, n]`, NaN elsewhere."""
-    table = torch.full((n, n), torch.nan, dtype=torch.float64)
-    for i, j in tqdm(pairs, desc=what, unit="pair", disable=None):
-        table[i, j] = table[j, i] = score(i, j)
+def _scores(
+    measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], pairs: Pairs, what: str, runner: Runner
+) -> Tensor:
+    """`measure(first[i], second[j])` of some pairs as a matrix, NaN elsewhere.
+
+    Raises:
+        UserError: if it fails.
+    """
+    table = torch.full((len(first), len(second)), torch.nan, dtype=torch.float64)
+    items = {f"{i} {j}": (i, j) for i, j in pairs}
+    for name, row in runner.run(partial(_score, measure, first, second), items, what, "pair").items():
+        if row["status"] == "failed":
+            raise UserError(row["reason"])
+        table[items[name]] = row["score"]
     return table
+
+
+def _score(measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], pair: tuple[int, int]) -> Row:
+    return {"status": "ok", "score": measure(first[pair[0]], second[pair[1]])}
+
+
+def _within(measure: Measure, volumes: Sequence[Tensor], pairs: int, seed: int, what: str, runner: Runner) -> Tensor:
+    """`_scores` of random pairs of one set, symmetric."""
+    table = _scores(measure, volumes, volumes, _drawn(len(volumes), pairs, seed), what, runner)
+    return torch.where(table.isnan(), table.T, table)
 
 
 def diversity(store: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
@@ -201,11 +239,12 @@ def diversity(store: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
     """
     if len(store) < 2:
         raise UserError(f"MS-SSIM needs 2 or more brains, got {len(store)}")
+    what = f"MS-SSIM of {store.name}"
+    return _within(partial(_ms_ssim, view), store.images(), pairs, seed, what, store.runner)
 
-    def score(i: int, j: int) -> float:
-        return ms_ssim(store.image(i), store.image(j), view.mask)
 
-    return _pair_scores(len(store), _drawn(len(store), pairs, seed), score, f"MS-SSIM of {store.name}")
+def _ms_ssim(view: Frame, a: Tensor, b: Tensor) -> float:
+    return ms_ssim(a, b, view.mask)
 
 
 def ms_ssim_comparison(real: Tensor, synthetic: Tensor) -> Comparison:
@@ -228,22 +267,14 @@ def published_scores(real: Store, synthetic: Store, view: Frame, passes: int, se
     """The published MS-SSIM of each synthetic brain against real ones at random, `[N, M]`, NaN for pairs not drawn."""
     theirs, ours = as_published(real, view), as_published(synthetic, view)
     partners = torch.randint(len(real), (passes, len(synthetic)), generator=torch.Generator().manual_seed(seed))
-    table = torch.full((len(real), len(synthetic)), torch.nan, dtype=torch.float64)
     drawn = [(i, j) for row in partners.tolist() for j, i in enumerate(row)]
-    for i, j in tqdm(drawn, desc=f"published MS-SSIM of {synthetic.name}", unit="pair", disable=None):
-        if table[i, j].isnan():
-            table[i, j] = published_ms_ssim(theirs[i], ours[j])
-    return table
+    return _scores(published_ms_ssim, theirs, ours, drawn, f"published MS-SSIM of {synthetic.name}", synthetic.runner)
 
 
 def published_real_scores(real: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
     """The published MS-SSIM of pairs of real brains, its means shifted, `[N, N]`, NaN for pairs not drawn."""
-    volumes = as_published(real, view)
-
-    def score(i: int, j: int) -> float:
-        return published_ms_ssim(volumes[i], volumes[j], shifted=True)
-
-    return _pair_scores(len(real), _drawn(len(real), pairs, seed), score, f"published MS-SSIM of {real.name}")
+    score, what = partial(published_ms_ssim, shifted=True), f"published MS-SSIM of {real.name}"
+    return _within(score, as_published(real, view), pairs, seed, what, real.runner)
 
 
 def published_ms_ssim_comparison(across: Tensor, real: Tensor) -> Comparison:

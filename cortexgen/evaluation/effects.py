@@ -9,8 +9,9 @@ from torch import Tensor
 from cortexgen.errors import UserError
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Row
-from cortexgen.evaluation.table import Column, Estimate
+from cortexgen.evaluation.table import Column
 from cortexgen.metrics.effects import adjusted, cohens_d, slope
+from cortexgen.metrics.resampling import Interval
 
 LEAST = 10  # brains with a known value, in each set
 WITHIN = 1.959964
@@ -58,7 +59,7 @@ def _known(anatomy: Anatomy, rows: Covariates, name: str) -> tuple[list[Any], Te
 def _row(name: str, region: str, effect: str, ours: tuple[float, float], theirs: tuple[float, float]) -> Row:
     """From value and standard error of the real and of the synthetic effect."""
     z = (theirs[0] - ours[0]) / (ours[1] ** 2 + theirs[1] ** 2) ** 0.5
-    both = [Estimate(value, value - WITHIN * error, value + WITHIN * error) for value, error in (ours, theirs)]
+    both = [Interval(value, value - WITHIN * error, value + WITHIN * error) for value, error in (ours, theirs)]
     row: Row = {"covariate": name, "region": region, "effect": effect, "real": both[0], "synthetic": both[1]}
     return row | {"z": z, "recovered": abs(z) < WITHIN}
 

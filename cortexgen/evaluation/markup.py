@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega"
 _LATEX = {
@@ -44,19 +43,3 @@ def paragraph(text: str) -> str:
 def latex(text: str) -> str:
     """Text in LaTeX, also as the first cell of a row; letters beyond pdfLaTeX's need another engine."""
     return re.sub("-(?=-)", "-{}", "".join(_LATEX.get(c, c) for c in one_line(text)))
-
-
-def aligned(lines: Sequence[Sequence[str]], right: Sequence[bool]) -> list[list[str]]:
-    """Cells padded to the width of their column, 3 or more; `right` says which columns are flush right."""
-    widths = [max(3, *map(width, cells)) for cells in zip(*lines, strict=True)]
-    padded = []
-    for line in lines:
-        gaps = [" " * (w - width(cell)) for cell, w in zip(line, widths, strict=True)]
-        padded.append([gap + cell if r else cell + gap for cell, gap, r in zip(line, gaps, right, strict=True)])
-    return padded
-
-
-def width(text: str) -> int:
-    """Columns of a terminal that a text takes."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)

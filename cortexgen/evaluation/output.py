@@ -1,4 +1,4 @@
-"""The files of an evaluation."""
+"""The tables and the record of an evaluation."""
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -7,12 +7,12 @@ from typing import Any
 
 from cortexgen.errors import UserError
 from cortexgen.evaluation.run import Evaluation
+from cortexgen.evaluation.table import Table
 from cortexgen.evaluation.tables import build
 from cortexgen.io import write_json
 from cortexgen.io.atomic import remove_leftovers
 from cortexgen.io.output import claim, contents, examine, settings
 from cortexgen.io.paths import within
-from cortexgen.pages.evaluated import write_report
 
 RECORD, REPORT, TABLES = "evaluation.json", "evaluation.html", "tables"
 REGISTRATIONS = "registration", TABLES, REPORT
@@ -59,9 +59,9 @@ def note_sets(out: Path, facts: Mapping[str, Any], sets: Iterable[str]) -> None:
 
 
 def write_evaluation(
-    evaluation: Evaluation, out: Path, failures: Mapping[str, str], seconds: Mapping[str, float], report: bool
-) -> None:
-    """Write tables and record of what was measured so far, and the report if it is asked for.
+    evaluation: Evaluation, out: Path, failures: Mapping[str, str], seconds: Mapping[str, float]
+) -> dict[str, Table]:
+    """Write tables and record of what was measured so far; returns the tables by file name.
 
     Arguments:
         failures: sets that could not be evaluated, and why.
@@ -82,5 +82,4 @@ def write_evaluation(
         "notes": evaluation.notes,
     }
     write_json(Path(out, RECORD), record)
-    if report:
-        write_report(Path(out, REPORT), evaluation, tables, failures)
+    return tables

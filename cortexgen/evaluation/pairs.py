@@ -32,10 +32,12 @@ class Warped(NamedTuple):
     Attributes:
         image: `[1, D, H, W]` in [0, 1].
         labels: likewise, int64, or None.
+        treatments: what was done to them, as of `Brain`.
     """
 
     image: Tensor
     labels: Tensor | None
+    treatments: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,9 @@ class Pairs:
         notes: what can't be compared.
     """
 
-    def __init__(
-        self,
-        fixed: Path,
-        results: Mapping[str, Path],
-        sources: Sources,
-    ) -> None:
+    def __init__(self, fixed: Path, results: Mapping[str, Path], sources: Sources) -> None:
         """Find the files; arguments and errors are those of `evaluate_registration`."""
+        self._made_of = (fixed, results, sources)
         for name in results:
             if name in RESERVED or not is_file_name(name):
                 raise UserError(f"a method can't be called {name!r}, which names a folder and a column of tables")
@@ -120,6 +118,9 @@ class Pairs:
         self._to_moving = torch.eye(4, dtype=torch.float64)
         if sources.moving != MNI152:
             self._to_moving = self._affine(self.moving.image, self.moving.grid, sources.moving)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # other processes find the files again, and read the moving image
+        return Pairs, self._made_of
 
     def _match(self) -> list[Scan]:
         """The fixed scans that a method has; notes what has no counterpart."""
@@ -172,8 +173,7 @@ class Pairs:
             UserError: if it can't be read.
         """
         scan.check()
-        self.fixed.grid = read_grid(scan.image, self.fixed.choice)
-        return self.fixed.read(scan)
+        return self.fixed.read(scan, read_grid(scan.image, self.fixed.choice))
 
     def read(self, method: str, scan: Scan, fixed: Brain) -> Warped:
         """What a method made of the moving image for a fixed brain; intensities in [0, 1] are taken as they are.
@@ -184,13 +184,11 @@ class Pairs:
         if method == NO_REGISTRATION:
             return self.unregistered(scan, fixed)
         brains, registered = self.results[method], self._result(method, scan)
-        brains.grid, brains.rescale = fixed.grid, False
         try:
-            brain = brains.read(registered)
+            brain = brains.read(registered, fixed.grid, rescale=False)
         except UserError:
-            brains.rescale = True
-            brain = brains.read(registered)
-        return Warped(brain.image, brain.labels)
+            brain = brains.read(registered, fixed.grid)
+        return Warped(brain.image, brain.labels, brain.treatments)
 
     def unregistered(self, scan: Scan, fixed: Brain) -> Warped:
         """The moving image on a fixed brain's grid through affines only.
@@ -202,9 +200,10 @@ class Pairs:
             self._to_fixed[scan.name] = self._affine(fixed.image, fixed.grid, scan.image)
         there = self._to_moving @ torch.linalg.inv(self._to_fixed[scan.name]) @ fixed.grid.torch_affine
         target = Grid(fixed.grid.shape, there.numpy())
-        if self._last is None or not target.matches(self._last[0]):
-            self._last = (target, self._brought_to(target))
-        return self._last[1]
+        last = self._last
+        if last is None or not target.matches(last[0]):
+            last = self._last = (target, self._brought_to(target))
+        return last[1]
 
     def _brought_to(self, grid: Grid) -> Warped:
         moving, labels = self.moving, self.moving_labels

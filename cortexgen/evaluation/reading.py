@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -34,12 +34,14 @@ class Brain(NamedTuple):
         image: `[1, D, H, W]`, float32 in [0, 1].
         labels: `[1, D, H, W]`, int64, or None.
         grid: of both, the set's.
+        treatments: what was done to it, each with what more there is to say of the first brain that it was done to.
     """
 
     name: str
     image: Tensor
     labels: Tensor | None
     grid: Grid
+    treatments: Mapping[str, str] = {}
 
 
 class BrainSet:
@@ -110,6 +112,7 @@ class BrainSet:
                 except Exception as error:
                     self.problems[scan.name] = reason(error)
                     continue
+                self.recall(scan, brain.treatments)
                 yield brain
                 del brain
 
@@ -124,14 +127,12 @@ class BrainSet:
                 lines.append(f"{self.path}: {len(good)} of {len(self.scans)} brains ({some}): {what}{first}")
         return lines
 
-    def treatments(self, name: str) -> dict[str, str]:
-        """What was done to a brain, for `recall`."""
-        return {what: first for what, (first, names) in self._treated.items() if name in names}
-
     def recall(self, scan: Scan, treatments: Mapping[str, str]) -> None:
-        """Take over what was done to a brain that another run has read."""
+        """Take note of what was done to a brain, which another process or run may have read."""
         for what, first in treatments.items():
-            self._note(scan, what, first)
+            _, names = self._treated.setdefault(what, (first, []))
+            if scan.name not in names:
+                names.append(scan.name)
 
     def require(self, n: int, what: str) -> None:
         """See that there are brains enough.
@@ -144,75 +145,69 @@ class BrainSet:
             lost = f", and {len(self.problems)} that can't be used; the first: {first}" if first else ""
             raise UserError(f"{self.path}: {what} needs {n} or more brains, found {len(self)}{lost}")
 
-    def read(self, scan: Scan) -> Brain:
-        """Read one brain.
+    def read(self, scan: Scan, grid: Grid | None = None, rescale: bool | None = None) -> Brain:
+        """Read one brain, and note nothing.
+
+        Arguments:
+            grid, rescale: instead of the set's.
 
         Raises:
             UserError: if a file can't be read, shows another place than the grid, has intensities whose zero is lost,
                 or holds unknown labels.
         """
         scan.check()
+        grid = grid or self.grid
+        treatments: dict[str, str] = {}
         image, found = read_volume(scan.image, choice=self.choice)
-        if self.rescale:
+        if self.rescale if rescale is None else rescale:
             image, treatment = to_unit(image, scan.image)
-            if treatment:
-                self._note(scan, treatment)
+            treatments |= {treatment: ""} if treatment else {}
         else:
             image = in_unit(image, scan.image)
+        image = self._placed(image, found, grid, treatments, scan.image)
+        labels = None if scan.labels is None else self._labels(scan.labels, grid, treatments)
+        return Brain(scan.name, image, labels, grid, treatments)
 
-        def resampled(volume: Tensor) -> Tensor:
-            return resample(volume[None], found.torch_affine, self.grid.shape, self.grid.torch_affine)[0]
-
-        image = self._placed(image, found, resampled, scan, scan.image)
-        return Brain(scan.name, image, self._labels(scan), self.grid)
-
-    def _labels(self, scan: Scan) -> Tensor | None:
-        if scan.labels is None:
-            return None
-        labels, found = read_volume(scan.labels, labels=True, choice=self.choice)
+    def _labels(self, source: Path, grid: Grid, treatments: dict[str, str]) -> Tensor:
+        labels, found = read_volume(source, labels=True, choice=self.choice)
         present = present_labels(labels)
         known = present >= 0 if self.classes is None else torch.isin(present, torch.tensor([0, *self.classes]))
         if not known.all():
             unknown = ", ".join(map(str, present[~known][:5].tolist()))
             expected = "indices from 0 on" if self.classes is None else f"one of {len(self.classes)} classes"
-            raise UserError(f"{scan.labels}: unknown label {unknown}, expected {expected}")
+            raise UserError(f"{source}: unknown label {unknown}, expected {expected}")
+        return self._placed(labels, found, grid, treatments, source)
 
-        def resampled(volume: Tensor) -> Tensor:
-            return labels_on(volume, found, self.grid)
-
-        return self._placed(labels, found, resampled, scan, scan.labels)
-
-    def _placed(
-        self, volume: Tensor, found: Grid, resampled: Callable[[Tensor], Tensor], scan: Scan, source: Path
-    ) -> Tensor:
-        """A volume on the set's grid."""
-        if found.matches(self.grid):
+    def _placed(self, volume: Tensor, found: Grid, grid: Grid, treatments: dict[str, str], source: Path) -> Tensor:
+        """An image or a label map on a grid; what had to be done for that joins the treatments."""
+        if found.matches(grid):
             return volume
-        what = "image" if source == scan.image else "labels"
+        what = "image" if volume.is_floating_point() else "labels"
         if self.ignore_affine:
-            self._note(scan, f"{what} taken as lying on {self.grid}, affine ignored")
-            return laid_on(volume, found, self.grid, source)
-        share = overlap(found, self.grid)
+            treatments[f"{what} taken as lying on {grid}, affine ignored"] = ""
+            return laid_on(volume, found, grid, source)
+        share = overlap(found, grid)
         if share < OVERLAP:
-            raise UserError(f"{source}: its grid is {found}, the comparison's {self.grid}: they overlap by {share:.0%}")
-        exact = cut(volume, found, self.grid)
-        done = "resampled" if exact is None else "cut or padded"
-        self._note(scan, f"{what} {done} to {self.grid}", f", the first from {found}")
-        cover = covered(self.grid, found)
+            raise UserError(f"{source}: its grid is {found}, the comparison's {grid}: they overlap by {share:.0%}")
+        exact = cut(volume, found, grid)
+        treatments[f"{what} {'resampled' if exact is None else 'cut or padded'} to {grid}"] = (
+            f", the first from {found}"
+        )
+        cover = covered(grid, found)
         if cover < WHOLE:
-            self._note(scan, f"{what} of a part of that grid only", f", the first of {cover:.0%}")
-        out = resampled(volume) if exact is None else exact
-        kept = float(out.sum()) * self.grid.voxel_volume / (float(volume.sum()) * found.voxel_volume)
+            treatments[f"{what} of a part of that grid only"] = f", the first of {cover:.0%}"
+        if exact is not None:
+            out = exact
+        elif what == "image":
+            out = resample(volume[None], found.torch_affine, grid.shape, grid.torch_affine)[0]
+        else:
+            out = labels_on(volume, found, grid)
+        kept = float(out.sum()) * grid.voxel_volume / (float(volume.sum()) * found.voxel_volume)
         if kept == 0:
-            raise UserError(f"{source}: all that it shows lies outside the comparison's grid, {self.grid}")
+            raise UserError(f"{source}: all that it shows lies outside the comparison's grid, {grid}")
         if kept < 1 - LOST and what == "image":
-            self._note(scan, "a part of the brain lies outside that grid", f", {1 - kept:.0%} of the first")
+            treatments["a part of the brain lies outside that grid"] = f", {1 - kept:.0%} of the first"
         return out
-
-    def _note(self, scan: Scan, treatment: str, first: str = "") -> None:
-        _, names = self._treated.setdefault(treatment, (first, []))
-        if scan.name not in names:
-            names.append(scan.name)
 
     def _first_grid(self) -> Grid:
         for scan in self.scans:
@@ -232,7 +227,7 @@ class BrainSet:
         if len(without) == len(self.scans):
             raise UserError(f"{folder}: none of its {len(maps)} label maps has the name of an image of {self.path}")
         for scan in without:
-            self._note(scan, f"no label map in {folder}")
+            self.recall(scan, {f"no label map in {folder}": ""})
 
 
 def find_images(path: Path, images: str = IMAGES, labels: str | None = LABELS) -> list[Scan]:

@@ -1,27 +1,29 @@
 """How well registered images fit the fixed ones: similarity, labels and Jacobians, against doing nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError, reason
-from cortexgen.evaluation.pair_measures import MEASURES, VERSION, measure
+from cortexgen.evaluation.pair_measures import MEASURES, VERSION
 from cortexgen.evaluation.pairs import NO_REGISTRATION, Pairs, Sources
 from cortexgen.evaluation.published import PAPER, REGISTRATION
 from cortexgen.evaluation.reading import Brain
-from cortexgen.evaluation.table import PUBLISHED, Column, Estimate, Table, Value
+from cortexgen.evaluation.table import PUBLISHED, Column, Table, Value
 from cortexgen.io import write_json
 from cortexgen.io.bids import Row
 from cortexgen.io.output import read_record
 from cortexgen.io.paths import folder_within, within
 from cortexgen.metrics import bootstrap_interval
+from cortexgen.registration.measures import warped_measures
+from cortexgen.runner.cohort import HERE, Runner
 
 NOTES = (
     "Means over n fixed images with their 95% bootstrap intervals.",
@@ -81,8 +83,9 @@ def evaluate_registration(
     results: Mapping[str, Path],
     out: Path,
     sources: Sources = Sources(),  # noqa: B008
+    runner: Runner = HERE,
 ) -> RegistrationEvaluation:
-    """Measure registered images against the fixed ones, each pair on its fixed image's own grid, one at a time.
+    """Measure registered images against the fixed ones, each pair on its fixed image's own grid.
 
     What was measured of a pair is kept in `out/registration/<method>/<subject>.json` and taken from there as long as
     its files don't change. Tables are written to `out/tables`.
@@ -93,13 +96,14 @@ def evaluate_registration(
             the fixed images by name, and may all but the images be missing.
         out: folder to write to.
         sources: what is compared in the folders.
+        runner: measures the pairs of each fixed image.
 
     Raises:
         UserError: if there are no fixed images, a method has none of theirs, or no pair at all can be measured.
     """
     out = Path(out)
     pairs = Pairs(fixed, results, sources)
-    rows, problems = _measured(pairs, folder_within(out, "registration"))
+    rows, problems = _measured(pairs, folder_within(out, "registration"), runner)
     classes = _classes(rows, pairs.classes)
     sets = (pairs.fixed, *pairs.results.values())
     notes = [*NOTES, *pairs.notes, *(note for brains in sets for note in brains.notes)]
@@ -114,45 +118,51 @@ def evaluate_registration(
     return evaluation
 
 
-def _measured(pairs: Pairs, folder: Path) -> tuple[list[Row], dict[str, str]]:
+def _measured(pairs: Pairs, folder: Path, runner: Runner) -> tuple[list[Row], dict[str, str]]:
     """A row for each pair that could be measured, method by method, and what is wrong with the others."""
     problems = dict(pairs.fixed.problems)
     rows: dict[str, list[Row]] = {method: [] for method in pairs.methods}
-    scans = [scan for scan in pairs.scans if scan.name not in problems]
-    with tqdm(total=len(scans) * len(pairs.methods), desc="comparing", unit="pair", disable=None) as bar:
-        for scan in scans:
-            for method, row, problem in _subject(pairs, scan, folder):
-                if row is not None:
-                    rows[method].append({"participant_id": scan.name, "method": method, **row})
-                if problem:
-                    problems[f"{method}/{scan.name}" if method else scan.name] = problem
-                bar.update(bool(method))
-    return [row for found in rows.values() for row in found], problems
+    scans = {scan.name: scan for scan in pairs.scans if scan.name not in problems}
+    found = runner.run(partial(_subject, pairs=pairs, folder=folder), scans, "comparing", "image")
+    for name, subject in found.items():
+        if subject["status"] == "failed":
+            problems[name] = subject["reason"]
+            continue
+        for method, kept in subject["pairs"].items():
+            if "row" in kept:
+                rows[method].append({"participant_id": name, "method": method, **kept["row"]})
+                sets = pairs.fixed, pairs.results.get(method, pairs.fixed)
+                for brains, treatments in zip(sets, kept["treatments"], strict=True):
+                    brains.recall(scans[name], treatments)
+            if kept["problem"]:
+                problems[f"{method}/{name}"] = kept["problem"]
+    return [row for measured in rows.values() for row in measured], problems
 
 
-def _subject(pairs: Pairs, scan: Scan, folder: Path) -> Iterator[tuple[str, Row | None, str | None]]:
-    """Method, row and problem of each of a subject's pairs; without a method if the fixed image can't be read."""
+def _subject(scan: Scan, pairs: Pairs, folder: Path) -> Row:
+    """What is kept of each of a subject's pairs, under "pairs" by method; of one that failed only the problem.
+
+    Raises:
+        UserError: if the fixed image can't be read.
+    """
+    found: dict[str, Row] = {}
     fixed: Brain | None = None
     for method in pairs.methods:
-        path, sets = within(folder, method, f"{scan.name}.json"), [pairs.fixed, pairs.results.get(method, pairs.fixed)]
+        path = within(folder, method, f"{scan.name}.json")
         try:
-            key = _key(pairs, method, scan)
-            kept = read_record(path)
-            if kept.get("key") != key:
-                try:
-                    fixed = fixed or pairs.read_fixed(scan)
-                except Exception as error:
-                    yield "", None, reason(error)
-                    return
-                kept = {"key": key, **_pair(pairs, method, scan, fixed)}
-                kept["treatments"] = [brains.treatments(scan.name) for brains in sets]
-                write_json(path, kept)
+            key, kept = _key(pairs, method, scan), read_record(path)
         except Exception as error:
-            yield method, None, reason(error)
+            found[method] = {"problem": reason(error)}
             continue
-        for brains, treatments in zip(sets, kept["treatments"], strict=True):
-            brains.recall(scan, treatments)
-        yield method, kept["row"], kept["problem"]
+        if kept.get("key") != key:
+            fixed = fixed or pairs.read_fixed(scan)
+            try:
+                kept = {"key": key, **_pair(pairs, method, scan, fixed)}
+                write_json(path, kept)
+            except Exception as error:
+                kept = {"problem": reason(error)}
+        found[method] = kept
+    return {"status": "ok", "pairs": found}
 
 
 def _pair(pairs: Pairs, method: str, scan: Scan, fixed: Brain) -> dict[str, Any]:
@@ -162,7 +172,9 @@ def _pair(pairs: Pairs, method: str, scan: Scan, fixed: Brain) -> dict[str, Any]
         field = pairs.displacement(method, scan, fixed.grid)
     except Exception as error:
         problem = reason(error)
-    return {"row": measure(fixed, warped, field, pairs.classes), "problem": problem}
+    labels = None if fixed.labels is None or warped.labels is None else (fixed.labels, warped.labels)
+    row = warped_measures(fixed.image, warped.image, field, labels, fixed.grid.spacing, pairs.classes)
+    return {"row": row, "problem": problem, "treatments": [fixed.treatments, warped.treatments]}
 
 
 def _key(pairs: Pairs, method: str, scan: Scan) -> list[Any]:
@@ -191,7 +203,7 @@ def _mean(values: Tensor) -> Value:
     values = values[~values.isnan()]
     if len(values) < 2 or not values.isfinite().all():
         return float(values.mean()) if len(values) else None
-    return Estimate(*bootstrap_interval(lambda x: float(x.mean()), values))
+    return bootstrap_interval(lambda x: float(x.mean()), values)
 
 
 def _tables(found: RegistrationEvaluation) -> dict[str, Table]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cortexgen.contracts import Labeller
 from cortexgen.errors import UserError
 from cortexgen.evaluation import distribution as dist
 from cortexgen.evaluation.anatomy import anatomy_comparisons, growth_comparisons, region_rows
@@ -16,11 +18,12 @@ from cortexgen.evaluation.brain import Anatomy, collect, measure_brain, present_
 from cortexgen.evaluation.comparison import Comparison, Protocol, Row, measure_all
 from cortexgen.evaluation.copies import Copies, coarse_images, find_copies
 from cortexgen.evaluation.effects import effect_rows
-from cortexgen.evaluation.labelling import Labeller, RegisteredLabels
+from cortexgen.evaluation.labelling import RegisteredLabels
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Measures, Store
 from cortexgen.io.labels import label_type
 from cortexgen.io.paths import folder_within
+from cortexgen.runner.cohort import HERE, Runner
 
 T = TypeVar("T")
 Maps = tuple[list[str], Tensor]
@@ -87,7 +90,7 @@ class SetResult:
 
     def labels(self, i: int) -> Tensor:
         """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
-        return torch.from_numpy(self.store.measured("labels", i, "labels").astype(np.int64))
+        return measured_labels(self.store, i)
 
     def field(self) -> tuple[int, Tensor] | None:
         """The labelled brain nearest the middle of the set whose field was kept, and its velocity `[3, d, h, w]`."""
@@ -107,6 +110,23 @@ class SetResult:
             return None
 
 
+def measured_labels(store: Store, i: int) -> Tensor:
+    """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
+    return torch.from_numpy(store.measured("labels", i, "labels").astype(np.int64))
+
+
+def _label(labeller: Labeller, store: Store, kept: set[int], i: int) -> Mapping[str, object]:
+    source = store.brains.path / store.names[i]
+    found = labeller.label(store.image(i), store.grid, source, store.labels(i))
+    maps = {"growth": found.log_jacobian, "velocity": found.velocity if i in kept else None}
+    labels: Any = found.labels.numpy().astype(label_type(int(found.labels.max())))
+    return {"labels": labels, **{name: field.half() for name, field in maps.items() if field is not None}}
+
+
+def _measure(classes: Mapping[int, str] | None, store: Store, i: int) -> Mapping[str, object]:
+    return measure_brain(store.image(i), measured_labels(store, i), classes, store.grid)
+
+
 class Evaluation:
     """Real brains and the sets that are compared with them.
 
@@ -116,6 +136,7 @@ class Evaluation:
         labeller: labels brains of all sets; None for no anatomy.
         networks: feature extractors.
         train: brains that the generator was trained on, where they are not the real ones.
+        runner: does what is done with every brain and pair; as a context, its processes serve all of it.
     """
 
     def __init__(
@@ -126,10 +147,12 @@ class Evaluation:
         networks: Sequence[dist.Network],
         options: Options,
         train: BrainSet | None = None,
+        runner: Runner = HERE,
     ) -> None:
         self.out, self.labeller, self.networks, self.options = out, labeller, list(networks), options
-        self.real = SetResult(Store("real", real, folder_within(out, "work", "real")))
-        self.train = SetResult(Store("training", train, folder_within(out, "work", "training"))) if train else None
+        self.runner = runner
+        self.real = self._set("real", "real", real)
+        self.train = self._set("training", "training", train) if train else None
         self.sets: list[SetResult] = []
         for result in filter(None, (self.real, self.train)):
             result.store.fill()
@@ -165,7 +188,7 @@ class Evaluation:
         Raises:
             UserError: if it has no two brains that can be read.
         """
-        result = SetResult(Store(name, brains, folder_within(self.out, "work", f"set-{name}")))
+        result = self._set(name, f"set-{name}", brains)
         result.store.fill()
         brains.require(2, "an evaluation")
         self.sets.append(result)
@@ -179,6 +202,9 @@ class Evaluation:
         self._copies(result)
         return result
 
+    def _set(self, name: str, folder: str, brains: BrainSet) -> SetResult:
+        return SetResult(Store(name, brains, folder_within(self.out, "work", folder), self.runner))
+
     def clear(self) -> None:
         """Remove decoded volumes; measures stay."""
         for result in filter(None, (self.real, self.train, *self.sets)):
@@ -190,16 +216,7 @@ class Evaluation:
             return
         store = result.store
         kept = {round(k * (len(store) - 1) / (KEPT - 1)) for k in range(KEPT)}
-
-        def label(i: int) -> Mapping[str, object]:
-            found = labeller.label(store, i)
-            maps = {"growth": found.log_jacobian, "velocity": found.velocity if i in kept else None}
-            labels: Any = found.labels.numpy().astype(label_type(int(found.labels.max())))
-            return {"labels": labels, **{name: field.half() for name, field in maps.items() if field is not None}}
-
-        def measure(i: int) -> Mapping[str, object]:
-            return measure_brain(store.image(i), result.labels(i), labeller.classes, store.grid)
-
+        label, measure = partial(_label, labeller, store, kept), partial(_measure, labeller.classes, store)
         labelled = store.measure("labels", f"{LABELS} {labeller.key}", label, without=["labels", "velocity"])
         key = f"{MEASURES} {LABELS} {labeller.key}"
         result.measured = store.measure("anatomy", key, measure, only=sorted(labelled))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -11,16 +12,16 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from cortexgen.errors import UserError, reason
+from cortexgen.data.cohort import Scan
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.io import Grid, write_json
 from cortexgen.io.atomic import atomic, write_array
-from cortexgen.io.bids import source_hash
+from cortexgen.io.bids import Row, source_hash
 from cortexgen.io.labels import label_type
 from cortexgen.io.output import read_record
 from cortexgen.io.paths import folder_within, visible, within
+from cortexgen.runner.cohort import HERE, Runner
 
 LEVELS = 65535  # of 16 bits: what [0, 1] is rounded to
 Measures = dict[str, np.ndarray]
@@ -34,11 +35,12 @@ class Store:
     Attributes:
         name: of the set.
         brains: where they come from.
+        runner: does what is done with every brain.
         names: of those that could be read, in order.
     """
 
-    def __init__(self, name: str, brains: BrainSet, folder: Path) -> None:
-        self.name, self.brains, self.folder = name, brains, Path(folder)
+    def __init__(self, name: str, brains: BrainSet, folder: Path, runner: Runner = HERE) -> None:
+        self.name, self.brains, self.folder, self.runner = name, brains, Path(folder), runner
         self.names: list[str] = []
 
     @property
@@ -52,38 +54,35 @@ class Store:
     def fill(self) -> None:
         """Read every brain that isn't there yet; those that can't be read are left out, with their reasons."""
         self.names = []
-        for scan in tqdm(self.brains.scans, desc=f"reading {self.name}", unit="brain", disable=None):
-            if scan.name in self.brains.problems:
-                continue
-            folder = folder_within(self.folder, scan.name)
-            try:
-                scan.check()
-                key = self._source(scan)
-            except UserError as error:
-                self.brains.problems[scan.name] = reason(error)
-                continue
-            record = read_record(folder / "source.json")
-            if record.get("key") != key:
-                shutil.rmtree(folder, ignore_errors=True)
-            if record.get("key") != key or not (folder / "image.npy").is_file():
-                try:
-                    brain = self.brains.read(scan)
-                except Exception as error:
-                    self.brains.problems[scan.name] = reason(error)
-                    continue
-                write_array(folder / "image.npy", _packed(brain.image))
-                if brain.labels is not None:
-                    write_array(folder / "labels.npy", brain.labels.numpy().astype(label_type(int(brain.labels.max()))))
-                write_json(folder / "source.json", {"key": key, "treatments": self.brains.treatments(scan.name)})
+        scans = {scan.name: scan for scan in self.brains.scans if scan.name not in self.brains.problems}
+        for name, row in self.runner.run(self._read, scans, f"reading {self.name}", "brain").items():
+            if row["status"] == "failed":
+                self.brains.problems[name] = row["reason"]
             else:
-                self.brains.recall(scan, record["treatments"])
-            self.names.append(scan.name)
+                self.brains.recall(scans[name], row["treatments"])
+                self.names.append(name)
 
-    def _source(self, scan: Any) -> str:
+    def _read(self, scan: Scan) -> Row:
+        folder = folder_within(self.folder, scan.name)
+        scan.check()
+        key, record = self._source(scan), read_record(folder / "source.json")
+        if record.get("key") != key:
+            shutil.rmtree(folder, ignore_errors=True)
+        if record.get("key") != key or not (folder / "image.npy").is_file():
+            brain = self.brains.read(scan)
+            write_array(folder / "image.npy", _packed(brain.image))
+            if brain.labels is not None:
+                write_array(folder / "labels.npy", brain.labels.numpy().astype(label_type(int(brain.labels.max()))))
+            record = {"key": key, "treatments": brain.treatments}
+            write_json(folder / "source.json", record)
+        return {"status": "ok", "treatments": record["treatments"]}
+
+    def _source(self, scan: Scan) -> str:
         brains, hashes = self.brains, [source_hash(p) for p in (scan.image, scan.labels) if p is not None]
         classes = sorted((brains.classes or {}).items()) if scan.labels else []
         options = (brains.rescale, brains.ignore_affine, brains.choice.describe(), classes)
-        return digest([str(scan.image), str(scan.labels), hashes, str(self.grid), options])
+        paths = [str(path and path.absolute()) for path in (scan.image, scan.labels)]
+        return digest([*paths, hashes, str(self.grid), options])
 
     def covariates(self, i: int) -> Mapping[str, Any]:
         """Row i's covariates."""
@@ -91,7 +90,7 @@ class Store:
 
     def image(self, i: int) -> Tensor:
         """Brain i, `[1, D, H, W]` in [0, 1]."""
-        return _unpacked(np.load(self.folder / self.names[i] / "image.npy"))
+        return self._volume("image.npy", i)
 
     def labels(self, i: int) -> Tensor | None:
         """The label map that came with brain i, `[1, D, H, W]`, or None."""
@@ -103,21 +102,28 @@ class Store:
         return Volumes(len(self), self.image)
 
     def prepared(self, kind: str, key: str, prepare: Callable[[Tensor], Tensor]) -> "Volumes":
-        """The images after `prepare`, which gives values in [0, 1]; kept on disk after their first use.
+        """The images after `prepare`, which gives values in [0, 1], on disk; one for which it fails does so when read.
 
         Arguments:
             kind: a name for them.
             key: says what `prepare` depends on.
         """
         file = f"{kind}-{digest(key):.12}.npy"
+        waiting = {name: i for i, name in enumerate(self.names) if not (self.folder / name / file).is_file()}
+        self.runner.run(partial(self._prepare, file, prepare), waiting, f"{kind} of {self.name}", "brain")
+        return Volumes(len(self), partial(self._prepared, file, prepare))
 
-        def get(i: int) -> Tensor:
-            path = self.folder / self.names[i] / file
-            if not path.is_file():
-                write_array(path, _packed(prepare(self.image(i))))
-            return _unpacked(np.load(path))
+    def _prepare(self, file: str, prepare: Callable[[Tensor], Tensor], i: int) -> Row:
+        write_array(self.folder / self.names[i] / file, _packed(prepare(self.image(i))))
+        return {"status": "ok"}
 
-        return Volumes(len(self), get)
+    def _prepared(self, file: str, prepare: Callable[[Tensor], Tensor], i: int) -> Tensor:
+        if not (self.folder / self.names[i] / file).is_file():
+            self._prepare(file, prepare, i)
+        return self._volume(file, i)
+
+    def _volume(self, file: str, i: int) -> Tensor:
+        return torch.from_numpy(np.load(self.folder / self.names[i] / file).astype(np.float32)) / LEVELS
 
     def measure(
         self,
@@ -134,33 +140,37 @@ class Store:
         Arguments:
             kind: a name for it, also on the progress bar.
             key: says what it depends on.
+            compute: done by the runner, so that several processes ask for a function of a module, or a `partial` of it.
             only: brains to measure; all unless given.
             without: what is kept on disk only, for `measured`.
         """
-        mark, there = digest(key), []
-        chosen = range(len(self)) if only is None else only
-        for i in tqdm(chosen, desc=f"{kind} of {self.name}", unit="brain", disable=None):
-            path = self.folder / self.names[i] / f"{kind}.npz"
-            try:
-                if str(_load(path, ["key"]).get("key")) != mark:
-                    found = {k: np.asarray(v) for k, v in compute(i).items()}
-                    with atomic(path) as temporary, open(temporary, "wb") as file:
-                        np.savez_compressed(file, **(found | {"key": np.array(mark)}))  # type: ignore[arg-type]
-                    del found
-                there.append(i)
-            except Exception as error:
-                self.brains.problems[self.names[i]] = f"{kind}: {reason(error)}"
+        mark, chosen = digest(key), range(len(self)) if only is None else only
+        keys = {i: str(_load(self._path(kind, i), ["key"]).get("key")) for i in chosen}
+        waiting = {self.names[i]: i for i in chosen if keys[i] != mark}
+        rows = self.runner.run(partial(self._keep, kind, mark, compute), waiting, f"{kind} of {self.name}", "brain")
+        lost = {name: row["reason"] for name, row in rows.items() if row["status"] == "failed"}
+        self.brains.problems |= {name: f"{kind}: {why}" for name, why in lost.items()}
         # Read afterwards: small arrays that stay between large ones that go keep the heap from shrinking.
-        return {i: _load(self.folder / self.names[i] / f"{kind}.npz", None, ["key", *without]) for i in there}
+        there = [i for i in chosen if self.names[i] not in lost]
+        return {i: _load(self._path(kind, i), None, ["key", *without]) for i in there}
+
+    def _keep(self, kind: str, mark: str, compute: Callable[[int], Mapping[str, Any]], i: int) -> Row:
+        found = {k: np.asarray(v) for k, v in compute(i).items()}
+        with atomic(self._path(kind, i)) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **(found | {"key": np.array(mark)}))  # type: ignore[arg-type]
+        return {"status": "ok"}
+
+    def _path(self, kind: str, i: int) -> Path:
+        return self.folder / self.names[i] / f"{kind}.npz"
 
     def measured(self, kind: str, i: int, name: str) -> np.ndarray:
         """One of the things that `measure` found of brain i."""
-        with np.load(self.folder / self.names[i] / f"{kind}.npz") as content:
+        with np.load(self._path(kind, i)) as content:
             return np.asarray(content[name])
 
     def has(self, kind: str, i: int, name: str) -> bool:
         """Whether `measure` found that of brain i."""
-        path = self.folder / self.names[i] / f"{kind}.npz"
+        path = self._path(kind, i)
         if not path.is_file():
             return False
         with np.load(path) as content:
@@ -194,10 +204,6 @@ def digest(content: Any) -> str:
 
 def _packed(volume: Tensor) -> np.ndarray:
     return (volume.double() * LEVELS).round().numpy().astype(np.uint16)
-
-
-def _unpacked(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(array.astype(np.float32)) / LEVELS
 
 
 def _load(path: Path, only: Sequence[str] | None = None, without: Sequence[str] = ()) -> Measures:

@@ -1,34 +1,22 @@
-"""One list of rows as CSV, JSON, Markdown, LaTeX and HTML."""
+"""One list of rows as CSV, JSON, Markdown and LaTeX."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from cortexgen.evaluation.markup import aligned, latex, markdown, one_line, paragraph, width
+from cortexgen.evaluation.markup import latex, markdown, one_line, paragraph
 from cortexgen.io import write_text
+from cortexgen.metrics.resampling import Interval
 
 PUBLISHED = "published"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value and the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-Value = float | int | bool | str | Estimate | None
+Value = float | int | bool | str | Interval | None
 Row = Mapping[str, Value]
 
 
@@ -70,12 +58,25 @@ def measured(row: Row) -> bool:
     return not row.get(PUBLISHED)
 
 
+class Cell(NamedTuple):
+    """A cell as it is shown: one line of text, its interval in brackets, and the mark of a reference below the table.
+
+    Attributes:
+        best: whether its value is the best of its column.
+    """
+
+    text: str
+    interval: str = ""
+    mark: str = ""
+    best: bool = False
+
+
 class Table:
     """Rows and how they are shown; the same rows give the same bytes.
 
-    A row whose column "published" holds a reference was published and not measured: Markdown and LaTeX mark it and
-    give the reference below the table. Both show missing values as n/a, intervals in brackets, and the best value of
-    a column in bold if the column says which is better and two rows or more compete.
+    A row whose column "published" holds a reference was published and not measured: where tables are read, and not
+    computed with, it is marked and the reference stands below. There, missing values are n/a, intervals stand in
+    brackets, and the best value of a column is bold if the column says which is better and two rows or more compete.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Table:
 
         Raises:
             ValueError: if there is no column, or two have one name.
-            TypeError: if a value is neither a number, text, an `Estimate` nor None.
+            TypeError: if a value is neither a number, text, an `Interval` nor None.
         """
         names = dict.fromkeys(key for row in rows for key in row)
         self.columns = [c for c in columns or map(Column, names) if c.name != PUBLISHED]
@@ -111,7 +112,7 @@ class Table:
     def _flat_names(self) -> list[str]:
         names = []
         for column in self.columns:
-            interval = any(isinstance(row[column.name], Estimate) for row in self.rows)
+            interval = any(isinstance(row[column.name], Interval) for row in self.rows)
             names += [column.name, f"{column.name}_low", f"{column.name}_high"] if interval else [column.name]
         return names + [PUBLISHED] * bool(self.references)
 
@@ -121,20 +122,16 @@ class Table:
         for row in self.rows:
             cells: dict[str, Any] = dict(row)
             for name, value in row.items():
-                if isinstance(value, Estimate):
-                    ends = {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-                    cells |= {key: _plain(end, key) for key, end in ends.items()}
+                if isinstance(value, Interval):
+                    names = name, f"{name}_low", f"{name}_high"
+                    cells |= {key: _plain(end, key) for key, end in zip(names, value, strict=True)}
             rows.append({name: cells.get(name) for name in self._flat_names()})
         return rows
 
     def to_csv(self) -> str:
         """Numbers in full, missing values as empty cells."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self._flat_names())
-        for row in self.flat():
-            writer.writerow([str(v).lower() if isinstance(v, bool) else v for v in row.values()])
-        return text.getvalue()
+        rows = [[str(v).lower() if isinstance(v, bool) else v for v in row.values()] for row in self.flat()]
+        return pd.DataFrame(rows, columns=self._flat_names(), dtype=object).to_csv(index=False, lineterminator="\n")
 
     def to_json(self) -> str:
         """Caption, notes, columns and rows; infinite numbers, which JSON doesn't have, as text."""
@@ -150,43 +147,26 @@ class Table:
 
     def to_markdown(self) -> str:
         """A table of GitHub's Markdown."""
-        right = self._right()
-        head, *body = aligned(self._cells(markdown, "**{}**", "<sup>{}</sup>"), right)
-        rule = ["-" * (width(cell) - r) + ":" * r for cell, r in zip(head, right, strict=True)]
+        cells = pd.DataFrame(self._body(markdown, "**{}**", "<sup>{}</sup>"), columns=self._head(markdown))
+        sides = ["right" if number else "left" for number in self.numbers]
         parts = [f"**{markdown(self.caption)}**"] if self.caption else []
-        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *body)))
+        parts.append(cells.to_markdown(index=False, disable_numparse=True, colalign=sides))
         parts += [f"<sup>{mark}</sup> {markdown(note)}" for mark, note in self._footnotes()]
         parts += map(paragraph, self.notes)
         return "\n\n".join(parts) + "\n"
 
     def to_latex(self) -> str:
         """A `table` environment; the document needs the package booktabs."""
-        head, *body = [
-            " & ".join(cells) + r" \\"
-            for cells in aligned(self._cells(latex, r"\textbf{{{}}}", r"\textsuperscript{{{}}}"), self._right())
-        ]
+        cells = [self._head(latex), *self._body(latex, r"\textbf{{{}}}", r"\textsuperscript{{{}}}")]
+        head, *body = [" & ".join(line) + r" \\" for line in cells]
         notes = [rf"\textsuperscript{{{mark}}} {latex(note)}" for mark, note in self._footnotes()]
         notes += [latex(note) for note in self.notes]
         lines = ["% \\usepackage{booktabs}", r"\begin{table}", r"\centering"]
         lines += [rf"\caption{{{latex(self.caption)}}}"] if self.caption else []
-        lines += [rf"\begin{{tabular}}{{{''.join('lr'[r] for r in self._right())}}}", r"\toprule", head, r"\midrule"]
+        lines += [rf"\begin{{tabular}}{{{''.join('lr'[n] for n in self.numbers)}}}", r"\toprule", head, r"\midrule"]
         lines += [*body, r"\bottomrule", r"\end{tabular}"]
         lines += [rf"\par\smallskip{{\footnotesize {note}\par}}" for note in notes]
         return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-    def to_html(self) -> str:
-        """A `table` element; its numbers have the class "number", rows that were published the class "published"."""
-        right = [' class="number"' if r else "" for r in self._right()]
-        head, *body = self._cells(lambda text: escape(one_line(text)), "<strong>{}</strong>", "<sup>{}</sup>")
-        lines = ["<table>"]
-        lines += [f"<caption>{escape(self.caption)}</caption>"] if self.caption else []
-        cells = "".join(f'<th scope="col"{style}>{cell}</th>' for cell, style in zip(head, right, strict=True))
-        lines.append(f"<thead><tr>{cells}</tr></thead><tbody>")
-        for row, (name, *others) in zip(self.rows, body, strict=True):
-            cells = "".join(f"<td{style}>{cell}</td>" for cell, style in zip(others, right[1:], strict=True))
-            kind = ' class="published"' if row[PUBLISHED] else ""
-            lines.append(f'<tr{kind}><th scope="row"{right[0]}>{name}</th>{cells}</tr>')
-        return "\n".join([*lines, "</tbody></table>"])
 
     def below(self) -> list[str]:
         """The footnotes and notes as text."""
@@ -200,7 +180,8 @@ class Table:
             write_text(path, text)
         return paths
 
-    def _right(self) -> list[bool]:
+    @property
+    def numbers(self) -> list[bool]:
         """Which columns hold numbers only."""
         return [all(row[c.name] is None or _number(row[c.name]) is not None for row in self.rows) for c in self.columns]
 
@@ -215,33 +196,43 @@ class Table:
             return None
         return _shown(min(found, key=column.badness), column.format)
 
-    def _cells(self, escape: Callable[[str], str], bold: str, raised: str) -> list[list[str]]:
-        """Headings and cells as text."""
+    def cells(self) -> list[list[Cell]]:
+        """What is shown of each row."""
         best = [self._best(column) for column in self.columns]
-        lines = [[escape(column.heading) for column in self.columns]]
+        lines = []
         for row in self.rows:
-            cells = []
+            line = []
             for column, winner in zip(self.columns, best, strict=True):
-                value = row[column.name]
+                value, ends = row[column.name], ""
                 number = _number(value)
-                cell = _shown(value if number is None else number, column.format)
-                wins = number is not None and cell == winner and self.competes(row)
-                cell = bold.format(escape(cell)) if wins else escape(cell)
-                if isinstance(value, Estimate) and not math.isnan(value.low + value.high):
+                text = _shown(value if number is None else number, column.format)
+                if isinstance(value, Interval) and not math.isnan(value.low + value.high):
                     ends = f"[{_shown(value.low, column.format)}, {_shown(value.high, column.format)}]"
-                    cell += " " + escape(ends)
-                cells.append(cell)
+                wins = number is not None and text == winner and self.competes(row)
+                line.append(Cell(one_line(text), ends, best=wins))
             if row[PUBLISHED]:
-                cells[0] += raised.format(_mark(self.references.index(str(row[PUBLISHED]))))
-            lines.append(cells)
+                line[0] = line[0]._replace(mark=_mark(self.references.index(str(row[PUBLISHED]))))
+            lines.append(line)
         return lines
+
+    def _head(self, escape: Callable[[str], str]) -> list[str]:
+        return [escape(column.heading) for column in self.columns]
+
+    def _body(self, escape: Callable[[str], str], bold: str, raised: str) -> list[list[str]]:
+        """The cells as text."""
+
+        def text(cell: Cell) -> str:
+            shown = bold.format(escape(cell.text)) if cell.best else escape(cell.text)
+            shown += " " + escape(cell.interval) if cell.interval else ""
+            return shown + raised.format(cell.mark) if cell.mark else shown
+
+        return [[text(cell) for cell in line] for line in self.cells()]
 
 
 def _plain(value: Any, column: str) -> Value:
     """A value in Python's own types; what isn't a number is None, and text can be encoded."""
-    if isinstance(value, Estimate):
-        ends = Estimate(float(value.value), float(value.low), float(value.high))
-        return None if math.isnan(ends.value) else ends
+    if isinstance(value, Interval):
+        return None if math.isnan(value.value) else Interval(*map(float, value))
     if value is None or isinstance(value, (bool, np.bool_)):
         return value if value is None else bool(value)
     if isinstance(value, str):
@@ -250,7 +241,7 @@ def _plain(value: Any, column: str) -> Value:
         return int(value)
     if isinstance(value, Real):
         return None if math.isnan(value) else float(value)
-    raise TypeError(f"column {column}: expected a number, text, an Estimate or None, got {type(value).__name__}")
+    raise TypeError(f"column {column}: expected a number, text, an Interval or None, got {type(value).__name__}")
 
 
 def _encodable(text: str) -> str:
@@ -259,7 +250,7 @@ def _encodable(text: str) -> str:
 
 
 def _number(value: Value) -> float | int | None:
-    if isinstance(value, Estimate):
+    if isinstance(value, Interval):
         return value.value
     return None if value is None or isinstance(value, (bool, str)) else value
 
@@ -269,7 +260,7 @@ def _shown(value: Value, specification: str | None) -> str:
         return "n/a"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, str | Estimate):
+    if isinstance(value, str | Interval):
         return str(value)
     default = "d" if isinstance(value, int) else ".4g"
     return format(value, specification or default).replace("-", "−")

@@ -64,16 +64,12 @@ def slices(
     """
     image = array(volume, grid)
     view = View(grid, foreground(image), positions)
-    sheet = three_planes(view, title, bottom=0.1 if labels is None or classes is None else 0.62)
     painted = None if labels is None else array(labels, grid)
     shades = window(image, dimmed=1.0 if painted is None or contours else UNDER_LABELS)
+    sheet, panels = three_planes(view, image, shades, title, 0.1 if painted is None or classes is None else 0.62)
     seen: set[int] = set()
-    for column, plane in enumerate(PLANES.values()):
-        axes = sheet.panel(0, column, view.size(plane))
-        view.draw(axes, plane, view.cut(image, plane), **shades)
-        if painted is not None:
-            seen |= _overlay(axes, view, plane, painted, contours)
-        letters(axes, plane)
+    if painted is not None:
+        seen = set().union(*(_overlay(axes, view, plane, painted, contours) for axes, plane in panels))
     if classes is not None and seen:
         handles = [Patch(color=class_colour(k), label=classes[k]) for k in sorted(seen)]
         style = {"frameon": False, "labelcolor": INK, "fontsize": 7.5, "handlelength": 1, "columnspacing": 1.2}
@@ -150,7 +146,6 @@ def _overlay(axes: Axes, view: View, plane: Plane, labels: Array, contours: bool
     if not contours:
         view.draw(axes, plane, paint(cut, 0.45), interpolation="nearest")
         return seen
-    x, y = view.coordinates(plane.columns), view.coordinates(plane.rows)
     for k in sorted(seen):
-        axes.contour(x, y, cut == k, levels=[0.5], colors=[class_colour(k)], linewidths=0.8)
+        view.lines(axes, plane, cut == k, [0.5], colors=[class_colour(k)], linewidths=0.8)
     return seen

@@ -1,26 +1,23 @@
-"""Charts of numbers: regional volumes and training curves, as matplotlib figures without pyplot."""
+"""Charts of numbers: regional volumes, classes and training curves, as matplotlib figures without pyplot."""
 
-import csv
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from torch import Tensor
 
 from cortexgen.errors import UserError
-from cortexgen.figures.colours import REAL, SYNTHETIC
+from cortexgen.figures.axes import GREY, INK, RULE, boxes, panels
+from cortexgen.figures.colours import GROUPS, REAL, SYNTHETIC
 from cortexgen.figures.planes import Array
 
-INK, GREY = "#222222", "#9aa0a6"
 Curve = tuple[Array, Array]
 
 
@@ -33,8 +30,7 @@ def volume_distributions(
 ) -> Figure:
     """Regional volumes of two cohorts relative to the real mean, in percent: boxes over one point a brain.
 
-    The axis is logarithmic, because volumes vary by factors: -50% and +100% are equally far from 0. Boxes span the
-    quartiles with the median; whiskers reach to 1.5 times that range.
+    The axis is logarithmic, because volumes vary by factors: -50% and +100% are equally far from 0.
 
     Arguments:
         names: of the R regions.
@@ -55,21 +51,9 @@ def volume_distributions(
     low, high = (valid.min(), valid.max()) if valid.size else (0.9, 1.1)
     low, high = max(min(low / 1.05, 0.9), 0.1), min(max(high * 1.05, 1.1), 10.0)
 
-    figure, axes = _chart(9, 1.1 + 0.4 * len(names))
-    noise = np.random.default_rng(0)
-    for k in range(len(names)):
-        for offset, ratio, colour in ((-0.19, ratios[0][:, k], REAL), (0.19, ratios[1][:, k], SYNTHETIC)):
-            shown = np.clip(ratio[np.isfinite(ratio)], low, high)
-            if not shown.size:
-                continue
-            heights = k + offset + noise.uniform(-0.11, 0.11, shown.size)
-            axes.scatter(shown, heights, s=5, color=colour, alpha=0.45, lw=0)
-            line = {"color": colour, "lw": 1.1}
-            lines: dict[str, Any] = {"boxprops": line, "whiskerprops": line}
-            lines |= {"capprops": {"lw": 0}, "medianprops": {**line, "lw": 2}}
-            place: dict[str, Any] = {"positions": [k + offset], "widths": 0.3}
-            place |= {"orientation": "horizontal", "manage_ticks": False}
-            axes.boxplot(shown, showfliers=False, **place, **lines)
+    figure, (axes,) = panels(1, 1, 9, 1.1 + 0.4 * len(names), 0)
+    shown = [np.where(np.isfinite(r), np.clip(r, low, high), np.nan) for r in ratios]
+    boxes(axes, names, list(zip(cohorts, shown, strict=True)), (REAL, SYNTHETIC))
     axes.axvline(1, color=GREY, lw=0.8, zorder=0)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
@@ -77,17 +61,35 @@ def volume_distributions(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _percent(x)))
     axes.set_xlabel(f"Volume relative to the {cohorts[0].lower()} mean", color=INK, fontsize=9)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_yticks(range(len(names)), [name.replace("-", " ") for name in names], fontsize=9)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="#e6e8ea", lw=0.7)
-    for k in range(1, len(names), 2):
-        axes.axhspan(k - 0.5, k + 0.5, color="#f5f6f7", zorder=-1)
-    drawn = ((cohorts[0], REAL, values[0]), (cohorts[1], SYNTHETIC, values[1]))
-    handles = [Patch(color=colour, label=f"{name} (n = {len(v)})") for name, colour, v in drawn]
-    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
     if title:
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=8)
+    return figure
+
+
+def class_distributions(
+    names: Sequence[str], values: Mapping[str, Tensor], heading: str, bounded: bool, ground: str | None = None
+) -> Figure:
+    """A measure of each class by method: horizontal boxes over one point an image.
+
+    Arguments:
+        names: of the R classes.
+        values: `[N, R]` of each method, NaN where there is none.
+        heading: of the axis, which begins at 0.
+        bounded: whether it ends at 1.
+        ground: the method that is grey.
+
+    Raises:
+        ValueError: if a shape does not fit.
+    """
+    for method, found in values.items():
+        if found.ndim != 2 or found.shape[1] != len(names):
+            raise ValueError(f"{method}: expected values [N, {len(names)}], got {tuple(found.shape)}")
+    figure, (axes,) = panels(1, 1, 9, 1.1 + len(names) * (0.1 + 0.14 * len(values)), 0)
+    others = [method for method in values if method != ground]
+    colours = [GREY if m == ground else GROUPS[others.index(m) % len(GROUPS)] for m in values]
+    boxes(axes, names, [(method, found.double().numpy()) for method, found in values.items()], colours)
+    axes.set_xlim(0, 1 if bounded else None)
+    axes.set_xlabel(heading, color=INK, fontsize=9)
     return figure
 
 
@@ -117,42 +119,26 @@ def read_metrics(paths: Path | Sequence[Path]) -> tuple[dict[str, Curve], list[f
     Raises:
         UserError: if a file is missing or holds no steps.
     """
-    files = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(p) for p in paths]
+    files = [Path(paths)] if isinstance(paths, str | Path) else [Path(p) for p in paths]
     parts = [_read_part(path) for path in files]
-    starts = [min(step for step, _ in part) for part in parts]
-    curves: dict[str, dict[float, float]] = defaultdict(dict)
-    for k, part in enumerate(parts):
-        end = min(starts[k + 1 :], default=math.inf)
-        for step, row in part:
-            if step < end:
-                for name, value in row.items():
-                    curves[name][step] = value
-    ordered = {name: np.array(sorted(curve.items())).T for name, curve in curves.items()}
-    return {name: (curve[0], curve[1]) for name, curve in ordered.items()}, starts[1:]
+    resumed = [float(part.index.min()) for part in parts[1:]]
+    kept = [part[part.index < min(resumed[k:], default=math.inf)] for k, part in enumerate(parts)]
+    last = pd.concat(kept).groupby(level="step").last()
+    found = {name: last[name].dropna() for name in last}
+    return {name: (c.index.to_numpy(float), c.to_numpy(float)) for name, c in found.items() if len(c)}, resumed
 
 
-def _read_part(path: Path) -> list[tuple[float, dict[str, float]]]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    rows = []
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            numbers = {name: _number(text) for name, text in row.items() if name}
-            finite = {name: x for name, x in numbers.items() if math.isfinite(x)}
-            if "step" in finite:
-                step = finite.pop("step")
-                finite.pop("epoch", None)
-                rows.append((step, finite))
-    if not rows:
-        raise UserError(f"{path}: expected the metrics.csv of a Lightning run, found no rows with a step")
-    return rows
-
-
-def _number(text: str | None) -> float:
+def _read_part(path: Path) -> pd.DataFrame:
+    """Its metrics by step, NaN where one is not a finite number."""
     try:
-        return float(text or "nan")
-    except ValueError:
-        return math.nan
+        read = pd.read_csv(path).apply(pd.to_numeric, errors="coerce").replace([math.inf, -math.inf], math.nan)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError):
+        read = pd.DataFrame()
+    if "step" not in read or read["step"].isna().all():
+        raise UserError(f"{path}: expected the metrics.csv of a Lightning run, found no rows with a step")
+    return read.dropna(subset="step").set_index("step").drop(columns="epoch", errors="ignore")
 
 
 def training_curves(csv_path: Path | Sequence[Path], title: str | None = None) -> Figure:
@@ -165,24 +151,19 @@ def training_curves(csv_path: Path | Sequence[Path], title: str | None = None) -
         UserError: if a file is missing or holds no metric.
     """
     curves, resumed = read_metrics(csv_path)
-    panels: dict[str, dict[str, Curve]] = defaultdict(dict)
+    metrics: dict[str, dict[str, Curve]] = defaultdict(dict)
     for name, curve in sorted(curves.items()):
         metric, stage = _split(name)
-        panels[metric][stage] = max(curve, panels[metric].get(stage, curve), key=lambda c: len(c[0]))
-    if not panels:
+        metrics[metric][stage] = max(curve, metrics[metric].get(stage, curve), key=lambda c: len(c[0]))
+    if not metrics:
         raise UserError(f"{csv_path}: it holds no metrics")
-    columns = min(3, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(max(4.0 * columns, 5), 2.6 * rows + (0.4 if title else 0)), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.set_facecolor("white")
+    columns = min(3, len(metrics))
+    figure, grid = panels(len(metrics), columns, max(4.0 * columns, 5), 2.6, 0.4 if title else 0)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
-    order = sorted(panels, key=lambda metric: (metric.startswith("lr"), metric != "loss", metric))
-    for k, metric in enumerate(order):
-        stages = panels[metric]
-        axes = figure.add_subplot(rows, columns, k + 1)
-        _plain(axes)
+    order = sorted(metrics, key=lambda metric: (metric.startswith("lr"), metric != "loss", metric))
+    for k, (axes, metric) in enumerate(zip(grid, order, strict=True)):
+        stages = metrics[metric]
         axes.set_title(metric, loc="left", fontsize=9.5, color=INK)
         for stage, (steps, values) in stages.items():
             _curve(axes, steps, values, stage)
@@ -192,10 +173,10 @@ def training_curves(csv_path: Path | Sequence[Path], title: str | None = None) -
         if everything.min() > 0 and everything.max() > 50 * everything.min():
             axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.grid(color="#e6e8ea", lw=0.7)
+        axes.grid(color=RULE, lw=0.7)
         if len(stages) > 1:
             axes.legend(frameon=False, fontsize=8)
-        if k + columns >= len(panels):
+        if k + columns >= len(metrics):
             axes.set_xlabel("step", fontsize=8.5, color=INK)
     return figure
 
@@ -215,25 +196,5 @@ def _curve(axes: Axes, steps: Array, values: Array, stage: str) -> None:
         axes.plot(steps, values, color=colour, lw=1.4, marker=marker, ms=3, label=stage or None)
         return
     axes.plot(steps, values, color=colour, lw=0.6, alpha=0.3)
-    reach = len(values) // 100
-    padded = np.pad(values, reach, mode="edge")
-    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1), axis=1)
+    smooth = pd.Series(values).rolling(2 * (len(values) // 100) + 1, center=True, min_periods=1).median()
     axes.plot(steps, smooth, color=colour, lw=1.5, label=stage or None)
-
-
-def _plain(axes: Axes) -> None:
-    axes.set_facecolor("white")
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GREY)
-    axes.tick_params(colors=INK, labelsize=8, width=0.6)
-
-
-def _chart(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    _plain(axes)
-    return figure, axes

@@ -8,6 +8,7 @@ from matplotlib.colors import ListedColormap
 from cortexgen.figures.planes import Array
 
 REAL, SYNTHETIC = "#3b6ea8", "#d9762b"
+GROUPS = (REAL, SYNTHETIC, "#3f8f5f", "#8a5aa8", "#b8445a", "#6b6f2a")
 
 # FreeSurfer's, for the 18 classes of the default template, so that readers find their own colours.
 _CLASSES = (

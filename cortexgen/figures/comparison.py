@@ -5,22 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import Tensor
 
-from cortexgen.evaluation.table import Estimate
-from cortexgen.figures.charts import GREY, INK
+from cortexgen.figures.axes import BAND, GREY, INK, box, name_lines, panels
 from cortexgen.figures.colours import REAL, SYNTHETIC
 from cortexgen.figures.planes import FAINT, PLANES, Array, PlaneName, View, array, foreground, letters, window
 from cortexgen.figures.sheet import Sheet
 from cortexgen.io import Grid
+from cortexgen.metrics.resampling import Interval
 
-BAND, LINES = "#e9edf1", "#e6e8ea"
-BESIDE = 4  # panels in a row
+WIDTH, BESIDE = 10, 4  # inches; panels in a row
 FAR = 4.0  # effect sizes
 
 
@@ -31,7 +28,7 @@ def plain(text: str, longest: int | None = None) -> str:
 
 
 def effect_forest(
-    regions: Sequence[str], effects: Mapping[str, Sequence[Estimate | None]], small: float, label: str
+    regions: Sequence[str], effects: Mapping[str, Sequence[Interval | None]], small: float, label: str
 ) -> Figure:
     """Effect sizes with their intervals, a line a region and a panel a set, the largest mean |d| on top.
 
@@ -56,8 +53,8 @@ def effect_forest(
     ends = [abs(x) for found in effects.values() for e in found if e for x in (e.low, e.high) if math.isfinite(x)]
     limit = 1.1 * min(max(ends, default=1), max(1.0, 1.6 * float(weights.max(initial=0)), 2.0))
     limit = max(limit, 1.1 * float(np.nanmax(np.abs(values), initial=0)))
-    figure, panels = _panels(len(effects), 0.22 * len(regions) + 0.7, "y")
-    for axes, (name, found) in zip(panels, effects.items(), strict=True):
+    figure, forests = panels(len(effects), BESIDE, WIDTH, 0.22 * len(regions) + 0.7)
+    for axes, (name, found) in zip(forests, effects.items(), strict=True):
         axes.axvspan(-small, small, color=BAND, zorder=0)
         axes.axvline(0, color=GREY, lw=0.8, zorder=1)
         for y, k in enumerate(order):
@@ -78,11 +75,8 @@ def effect_forest(
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(-limit, limit)
-        axes.set_ylim(len(regions) - 0.5, -0.5)
-        axes.set_yticks(range(len(regions)), [plain(regions[k].replace("-", " ")) for k in order], fontsize=8.5)
-        axes.grid(axis="x", color=LINES, lw=0.7)
+        name_lines(axes, [plain(regions[k].replace("-", " ")) for k in order])
         axes.set_xlabel(label, color=INK, fontsize=8.5)
-        axes.tick_params(axis="y", length=0)
     return figure
 
 
@@ -99,24 +93,14 @@ def distributions(groups: Mapping[str, Array], measures: Sequence[str]) -> Figur
     for name, values in groups.items():
         if values.ndim != 2 or values.shape[1] != len(measures):
             raise ValueError(f"{name}: expected values [N, {len(measures)}], got {tuple(values.shape)}")
-    noise = np.random.default_rng(0)
-    figure, panels = _panels(len(measures), 0.32 * len(groups) + 0.8, "y")
-    for k, (axes, measure) in enumerate(zip(panels, measures, strict=True)):
+    names = [f"{plain(name, 24)} ({len(values)})" for name, values in groups.items()]
+    figure, found = panels(len(measures), BESIDE, WIDTH, 0.32 * len(groups) + 0.8)
+    for k, (axes, measure) in enumerate(zip(found, measures, strict=True)):
         for y, values in enumerate(groups.values()):
-            shown = values[np.isfinite(values[:, k]), k]
-            colour = SYNTHETIC if y else REAL
-            line = {"color": colour, "lw": 1.1}
-            style: dict[str, Any] = {"boxprops": line, "whiskerprops": line, "medianprops": {**line, "lw": 2}}
-            style |= {"capprops": {"lw": 0}, "widths": 0.5, "orientation": "horizontal", "manage_ticks": False}
-            axes.scatter(shown, y + noise.uniform(-0.2, 0.2, len(shown)), s=6, color=colour, alpha=0.45, lw=0)
-            axes.boxplot(shown, positions=[y], showfliers=False, **style)
-        names = [f"{plain(name, 24)} ({len(values)})" for name, values in groups.items()]
-        axes.set_yticks(range(len(groups)), names, fontsize=8.5)
-        axes.set_ylim(len(groups) - 0.5, -0.5)
+            box(axes, values[:, k], y, SYNTHETIC if y else REAL)
+        name_lines(axes, names)
         axes.set_title(measure, loc="left", fontsize=9.5, color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.grid(axis="x", color=LINES, lw=0.7)
-        axes.tick_params(axis="y", length=0)
     return figure
 
 
@@ -145,8 +129,8 @@ def distance_histograms(found: Sequence[Distances]) -> Figure:
     """
     if not found:
         raise ValueError("expected distances of one set or more, got none")
-    figure, panels = _panels(len(found), 1.9, "none", beside=2)
-    for axes, (title, unit, samples, reference, threshold) in zip(panels, found, strict=True):
+    figure, histograms = panels(len(found), 2, WIDTH, 1.9)
+    for axes, (title, unit, samples, reference, threshold) in zip(histograms, found, strict=True):
         both = [reference.double().numpy(), samples.double().numpy()]
         top = 1.05 * max(values.max() for values in both) or 1.0
         bins = np.linspace(0, top, 36).tolist()
@@ -216,20 +200,3 @@ def neighbours(pairs: Sequence[Pair], grid: Grid, positions: Sequence[int] | Non
     place = " · ".join(f"{name} {view.place(PLANES[name])}" for name in planes)
     sheet.text(sheet.lefts[0], 0.13, place, 8, ha="left", color=FAINT)
     return sheet.figure
-
-
-def _panels(n: int, height: float, share: str, beside: int = BESIDE) -> tuple[Figure, list[Axes]]:
-    """n panels in rows, each `height` inches high; with `share` "y" the first of a row alone names its lines."""
-    columns = min(n, beside)
-    rows = math.ceil(n / columns)
-    figure = Figure(figsize=(10, height * rows + 0.3), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    panels = [figure.add_subplot(rows, columns, k + 1) for k in range(n)]
-    for k, axes in enumerate(panels):
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(GREY)
-        axes.tick_params(colors=INK, labelsize=8, width=0.6)
-        if share == "y" and k % columns:
-            axes.tick_params(axis="y", labelleft=False)
-    return figure, panels

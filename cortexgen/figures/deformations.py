@@ -12,8 +12,8 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from cortexgen.figures.colours import GROWTH
-from cortexgen.figures.planes import PLANES, Array, Plane, View, array, foreground, letters, window
-from cortexgen.figures.sheet import Sheet, three_planes
+from cortexgen.figures.planes import Array, Plane, View, array, foreground, heat, window
+from cortexgen.figures.sheet import plane_rows, three_planes
 from cortexgen.io import Grid
 
 LINES, DIMMED = "#ffd54a", 0.6
@@ -47,33 +47,24 @@ def registration(
     field = array(displacement, grid, 3)
     brain = foreground(target)
     growth, limit, extend = _scaled(array(log_jacobian, grid), foreground(after), limit)
-    shades, dimmed = window(before, target, after), window(after, dimmed=DIMMED)
-    heat: dict[str, Any] = {"cmap": "inferno", "vmin": 0.0, "vmax": float(np.quantile(errors[0][brain], 0.99)) or 1.0}
-    items: dict[str, tuple[Array, dict[str, Any]]] = {
-        "Moving": (before, shades),
-        "Fixed": (target, shades),
-        "Warped": (after, shades),
-        "|Fixed − moving|": (errors[0], heat),
-        "|Fixed − warped|": (errors[1], heat),
-        "Deformed grid": (after, dimmed),
-        "log |J|": (after, dimmed),
-    }
+    shades, dimmed, differences = window(before, target, after), window(after, dimmed=DIMMED), heat(errors[0], brain)
+    items: list[tuple[str, Array, dict[str, Any]]] = [
+        ("Moving", before, shades),
+        ("Fixed", target, shades),
+        ("Warped", after, shades),
+        ("|Fixed − moving|", errors[0], differences),
+        ("|Fixed − warped|", errors[1], differences),
+        ("Deformed grid", after, dimmed),
+        ("log |J|", after, dimmed),
+    ]
     view = View(grid, brain | foreground(after))
-    sizes = [view.size(plane) for plane in PLANES.values()]
-    widths, heights = [max(w for w, _ in sizes)] * len(items), [h for _, h in sizes]
-    sheet = Sheet(widths, heights, [0.62 if title else 0.32, 0.06, 0.06], 14, bottom=0.6)
-    sheet.title(title)
-    for row, plane in enumerate(PLANES.values()):
-        panels = [sheet.panel(row, column, view.size(plane)) for column in range(len(items))]
-        for axes, (image, style) in zip(panels, items.values(), strict=True):
-            view.draw(axes, plane, view.cut(image, plane), **style)
+    sheet, rows = plane_rows(view, items, title, 14)
+    for plane, panels in rows:
         draw_grid(panels[5], view, plane, field, every=10.0, width=0.5)
         _draw_growth(panels[6], view, plane, growth, limit)
-        letters(panels[0], plane)
-    for column, name in enumerate(items):
-        sheet.heading(0, column, name)
     for column in (3, 4):
-        sheet.colour_bar(column, ScalarMappable(Normalize(0, heat["vmax"]), heat["cmap"]), "intensity", 0.42, "max")
+        scale = ScalarMappable(Normalize(0, differences["vmax"]), differences["cmap"])
+        sheet.colour_bar(column, scale, "intensity", 0.42, "max")
     sheet.colour_bar(6, ScalarMappable(Normalize(-limit, limit), GROWTH), "log |J|", 0.42, extend)
     return sheet.figure
 
@@ -93,15 +84,10 @@ def deformed_grid(
     field = array(displacement, grid, 3)
     image = None if background is None else array(background, grid)
     view = View(grid, None if image is None else foreground(image))
-    sheet = three_planes(view, title)
-    for column, plane in enumerate(PLANES.values()):
-        axes = sheet.panel(0, column, view.size(plane))
-        if image is None:
-            view.draw(axes, plane, None)
-        else:
-            view.draw(axes, plane, view.cut(image, plane), **window(image, dimmed=DIMMED))
+    shades: dict[str, float] = {} if image is None else window(image, dimmed=DIMMED)
+    sheet, panels = three_planes(view, image, shades, title)
+    for axes, plane in panels:
         draw_grid(axes, view, plane, field, every)
-        letters(axes, plane)
     return sheet.figure
 
 
@@ -123,12 +109,9 @@ def log_jacobian_map(
     image = array(background, grid)
     growth, limit, extend = _scaled(array(log_jacobian, grid), foreground(image), limit)
     view = View(grid, foreground(image))
-    sheet = three_planes(view, title, bottom=0.55)
-    for column, plane in enumerate(PLANES.values()):
-        axes = sheet.panel(0, column, view.size(plane))
-        view.draw(axes, plane, view.cut(image, plane), **window(image, dimmed=DIMMED))
+    sheet, panels = three_planes(view, image, window(image, dimmed=DIMMED), title, bottom=0.55)
+    for axes, plane in panels:
         _draw_growth(axes, view, plane, growth, limit)
-        letters(axes, plane)
     scale = ScalarMappable(Normalize(-limit, limit), GROWTH)
     sheet.colour_bar(1, scale, label, 0.4, extend)
     return sheet.figure
@@ -151,7 +134,7 @@ def draw_grid(axes: Axes, view: View, plane: Plane, displacement: Array, every: 
         middle = view.positions[axis] * view.grid.spacing[axis]
         first = math.floor((source.min() - middle) / every)
         levels = middle + every * np.arange(first, math.ceil((source.max() - middle) / every) + 1)
-        axes.contour(x, y, source, levels=levels, colors=LINES, linewidths=width, linestyles="solid")
+        view.lines(axes, plane, source, levels, colors=LINES, linewidths=width)
 
 
 def _draw_growth(axes: Axes, view: View, plane: Plane, values: Array, limit: float) -> None:

@@ -67,6 +67,12 @@ def window(*images: Array, dimmed: float = 1.0) -> dict[str, float]:
     return {"vmin": 0.0, "vmax": top / dimmed}
 
 
+def heat(error: Array, brain: Array) -> dict[str, Any]:
+    """How differences are drawn, as arguments of `View.draw`: up to their 99th percentile in the brain."""
+    top = float(np.quantile(error[brain], 0.99)) if brain.any() else 0.0
+    return {"cmap": "inferno", "vmin": 0.0, "vmax": top or 1.0}
+
+
 class View:
     """Which slices of a grid are shown, and which part of them.
 
@@ -127,6 +133,11 @@ class View:
             limit((self.ranges[a][0] - 0.5) * steps[a], (self.ranges[a][1] + 0.5) * steps[a])
         axes.set_aspect("equal")
         return shown
+
+    def lines(self, axes: Axes, plane: Plane, cut: Array, levels: Any, **style: Any) -> None:
+        """Draw where a slice, `[rows, columns]`, crosses levels."""
+        x, y = self.coordinates(plane.columns), self.coordinates(plane.rows)
+        axes.contour(x, y, cut, levels=levels, linestyles="solid", **style)
 
 
 def letters(axes: Axes, plane: Plane) -> None:

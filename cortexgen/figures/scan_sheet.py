@@ -113,11 +113,10 @@ class _Volume:
 
     def draw(self, axes: Axes, view: View, plane: Plane) -> None:
         view.draw(axes, plane, view.cut(self.image, plane), **self.shades)
-        x, y = view.coordinates(plane.columns), view.coordinates(plane.rows)
         for shape, colour, width in self.outlines:
             cut = view.cut(shape, plane)
             if cut.min() < 0.5 < cut.max():
-                axes.contour(x, y, cut, levels=[0.5], colors=[colour], linewidths=width)
+                view.lines(axes, plane, cut, [0.5], colors=[colour], linewidths=width)
 
 
 def _outlines(template: Template, grid: Grid) -> list[Array]:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cortexgen.figures.planes import BACKGROUND, FAINT, INK, PLANES, View
+from cortexgen.figures.planes import BACKGROUND, FAINT, INK, PLANES, Array, Plane, View, letters
 
 
 class Sheet:
@@ -79,11 +79,41 @@ class Sheet:
         bar.set_label(label, color=INK, fontsize=8.5, labelpad=2)
 
 
-def three_planes(view: View, title: str | None, bottom: float = 0.1) -> Sheet:
-    """A sheet with one row: the three planes, each under its position."""
+def three_planes(
+    view: View, image: Array | None, shades: dict[str, float], title: str | None, bottom: float = 0.1
+) -> tuple[Sheet, list[tuple[Axes, Plane]]]:
+    """A sheet with one row, an image in the three planes, each under its position; and its panels."""
     sizes = [view.size(plane) for plane in PLANES.values()]
     sheet = Sheet([w for w, _ in sizes], [max(h for _, h in sizes)], [0.62 if title else 0.34], 10, bottom=bottom)
     sheet.title(title)
+    panels = []
     for column, (name, plane) in enumerate(PLANES.items()):
         sheet.heading(0, column, f"{name.capitalize()}, {view.place(plane)}", 9, color=FAINT)
-    return sheet
+        panels.append((sheet.panel(0, column, sizes[column]), plane))
+        view.draw(panels[-1][0], plane, None if image is None else view.cut(image, plane), **shades)
+        letters(panels[-1][0], plane)
+    return sheet, panels
+
+
+def plane_rows(
+    view: View, items: Sequence[tuple[str, Array, dict[str, Any]]], title: str | None, width: float
+) -> tuple[Sheet, list[tuple[Plane, list[Axes]]]]:
+    """A sheet with a row a plane and a column an image, under its name; and the panels of each row.
+
+    Arguments:
+        items: name, image `[D, H, W]` and style of each.
+        width: of the figure in inches.
+    """
+    sizes = [view.size(plane) for plane in PLANES.values()]
+    widths, heights = [max(w for w, _ in sizes)] * len(items), [h for _, h in sizes]
+    sheet = Sheet(widths, heights, [0.62 if title else 0.32, 0.06, 0.06], width, bottom=0.6)
+    sheet.title(title)
+    for column, (name, _, _) in enumerate(items):
+        sheet.heading(0, column, name)
+    rows = []
+    for row, plane in enumerate(PLANES.values()):
+        rows.append((plane, [sheet.panel(row, column, sizes[row]) for column in range(len(items))]))
+        for axes, (_, image, style) in zip(rows[-1][1], items, strict=True):
+            view.draw(axes, plane, view.cut(image, plane), **style)
+        letters(rows[-1][1][0], plane)
+    return sheet, rows

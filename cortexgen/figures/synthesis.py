@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cortexgen.figures.brains import to_png
-from cortexgen.figures.planes import PLANES, Array, View, array, foreground, letters, window
-from cortexgen.figures.sheet import Sheet
+from cortexgen.figures.planes import Array, View, array, foreground, heat, window
+from cortexgen.figures.sheet import plane_rows
 from cortexgen.io import Grid, atomic
 
 COLUMN = 1.8
@@ -42,25 +42,13 @@ def synthesis(
         raise ValueError("expected the start of the reverse diffusion at least, got no states")
     before, target, after = (array(image, grid) for image in (moving, fixed, result))
     error, brain = np.abs(after - target), foreground(target)
-    top = float(np.quantile(error[brain], 0.99)) if brain.any() else 0.0
-    shades: dict[str, Any] = {**window(before, target, after)}
-    heat: dict[str, Any] = {"cmap": "inferno", "vmin": 0.0, "vmax": top or 1.0}
+    shades, difference = window(before, target, after), heat(error, brain)
     items: list[tuple[str, Array, dict[str, Any]]] = [("Moving", before, shades)]
     items += [(f"{'' if k else 'Start, '}t = {t}", array(x, grid), shades) for k, (t, x) in enumerate(states)]
-    items += [("Result", after, shades), ("Fixed", target, shades), ("|Result − fixed|", error, heat)]
+    items += [("Result", after, shades), ("Fixed", target, shades), ("|Result − fixed|", error, difference)]
     view = View(grid, brain | foreground(before))
-    sizes = [view.size(plane) for plane in PLANES.values()]
-    widths, heights = [max(w for w, _ in sizes)] * len(items), [h for _, h in sizes]
-    sheet = Sheet(widths, heights, [0.62 if title else 0.32, 0.06, 0.06], COLUMN * len(items), bottom=0.6)
-    sheet.title(title)
-    for column, (name, image, style) in enumerate(items):
-        sheet.heading(0, column, name)
-        for row, plane in enumerate(PLANES.values()):
-            axes = sheet.panel(row, column, sizes[row])
-            view.draw(axes, plane, view.cut(image, plane), **style)
-            if column == 0:
-                letters(axes, plane)
-    scale = ScalarMappable(Normalize(0, heat["vmax"]), heat["cmap"])
+    sheet, _ = plane_rows(view, items, title, COLUMN * len(items))
+    scale = ScalarMappable(Normalize(0, difference["vmax"]), difference["cmap"])
     sheet.colour_bar(len(items) - 1, scale, "intensity", 0.42, "max")
     return sheet.figure
 

@@ -1,19 +1,27 @@
 """The classical yardstick: principal components of velocity fields with Gaussian coefficients."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cortexgen.atlas.labels import LabelMap
+from cortexgen.atlas.template import Template
+from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder
 from cortexgen.data.field_statistics import field_statistics
 from cortexgen.data.fields import FieldDataModule
-from cortexgen.modules.generator import GeneratorModule
+from cortexgen.data.registered import recorded_sides
+from cortexgen.errors import UserError
+from cortexgen.generation.field_generator import FieldGenerator
+from cortexgen.generation.velocities import Velocities
+from cortexgen.nets.state import state_hash
 from cortexgen.runner.threads import single_thread
 from cortexgen.spatial.precision import full_precision
 
 
-class StatisticalDeformationModel(GeneratorModule):
+class StatisticalDeformationModel(nn.Module, Velocities):
     """`v = mean + sum_k s_k g_k e_k`, g_k ~ N(0, 1), over all principal components of a cohort's velocities.
 
     (Rueckert, Frangi & Schnabel, IEEE TMI 2003, on stationary velocities.) Covariates shift the mean linearly. It
@@ -33,11 +41,19 @@ class StatisticalDeformationModel(GeneratorModule):
         scaled = (data.training_fields() - statistics["mean"]) / statistics["scale"]
         self.register_buffer("deviations", scaled / len(scaled) ** 0.5)
 
+    @property
+    def device(self) -> torch.device:
+        """That draws."""
+        return next(self.buffers()).device
+
+    def weights_hash(self) -> str:
+        return state_hash(self)
+
     @torch.no_grad()
     @single_thread()
     @full_precision
     def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
-        """Draw velocity number `index`; see `GeneratorModule.sample`."""
+        """Draw velocity number `index`; see `Velocities.sample`."""
         deviations = self.deviations
         assert isinstance(deviations, Tensor)
         # A Gaussian combination of the fields themselves has their covariance, as the components' has.
@@ -47,3 +63,43 @@ class StatisticalDeformationModel(GeneratorModule):
         if condition is not None:
             x = x + self.effect(condition)[0]
         return self.restored(x).cpu()
+
+
+@single_thread()
+def deformation_model(
+    fields: Path,
+    seed: int = 0,
+    conditions: Mapping[str, Any] | None = None,
+    resolution: float | None = None,
+    native_size: bool = False,
+    save_fields: bool = False,
+    template: Template | None = None,
+    parcellation: LabelMap | None = None,
+    micro_batch: int | None = None,
+) -> FieldGenerator:
+    """The model of a folder of registered fields, with those of its covariates that generation knows by name.
+
+    Arguments:
+        fields: what stage 1 predicted; all of them are taken, unless some are held out.
+    """
+    data = FieldDataModule(fields, val=None if recorded_sides(fields) else 0.0)
+    data.setup("fit")
+    rows = [scan.covariates for scan in data.side("train")]
+    names = []
+    for name in ("age", "sex", HEAD_SIZE):
+        try:
+            CovariateEncoder.fit([name], rows)
+        except UserError:
+            continue
+        names.append(name)
+    model = StatisticalDeformationModel(data, tuple(names)).take(
+        sample_seed=seed,
+        conditions=conditions,
+        spacing=resolution,
+        native_size=native_size,
+        save_fields=save_fields,
+        template=template or data.template,
+        parcellation=parcellation,
+        micro_batch=micro_batch,
+    )
+    return FieldGenerator(model)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -14,6 +15,7 @@ from cortexgen.io.paths import hidden, resolved, visible
 
 SUBJECT = re.compile(r"sub-.+|\d{3}_S_\d{4,5}|NCANDA_S\d{5}")  # folders of subjects, in any of the layouts
 SHOWN = 3  # names in an error
+RUN_TABLES = {name: ["participant_id"] for name in ("participants.tsv", "registration.tsv", "volumes.tsv")}
 ARITHMETIC = ("device", "precision", "threads", "micro_batch")  # what bytes depend on; a folder must say it
 Tables = Mapping[str, Iterable[str]]
 Ours = Callable[[Path], bool]  # whether a folder is the command's own; raises UserError if it has other settings
@@ -128,6 +130,31 @@ def same_dataset(root: Path, made_by: Mapping[str, Any]) -> bool:
                 "choose another folder"
             )
     return True
+
+
+def open_run(root: Path, name: str, made_by: Mapping[str, Any], inputs: Iterable[Path] = ()) -> None:
+    """Make a folder for registrations or brains, or go on in one of the same weights and settings.
+
+    Arguments:
+        name: of the data set.
+        made_by: "Weights", "Template" and "Parameters".
+        inputs: files and folders that are read.
+
+    Raises:
+        UserError: as `claim`.
+    """
+    program = Path(sys.argv[0]).name in ("cortexgen", "__main__.py")
+    command = " ".join(["cortexgen", *sys.argv[1:]]) if program else ""
+    claim_dataset(root, name, {"Description": name, **made_by}, inputs, RUN_TABLES, Command=command)
+
+
+def examine_run(root: Path, name: str) -> None:
+    """See that `open_run` could take a folder, before weights and settings are known.
+
+    Raises:
+        UserError: as `examine`.
+    """
+    examine(root, lambda path: same_dataset(path, {"Description": name}), tables=RUN_TABLES)
 
 
 def record_path(root: Path, scan: str, kind: str) -> Path:

@@ -3,14 +3,13 @@
 from cortexgen.metrics.anatomy import (
     adjusted_effects,
     effect_sizes,
-    label_volumes,
     tissue_volumes,
     wasabi,
     wasserstein_index,
 )
 from cortexgen.metrics.cortex import Cortex, cortical_measures
 from cortexgen.metrics.coverage import Coverage, expected_coverage, precision_and_coverage
-from cortexgen.metrics.distances import energy_score, pairwise_distances
+from cortexgen.metrics.distances import pairwise_distances
 from cortexgen.metrics.effects import Estimate, adjusted, cohens_d, sd_ratio, slope
 from cortexgen.metrics.features import extract_features
 from cortexgen.metrics.frechet import frechet_distance
@@ -18,7 +17,7 @@ from cortexgen.metrics.medicalnet import MedicalNet, load_medicalnet
 from cortexgen.metrics.memorization import Memorization, Nearest, memorization, nearest_subjects
 from cortexgen.metrics.mmd import mmd2
 from cortexgen.metrics.morphometry import flow_volumes, growth_volumes, regional_volumes, volume_weights
-from cortexgen.metrics.ms_ssim import mean_pairwise_ms_ssim, ms_ssim
+from cortexgen.metrics.ms_ssim import ms_ssim
 from cortexgen.metrics.overlap import dice
 from cortexgen.metrics.random_features import RandomFeatures
 from cortexgen.metrics.resampling import bootstrap_interval, real_against_real, same_size
@@ -45,18 +44,15 @@ __all__ = [
     "cortical_measures",
     "dice",
     "effect_sizes",
-    "energy_score",
     "expected_coverage",
     "extract_features",
     "flow_volumes",
     "frechet_distance",
     "growth_volumes",
     "hd95",
-    "label_volumes",
     "load_medicalnet",
     "log_jacobian_shift",
     "log_jacobian_spread",
-    "mean_pairwise_ms_ssim",
     "memorization",
     "mmd2",
     "ms_ssim",

@@ -21,22 +21,6 @@ TISSUES = {
 }
 
 
-def label_volumes(labels: Tensor, classes: int, voxel_volume: float) -> Tensor:
-    """Volume of every class in millilitres, `[classes]`, float64; the background's is among them.
-
-    Arguments:
-        labels: `[1, D, H, W]`, integers.
-        voxel_volume: in cubic millimetres.
-
-    Raises:
-        UserError: if a label is negative, or not below `classes`.
-    """
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise UserError(f"label map: found label {low if low < 0 else high}, expected 0 to {classes - 1}")
-    return torch.bincount(labels.flatten().long(), minlength=classes).double() * voxel_volume / 1000
-
-
 def tissue_volumes(volumes: Tensor, classes: Sequence[str]) -> dict[str, Tensor]:
     """Sums of regional volumes `[..., K]` by tissue, `[...]` each; tissues without a class are left out.
 

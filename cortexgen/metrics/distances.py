@@ -1,9 +1,7 @@
-"""Distances between fields or maps, and the energy score of a cohort."""
+"""Distances between fields or maps."""
 
 import torch
 from torch import Tensor
-
-from cortexgen.errors import UserError
 
 CHUNK = 1 << 14  # values of each field in float64 at a time
 
@@ -26,30 +24,3 @@ def pairwise_distances(a: Tensor, b: Tensor) -> Tensor:
         x, y = x.double(), y.double()
         total += x.square().sum(dim=1)[:, None] + y.square().sum(dim=1) - 2 * x @ y.T
     return (total.clamp(min=0) / a[0, 0].numel()).sqrt()
-
-
-def energy_score(across: Tensor, within_generated: Tensor) -> float:
-    """Mean over observations y of `E|X - y| - E|X - X'| / 2` (Gneiting & Raftery, JASA 2007); lower is better.
-
-    A strictly proper score: in expectation the distribution that the observations come from has the lowest, so samples
-    that vary too little lose as well as wrong ones. X and X' are different samples, which keeps the second term
-    unbiased, and scores of cohorts of different sizes comparable; only differences on the same observations mean
-    something.
-
-    Arguments:
-        across: distances of observations (real subjects that the generator has not seen) to samples, `[N, M]`.
-        within_generated: distances among samples, `[M, M]`.
-
-    Raises:
-        ValueError: if the shapes don't fit.
-        UserError: if there are no observations, or fewer than two samples.
-    """
-    n, m = across.shape
-    if within_generated.shape != (m, m):
-        found = f"{tuple(across.shape)} and {tuple(within_generated.shape)}"
-        raise ValueError(f"expected distances [N, M] and [M, M], got {found}")
-    if n < 1 or m < 2:
-        raise UserError(f"the energy score needs 1 or more real and 2 or more generated brains, got {n} and {m}")
-    within = within_generated.double()
-    spread = (within.sum() - within.trace()) / (m * (m - 1))
-    return float(across.double().mean() - spread / 2)

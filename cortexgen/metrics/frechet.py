@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from cortexgen.errors import UserError
 from cortexgen.metrics.features import check_features
-from cortexgen.metrics.resampling import same_size
 
 
 def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,22 +31,3 @@ def frechet_distance(real: Tensor, synthetic: Tensor) -> float:
     (mean, x), (other, y) = _centred(real.double()), _centred(synthetic.double())
     traces = x.square().sum() + y.square().sum() - 2 * torch.linalg.svdvals(x @ y.T).sum()
     return float((mean - other).square().sum() + traces)
-
-
-def extrapolated_frechet(real: Tensor, synthetic: Tensor, repeats: int = 10, seed: int = 0) -> float:
-    """Fréchet distance without most of its bias: the intercept of a line over 1/n (Chong & Forsyth, CVPR 2020).
-
-    The line goes through the mean distances of random subsets of n each, for five n from half of the smaller set to
-    all of it. The bias is linear in 1/n only where n is well above the number of features that vary.
-
-    Raises:
-        ValueError, UserError: as `frechet_distance`; 8 or more brains of each kind are needed.
-    """
-    most = min(len(real), len(synthetic))
-    if most < 8:
-        raise UserError(f"extrapolation needs 8 or more brains of each kind, got {len(real)} and {len(synthetic)}")
-    sizes = torch.linspace(most / 2, most, 5).round().long().tolist()
-    values = [float(same_size(frechet_distance, real, synthetic, n, repeats, seed).mean()) for n in sizes]
-    inverse = 1 / torch.tensor(sizes, dtype=torch.float64)
-    design = torch.stack([torch.ones_like(inverse), inverse], dim=1)
-    return float(torch.linalg.lstsq(design, torch.tensor(values, dtype=torch.float64)[:, None]).solution[0])

@@ -5,6 +5,7 @@ and no dilation.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,7 @@ class MedicalNet(nn.Module):
         name: of the weights, "resnet_50" for example.
         sha256: of their file.
         verified: whether that is the one expected.
+        path: of the file.
         distance: what a Fréchet distance of these features is called.
     """
 
@@ -59,6 +61,7 @@ class MedicalNet(nn.Module):
     def __init__(self, depth: int = 50, name: str = "random", sha256: str = "", verified: bool = False) -> None:
         super().__init__()
         self.name, self.sha256, self.verified = name, sha256, verified
+        self.path: Path | None = None
         self.conv1 = nn.Conv3d(1, 64, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm3d(64)
         self.maxpool = nn.MaxPool3d(3, 2, padding=1)
@@ -68,6 +71,11 @@ class MedicalNet(nn.Module):
             channels = 4 * width
             blocks += [Bottleneck(channels, width, 1, dilation) for _ in range(1, count)]
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # other processes read the file themselves
+        if self.path is None:
+            return super().__reduce_ex__(protocol)
+        return load_medicalnet, (self.path, self.sha256), {"verified": self.verified}
 
     @property
     def label(self) -> str:
@@ -114,6 +122,7 @@ def load_medicalnet(path: Path | str, sha256: str | None = None) -> MedicalNet:
     state = {key: value for key, value in state.items() if not key.startswith("conv_seg.")}
     depth = 101 if "layer3.22.conv1.weight" in state else 50
     network = MedicalNet(depth, published.get(found, path.stem), found, bool(expected) or found in published)
+    network.path = path
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

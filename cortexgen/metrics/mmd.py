@@ -5,8 +5,8 @@ itself: `|(x_1 + x_2)/2 - (y_1 + y_2)/2|²`. Its expectation is `|mean differenc
 for equal distributions, and a generator that always gives the same brain gets less than a perfect one.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,28 +39,8 @@ def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x.double() @ y.double().T / x.shape[1] + 1) ** 3
 
 
-def gaussian_kernel(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
-    """`exp(-|x - y|² / (2 bandwidth²))` of features `[N, F]` and `[M, F]`, `[N, M]`, float64."""
-    return torch.exp(-torch.cdist(x.double(), y.double()).square() / (2 * bandwidth**2))
-
-
-def median_distance(features: Tensor) -> float:
-    """Median of the distances between rows `[N, F]`: the usual bandwidth, taken from the real brains alone."""
-    return float(torch.pdist(features.double()).median())
-
-
-def mmd2(
-    real: Tensor,
-    synthetic: Tensor,
-    kernel: Literal["polynomial", "gaussian"] = "polynomial",
-    bandwidth: float | None = None,
-) -> float:
-    """Unbiased MMD² of features; with the polynomial kernel and Inception's features it is KID.
-
-    Arguments:
-        real, synthetic: `[N, F]` and `[M, F]`.
-        kernel: "polynomial" or "gaussian".
-        bandwidth: of the Gaussian; `median_distance(real)` unless given. Give it when resampling.
+def mmd2(real: Tensor, synthetic: Tensor) -> float:
+    """Unbiased MMD² of features `[N, F]` and `[M, F]` with the polynomial kernel; with Inception's features it is KID.
 
     Raises:
         ValueError: if the shapes don't fit.
@@ -68,10 +48,7 @@ def mmd2(
     """
     check_features(real, synthetic, "MMD")
     pairs = ((real, real), (synthetic, synthetic), (real, synthetic))
-    if kernel == "polynomial":
-        return unbiased_mmd2(*(polynomial_kernel(x, y) for x, y in pairs))
-    width = median_distance(real) if bandwidth is None else bandwidth
-    return unbiased_mmd2(*(gaussian_kernel(x, y, width) for x, y in pairs))
+    return unbiased_mmd2(*(polynomial_kernel(x, y) for x, y in pairs))
 
 
 def published_feature_mmd(real: Tensor, synthetic: Tensor) -> float:
@@ -171,59 +148,3 @@ def published_image_mmd(grams: Grams, passes: int = 5, seed: int = 0) -> float:
     theirs = y[a, a] + y[b, b] + 2 * y[a, b]
     between = xy[a, i] + xy[a, i + 1] + xy[b, i] + xy[b, i + 1]
     return float((own + theirs - 2 * between).mean()) / 4
-
-
-class LinearMMD(NamedTuple):
-    """MMD² of images with a linear kernel.
-
-    Attributes:
-        unbiased: squared distance of the means, without bias.
-        published: what `published_image_mmd` is on average over its draws.
-    """
-
-    unbiased: float
-    published: float
-
-
-class _Sums(NamedTuple):
-    volumes: int
-    total: Tensor
-    squares: float
-    neighbours: float  # products of each volume with the next
-    ends: Tensor  # the first volume and the last, summed
-    end_squares: float
-
-
-def _sums(volumes: Iterable[Tensor]) -> _Sums:
-    count, squares, neighbours = 0, 0.0, 0.0
-    total = first = last = torch.zeros(0, dtype=torch.float64)
-    for volume in volumes:
-        x = volume.double().flatten()
-        if not count:
-            total, first, last = torch.zeros_like(x), x, torch.zeros_like(x)
-        elif x.shape != last.shape:
-            raise ValueError(f"volumes differ in size: {len(last)} and {len(x)} voxels")
-        total += x
-        squares, neighbours = squares + float(x @ x), neighbours + float(x @ last)
-        count, last = count + 1, x
-    if count < 2:
-        raise UserError(f"MMD needs 2 or more brains of each kind, got {count}")
-    return _Sums(count, total, squares, neighbours, first + last, float(first @ first + last @ last))
-
-
-def streamed_linear_mmd(real: Iterable[Tensor], synthetic: Iterable[Tensor]) -> LinearMMD:
-    """MMD² of images with a linear kernel, each volume `[1, D, H, W]` read once and none kept, in float64.
-
-    Raises:
-        ValueError: if sizes differ.
-        UserError: if there are fewer than two of a kind.
-    """
-    y, x = _sums(real), _sums(synthetic)
-    if x.total.shape != y.total.shape:
-        raise ValueError(f"volumes differ in size: {len(y.total)} and {len(x.total)} voxels")
-    within_y, within_x = ((float(s.total @ s.total) - s.squares) / (s.volumes * (s.volumes - 1)) for s in (y, x))
-    unbiased = within_y + within_x - 2 * float(x.total @ y.total) / (x.volumes * y.volumes)
-    own = (2 * x.squares - x.end_squares + 2 * x.neighbours) / (4 * (x.volumes - 1))
-    theirs = (y.squares / y.volumes + within_y) / 2
-    between = float((2 * x.total - x.ends) @ y.total) / (2 * (x.volumes - 1) * y.volumes)
-    return LinearMMD(unbiased, own + theirs - 2 * between)

@@ -79,28 +79,6 @@ def ms_ssim(a: Tensor, b: Tensor, mask: Tensor | None = None, weights: Sequence[
     return product
 
 
-def mean_pairwise_ms_ssim(
-    volumes: Tensor | Sequence[Tensor], pairs: int, seed: int = 0, mask: Tensor | None = None
-) -> float:
-    """Mean MS-SSIM over pairs of a cohort, drawn without replacement; over all of them if there are no more.
-
-    Arguments:
-        volumes: `[N, 1, D, H, W]` in [0, 1], or a list of `[1, D, H, W]`.
-        pairs: how many.
-        seed: of the draw.
-        mask: see `ms_ssim`.
-
-    Raises:
-        UserError: if there are fewer than two volumes, or no pairs are asked for.
-    """
-    if len(volumes) < 2 or pairs < 1:
-        raise UserError(f"MS-SSIM needs 2 or more brains and 1 or more pairs, got {len(volumes)} and {pairs}")
-    every = torch.combinations(torch.arange(len(volumes)))
-    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))
-    scores = [ms_ssim(volumes[i], volumes[j], mask) for i, j in every[order[:pairs]].tolist()]
-    return sum(scores) / len(scores)
-
-
 def published_ms_ssim(a: Tensor, b: Tensor, shifted: bool = False) -> float:
     """MS-SSIM of the published evaluations (3dbraingen's, then the paper's), with what sets it apart from `ms_ssim`.
 
@@ -134,41 +112,3 @@ def published_ms_ssim(a: Tensor, b: Tensor, shifted: bool = False) -> float:
     structures, full = ((np.array(means) + 1) / 2 if shifted else np.array(means)).T
     with np.errstate(invalid="ignore"):
         return float(np.prod(structures[:-1] ** WEIGHTS[:-1] * full[-1] ** WEIGHTS[-1]))
-
-
-def published_mean_ms_ssim(
-    real: Sequence[Tensor], synthetic: Sequence[Tensor], passes: int = 10, seed: int = 0
-) -> float:
-    """The published MS-SSIM of a generator: each of its images against a real one at random; NaN left out.
-
-    So it says how alike samples are to real brains, not to each other: it is no measure of diversity.
-
-    Arguments:
-        real, synthetic: what indexing gives volumes `[1, D, H, W]` in [-1, 1].
-        passes: over the synthetic images.
-        seed: of the draws.
-
-    Raises:
-        UserError: if a set is empty, or every pair gives NaN.
-    """
-    if not len(real) or not len(synthetic):
-        raise UserError(f"MS-SSIM needs brains of each kind, got {len(real)} and {len(synthetic)}")
-    partners = torch.randint(len(real), (passes, len(synthetic)), generator=torch.Generator().manual_seed(seed))
-    every = [published_ms_ssim(synthetic[i], real[j]) for row in partners.tolist() for i, j in enumerate(row)]
-    scores = [score for score in every if score == score]
-    if not scores:
-        raise UserError("the published MS-SSIM is NaN for every pair: structure is negative at some scale")
-    return sum(scores) / len(scores)
-
-
-def published_real_ms_ssim(real: Sequence[Tensor], pairs: int = 1000, seed: int = 0) -> float:
-    """The published MS-SSIM of real pairs at random: its means are shifted, those of a generator's are not.
-
-    Raises:
-        UserError: if there are fewer than two images.
-    """
-    if len(real) < 2:
-        raise UserError(f"MS-SSIM needs 2 or more brains, got {len(real)}")
-    generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randperm(len(real), generator=generator)[:2].tolist() for _ in range(pairs)]
-    return sum(published_ms_ssim(real[i], real[j], shifted=True) for i, j in drawn) / pairs

@@ -12,7 +12,7 @@ Statistic = Callable[..., float]
 
 
 class Interval(NamedTuple):
-    """A statistic's value, and the ends of its interval."""
+    """A value and the ends of its interval."""
 
     value: float
     low: float

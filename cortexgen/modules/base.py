@@ -1,22 +1,21 @@
-"""What both stages share: the contract with the data, the optimizer, and the record of a run's output."""
+"""What all stages share: the contract with the data, the optimizer, and who writes what `predict` returns."""
 
-import hashlib
 import json
-import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningModule
+from lightning.pytorch.callbacks import Callback
 
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
-from cortexgen.io.output import claim_dataset, examine, same_dataset
+from cortexgen.nets.state import state_hash
 
-TABLES = {name: ["participant_id"] for name in ("participants.tsv", "registration.tsv", "volumes.tsv")}
+SAMPLING = "sampling"  # in the contract: run-time options that trained weights carry
 
 
 def _side(value: Any) -> str:
@@ -49,20 +48,27 @@ def check_contract(weights: Mapping[str, Any], data: Mapping[str, Any]) -> None:
 
 
 class StageModule(LightningModule):
-    """Base of both stages.
+    """Base of the stages.
 
     Attributes:
+        stage: what it is called in errors.
         contract: what the weights depend on (template, grid, ...); lives in the checkpoint and wins over the data.
-        output: folder that `predict` writes to.
+        output: folder that the predictions are written to, if anywhere.
         output_name: what it holds then.
+        writer: makes the callback that writes there.
+        skip: says which scan or sample is there already, so that `predict` needn't make it.
+        failures: why a subject has no prediction, by name.
     """
 
+    stage = ""
     output_name = ""
+    writer: Callable[[Path], Callback] | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.contract: dict[str, Any] = {}
         self.output: Path | None = None
+        self.skip: Callable[[Any], bool] = lambda _: False
         self.failures: dict[str, str] = {}
 
     @property
@@ -143,13 +149,24 @@ class StageModule(LightningModule):
             if sides[0] != sides[1]:
                 raise UserError(f"the checkpoint does not fit the model: {name} is {sides[0]} there, {sides[1]} here")
 
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """The writer of predictions, where there is a folder for them."""
+        writer = type(self).writer
+        predicts = self.trainer.state.fn == "predict" and self.output is not None and writer is not None
+        return [writer(self.output)] if predicts else []  # type: ignore[misc, arg-type]
+
+    def run_parameters(self) -> dict[str, Any]:
+        """The run-time options that predictions depend on, by name."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """What predictions depend on."""
+        made_by = {"Weights": self.weights_hash(), "Template": self.contract["template"]["hash"]}
+        return made_by | {"Parameters": self.run_parameters()}
+
     def weights_hash(self) -> str:
         """sha256 of every parameter, by name."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes())
-        return digest.hexdigest()
+        return state_hash(self)
 
     def adam(self, lr: float, betas: tuple[float, float], warmup_steps: int, decay: bool) -> Any:
         """Adam with a linear warm-up, then constant or falling to a tenth as half a cosine by the last step."""
@@ -170,49 +187,27 @@ class StageModule(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
-    def open_output(self, name: str, parameters: Mapping[str, Any]) -> Path:
-        """Make the output folder on the first process; the others wait.
 
-        Raises:
-            UserError: if there is no folder, it can't be written to, or holds what other weights or settings made.
-        """
-        if self.output is None:
-            raise UserError("predict needs a folder to write to: give --output OUT")
-        if self.trainer.is_global_zero:
-            source = [self.data.root] if self.data_is_set_up else []
-            open_run(self.output, name, self, parameters, source)
-        self.trainer.strategy.barrier()
-        return self.output
+class Carried:
+    """An attribute of a module: the value that was set, else the one in the module's contract, else a default.
 
-
-def open_run(
-    root: Path, name: str, module: StageModule, parameters: Mapping[str, Any], inputs: Iterable[Path] = ()
-) -> None:
-    """Make a folder for a module's output, or go on in one that the same weights and settings made.
+    Setting it to None takes the setting back.
 
     Arguments:
-        inputs: files and folders that are read.
-
-    Raises:
-        UserError: as `cortexgen.io.output.claim`.
+        default: for weights that carry none.
     """
-    made_by = {
-        "Description": name,
-        "Weights": module.weights_hash(),
-        "Template": module.contract["template"]["hash"],
-        "Parameters": dict(parameters),
-    }
-    claim_dataset(root, name, made_by, inputs, TABLES, Command=_command())
 
+    def __init__(self, default: Any) -> None:
+        self.default = default
 
-def examine_run(root: Path, name: str) -> None:
-    """See that `open_run` could take a folder, before weights and settings are known.
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name, self.place = name, f"_chosen_{name}"
 
-    Raises:
-        UserError: as `cortexgen.io.output.examine`.
-    """
-    examine(root, lambda path: same_dataset(path, {"Description": name}), tables=TABLES)
+    def __get__(self, module: "StageModule | None", owner: type) -> Any:
+        if module is None:
+            return self
+        chosen = module.__dict__.get(self.place)
+        return module.contract.get(SAMPLING, {}).get(self.name, self.default) if chosen is None else chosen
 
-
-def _command() -> str:
-    return " ".join(["cortexgen", *sys.argv[1:]]) if Path(sys.argv[0]).name in ("cortexgen", "__main__.py") else ""
+    def __set__(self, module: "StageModule", value: Any) -> None:
+        module.__dict__[self.place] = value

@@ -2,29 +2,29 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from cortexgen.contracts import Frame, Solved, Synthesis
 from cortexgen.data.noise import SampleNoise
-from cortexgen.diffusion import LinearBetaSchedule, diffuse, reverse_steps
+from cortexgen.data.patches import in_patches
+from cortexgen.diffusion import LinearBetaSchedule, diffuse, synthesize
 from cortexgen.errors import UserError
-from cortexgen.io import Grid
-from cortexgen.io.bids import Row
 from cortexgen.losses import RegistrationLoss, ncc_force
-from cortexgen.modules.base import StageModule
-from cortexgen.nets import DenoisingUNet, VelocityHead
-from cortexgen.registration.pair import Denoised, Registration, pair_metrics
+from cortexgen.modules.registration import RegistrationModule
+from cortexgen.nets import Denoised, DenoisingUNet, VelocityHead
+from cortexgen.registration.measures import Aligned, batch_measures
 from cortexgen.registration.refinement import refine as refined
-from cortexgen.registration.writer import RegistrationWriter
 from cortexgen.spatial import coarse_shape, from_coarse, integrate, log_jacobian, mirrored, warp
 
-RUN_TIME = ["mirror", "refine", "refine_lr", "refine_intensity", "frames", "synthesis", "nearest_labels"]
+RUN_TIME = ["mirror", "refine", "refine_lr", "refine_intensity", "frames", "synthesis", "nearest_labels", "patch"]
 Seen = Literal["eps", "eps+fixed", "features+fixed", "fixed"]
 
 
-class DiffuseMorphModule(StageModule):
+class DiffuseMorphModule(RegistrationModule):
     """DiffuseMorph (Kim et al., ECCV 2022) with a stationary velocity.
 
     G predicts the noise in a noised fixed image from (moving, fixed, x_t); M turns (moving, eps) into a velocity. The
@@ -71,9 +71,11 @@ class DiffuseMorphModule(StageModule):
         synthesis: predict also writes what so many steps of reverse diffusion make of the noised moving image
             (Algorithm 2), and a picture of the way.
         nearest_labels: take warped labels from the nearest voxel instead of the largest interpolated indicator.
+        patch: put the network's answer together from those to parts of this size (D, H, W), which overlap by half, for
+            images too large to be worked on whole; multiples of twice its coarsest voxel.
     """
 
-    output_name = "template to subject registration"
+    stage, run_options = "stage 1", RUN_TIME
 
     def __init__(
         self,
@@ -109,12 +111,13 @@ class DiffuseMorphModule(StageModule):
         frames: int = 0,
         synthesis: int = 0,
         nearest_labels: bool = False,
+        patch: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=RUN_TIME)
         self.refine, self.refine_lr, self.refine_intensity = refine, refine_lr, refine_intensity
         self.mirror, self.frames = mirror, frames
-        self.synthesis, self.nearest_labels = synthesis, nearest_labels
+        self.synthesis, self.nearest_labels, self.patch = synthesis, nearest_labels, patch
         self.schedule = LinearBetaSchedule(beta_start, beta_end, timesteps)
         self.denoiser = None
         if code != "fixed":
@@ -141,6 +144,11 @@ class DiffuseMorphModule(StageModule):
 
     def velocity(self, moving: Tensor, fixed: Tensor, code: Denoised | None = None, eta: float = 1.0) -> Tensor:
         """M's velocity `[B, 3, d, h, w]`; without a code G is asked at t = 0. The code is scaled by `eta` first."""
+        if code is not None or self.training or not self.patch:
+            return self._velocity(moving, fixed, code, eta)
+        return in_patches(partial(self._velocity, eta=eta), (moving, fixed), self.patch, self.h.field_downsample)
+
+    def _velocity(self, moving: Tensor, fixed: Tensor, code: Denoised | None = None, eta: float = 1.0) -> Tensor:
         h = self.h
         if code is None and self.denoiser is not None:
             zero = torch.zeros(fixed.shape[0], dtype=torch.long, device=fixed.device)
@@ -167,24 +175,25 @@ class DiffuseMorphModule(StageModule):
         """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels, or its inverse."""
         return from_coarse(integrate(velocity, self.h.integration_steps, inverse), shape, self.h.field_downsample)
 
-    def run_options(self) -> dict[str, Any]:
-        """The run-time options, by name."""
-        return {name: getattr(self, name) for name in RUN_TIME}
+    @property
+    def frame(self) -> Frame:
+        """Where it was trained."""
+        return self.frame_of(self.h.field_downsample, self.h.integration_steps)
 
     @torch.no_grad()
-    def solve(self, moving: Tensor, fixed: Tensor, refine: int | None = None, eta: float = 1.0) -> tuple[Tensor, int]:
+    def solve(self, moving: Tensor, fixed: Tensor, refine: int | None = None, eta: float = 1.0) -> Solved:
         """The velocity of a pair, refined, and the number of refinement steps that were kept."""
         velocity = self.velocity(moving, fixed, eta=eta).float()
         if self.mirror:
             velocity = (velocity + mirrored(self.velocity(moving.flip(-1), fixed.flip(-1), eta=eta).float())) / 2
         steps = self.refine if refine is None else refine
         if not steps:
-            return velocity, 0
+            return Solved(velocity)
         loss = replace(self.objective, intensity=self.refine_intensity)
-        return refined(velocity, moving, fixed, loss, steps, self.refine_lr, self.h.symmetric)
+        return Solved(*refined(velocity, moving, fixed, loss, steps, self.refine_lr, self.h.symmetric))
 
     @torch.no_grad()
-    def register(self, moving: Tensor, fixed: Tensor, eta: float = 1.0, refine: int | None = None) -> Registration:
+    def register(self, moving: Tensor, fixed: Tensor, eta: float = 1.0, refine: int | None = None) -> Aligned:
         """Register a pair in one pass.
 
         Arguments:
@@ -192,18 +201,17 @@ class DiffuseMorphModule(StageModule):
             eta: how far along the continuous deformation (Algorithm 1), 1 is all the way.
             refine: gradient steps on the velocity afterwards; the module's own number unless given.
         """
-        velocity, _ = self.solve(moving, fixed, refine, eta)
-        return self._registration(moving, velocity)
+        return self._aligned(moving, self.solve(moving, fixed, refine, eta).field)
 
-    def _registration(self, moving: Tensor, velocity: Tensor) -> Registration:
+    def _aligned(self, moving: Tensor, velocity: Tensor) -> Aligned:
         displacement = self.displacement(velocity, moving.shape[2:])
         inverse = self.displacement(velocity, moving.shape[2:], inverse=True)
-        return Registration(velocity, displacement, inverse, warp(moving, displacement))
+        return Aligned(velocity, displacement, inverse, warp(moving, displacement))
 
     @torch.no_grad()
     def continuous(
         self, moving: Tensor, fixed: Tensor, etas: Sequence[float], path: Literal["code", "velocity"] = "code"
-    ) -> Iterator[Registration]:
+    ) -> Iterator[Aligned]:
         """Algorithm 1: deformations between the moving and the fixed image.
 
         Arguments:
@@ -216,7 +224,7 @@ class DiffuseMorphModule(StageModule):
             if path == "code":
                 yield self.register(moving, fixed, eta=eta, refine=0)
             else:
-                yield self._registration(moving, eta * self.solve(moving, fixed)[0])
+                yield self._aligned(moving, eta * self.solve(moving, fixed).field)
 
     @torch.no_grad()
     def synthesize(
@@ -227,34 +235,16 @@ class DiffuseMorphModule(StageModule):
         generator: torch.Generator | None = None,
         states: list[tuple[int, Tensor]] | None = None,
     ) -> Tensor:
-        """Algorithm 2: reverse diffusion from the noised moving image towards the fixed one.
-
-        Starts from `sqrt(alpha_bar_T) m + sqrt(1 - alpha_bar_T) eps` and takes T single steps (Algorithm 2, line 7;
-        no noise is added in the last one).
+        """Algorithm 2: reverse diffusion from the noised moving image towards the fixed one; see `synthesize`.
 
         Arguments:
             moving, fixed: `[B, 1, D, H, W]` in [0, 1].
-            steps: T, at most the schedule's; the paper takes up to 200.
-            generator: of the noise.
-            states: a list to append (t, x_t) to, five of them from T on.
-
-        Returns:
-            `[B, 1, D, H, W]` in [0, 1].
         """
-        if not 1 <= steps <= self.schedule.steps:
-            raise UserError(f"steps: expected 1 to {self.schedule.steps}, got {steps}")
-
-        def noise() -> Tensor:
-            return torch.randn(moving.shape, generator=generator).to(moving)
 
         def predict(x: Tensor, t: int) -> Tensor:
             return self.denoise(moving, fixed, x, torch.full((len(x),), t, device=x.device)).noise.float()
 
-        start = diffuse(2 * moving - 1, noise(), self.schedule.log_snr(torch.tensor([steps])))
-        for t, x in reverse_steps(self.schedule, predict, start, steps, noise):
-            if states is not None and t and (steps - t) % -(-steps // 5) == 0:
-                states.append((t, (x + 1) / 2))
-        return ((x + 1) / 2).clamp(0, 1)
+        return synthesize(self.schedule, predict, moving, steps, generator, states)
 
     def _denoising(
         self, moving: Tensor, fixed: Tensor, t: Tensor, clean: Tensor, noise: Tensor
@@ -297,7 +287,7 @@ class DiffuseMorphModule(StageModule):
         refine = 0 if self.trainer.state.fn == "fit" else self.refine
         result = self.register(moving, fixed, refine=refine)
         classes = len(self.contract["template"]["classes"])
-        metrics = pair_metrics(result, batch, self.h.ncc_window, classes)
+        metrics = batch_measures(result, batch, self.h.ncc_window, classes)
         shown = {"dice", "ncc"}
         for key, value in metrics.items():
             self.log(f"{stage}/{key}", value, prog_bar=key in shown, batch_size=len(fixed), sync_dist=True)
@@ -330,16 +320,18 @@ class DiffuseMorphModule(StageModule):
         Raises:
             UserError: if it doesn't.
         """
-        grid = Grid.from_dict(self.contract["grid"])
+        grid = self.frame.grid
         if self.mirror and not (grid.is_symmetric() and (grid.shape[2] - 1) % self.h.field_downsample == 0):
             raise UserError(f"mirror: the grid must be symmetric about x = 0, with the velocity's; it is {grid}")
 
     def on_predict_start(self) -> None:
         self.check_mirror()
-        self.writer = RegistrationWriter(self)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Row | None:
-        return self.writer.write(batch)
-
-    def on_predict_end(self) -> None:
-        self.failures = self.writer.close()
+    def synthesis_of(self, moving: Tensor, fixed: Tensor) -> Synthesis | None:
+        """`synthesize` a pair `[1, 1, D, H, W]` with fixed noise, for a picture of the way."""
+        if not self.synthesis:
+            return None
+        states: list[tuple[int, Tensor]] = []
+        out = self.synthesize(moving, fixed, self.synthesis, torch.Generator().manual_seed(0), states)
+        moving, fixed, result = (image[0, 0].float().cpu() for image in (moving, fixed, out))
+        return Synthesis(moving, fixed, [(t, x[0, 0].float().cpu()) for t, x in states], result, self.frame.grid)

@@ -1,11 +1,14 @@
 """Stage 2: a diffusion model of velocity fields."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from cortexgen.contracts import Generator
 from cortexgen.data.covariates import SLOTS
 from cortexgen.data.field_priors import FieldPriors
 from cortexgen.data.field_statistics import field_statistics
@@ -13,40 +16,30 @@ from cortexgen.data.noise import SampleNoise
 from cortexgen.diffusion import (
     CosineSchedule,
     GaussianPrior,
+    Posterior,
     Prediction,
     SamplerName,
     alpha_sigma,
     diffuse,
-    sample_field,
+    sampler_named,
     to_x0,
-    training_target,
 )
+from cortexgen.generation.field_generator import FieldGenerator
+from cortexgen.generation.velocities import Velocities
 from cortexgen.io import Grid
-from cortexgen.losses import gradient_energy
+from cortexgen.losses import DenoisingLoss
+from cortexgen.modules.base import SAMPLING, Carried
 from cortexgen.modules.generator import GeneratorModule
-from cortexgen.modules.run_options import SAMPLING, Carried
 from cortexgen.nets import FieldUNet
 from cortexgen.nets.field_unet import SpatialAttention
 from cortexgen.runner.threads import single_thread
 from cortexgen.spatial import integrate, log_jacobian, warp
 
-RUN_TIME = [
-    "sampler",
-    "steps",
-    "guidance",
-    "correction",
-    "conditions",
-    "num_samples",
-    "sample_seed",
-    "spacing",
-    "max_redraws",
-    "native_size",
-    "save_fields",
-    "micro_batch",
-]
+RUN_TIME = ["sampler", "steps", "guidance", "correction", "conditions", "num_samples", "sample_seed", "spacing"]
+RUN_TIME += ["max_redraws", "native_size", "save_fields", "micro_batch"]
 
 
-class FieldDiffusionModule(GeneratorModule):
+class FieldDiffusionModule(GeneratorModule, Velocities):
     """Learns the distribution of a cohort's velocity fields, given covariates or not.
 
     Fields are centred and scaled to about unit variance by numbers kept in the checkpoint; time is continuous with a
@@ -97,6 +90,7 @@ class FieldDiffusionModule(GeneratorModule):
             sample's last bits depend on it.
     """
 
+    stage = "stage 2"
     run_options = ("sampler", "steps", "guidance", "correction")
     sampler, steps = Carried("dpm++"), Carried(12)
     guidance, correction = Carried(1.0), Carried(0.5)
@@ -149,29 +143,19 @@ class FieldDiffusionModule(GeneratorModule):
         self.native_size, self.save_fields, self.micro_batch = native_size, save_fields, micro_batch
         self.schedule = CosineSchedule(log_snr_max, log_snr_min)
         vector, fields = SLOTS * len(covariates), 6 if prior_modes else 3
-        self.net = FieldUNet(
-            fields,
-            width,
-            multipliers,
-            blocks,
-            spatial_attention,
-            vector,
-            heads,
-            head_size,
-            dropout,
-            patch,
-            place,
-            out=3,
-        )
-        self._prior: GaussianPrior | None = None
+        shape = (width, multipliers, blocks, spatial_attention, vector, heads, head_size, dropout, patch, place)
+        self.net = FieldUNet(fields, *shape, out=3)
+        self.objective = DenoisingLoss(prediction, gradient_weight)
         self._priors: FieldPriors | None = None
+
+    @cached_property
+    def _prior(self) -> GaussianPrior:
+        return GaussianPrior(**self.contract["prior"])
 
     @property
     def prior(self) -> GaussianPrior:
-        """Of the scaled fields; its numbers live in the contract."""
-        if self._prior is None or self._prior.spectrum.device != self.device:
-            self._prior = GaussianPrior(**self.contract["prior"]).to(self.device)
-        return self._prior
+        """Of the scaled fields; its numbers live in the contract, and not among the parameters."""
+        return self._prior.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.contract[SAMPLING] = {name: getattr(self, name) for name in self.run_options}
@@ -179,7 +163,7 @@ class FieldDiffusionModule(GeneratorModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self._prior = None
+        self.__dict__.pop("_prior", None)
 
     def setup(self, stage: str) -> None:
         """Take the contract from the data, and on the first fit the statistics of the fields.
@@ -208,9 +192,7 @@ class FieldDiffusionModule(GeneratorModule):
         keep = SampleNoise(batch or {}, c, stream=1).uniform(1 + len(self.h.covariates)) >= self.h.covariate_dropout
         return c * (keep[:, :1] & keep[:, 1:]).repeat_interleave(SLOTS, dim=1)
 
-    def guess(
-        self, z: Tensor, log_snr: Tensor, condition: Tensor | None, names: Sequence[str] = ()
-    ) -> tuple[Tensor, Tensor]:
+    def guess(self, z: Tensor, log_snr: Tensor, condition: Tensor | None, names: Sequence[str] = ()) -> Posterior:
         """The prior's mean of x0 given z and covariates `[B, 8 n]`, and the size of what it leaves.
 
         Arguments:
@@ -219,14 +201,14 @@ class FieldDiffusionModule(GeneratorModule):
         shift = torch.zeros_like(z) if condition is None else self.effect(condition)
         rest = z - alpha_sigma(log_snr)[0].to(z.device).view(-1, 1, 1, 1, 1) * shift
         if not names or self._priors is None or not self._priors.others:
-            mean, size = self.prior.posterior(rest, log_snr)
-            return mean + shift, size
+            mean, size = self.prior(rest, log_snr)
+            return Posterior(mean + shift, size)
         parts = [
-            self._priors.without(name, z.device).posterior(r[None], level[None])
+            self._priors.without(name, z.device)(r[None], level[None])
             for name, r, level in zip(names, rest, log_snr, strict=True)
         ]
         mean, size = (torch.cat(part) for part in zip(*parts, strict=True))
-        return mean + shift, size
+        return Posterior(mean + shift, size)
 
     def _answer(self, z: Tensor, log_snr: Tensor, c: Tensor | None, mean: Tensor | None = None) -> Tensor:
         """The network's output; it sees the prior's mean, at unit size, beside z."""
@@ -245,16 +227,10 @@ class FieldDiffusionModule(GeneratorModule):
         else:
             log_snr = h.levels[1] + (h.levels[0] - h.levels[1]) * t.double()
         z = diffuse(x0, noise, log_snr)
-        if h.prior_modes:
-            names = batch.get("name", ()) if training else ()
-            mean, size = self.guess(z, log_snr, c, names)
-            error = self._answer(z, log_snr, c, mean) - (x0 - mean) / size
-        else:
-            error = self._answer(z, log_snr, c) - training_target(x0, noise, log_snr, h.prediction)
-        loss = error.square().mean()
-        if h.gradient_weight:
-            loss = loss + h.gradient_weight * gradient_energy(error)
-        return loss
+        names = batch.get("name", ()) if training else ()
+        guess = self.guess(z, log_snr, c, names) if h.prior_modes else None
+        output = self._answer(z, log_snr, c, None if guess is None else guess.mean)
+        return self.objective(output, x0, noise, log_snr, guess)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         x = batch["velocity"]
@@ -281,6 +257,21 @@ class FieldDiffusionModule(GeneratorModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._evaluate(batch, "test")
 
+    def arithmetic(self) -> AbstractContextManager:
+        """The running trainer's, else that of `precision`."""
+        running = self._trainer is not None
+        return self.trainer.precision_plugin.forward_context() if running else super().arithmetic()
+
+    @property
+    def arithmetic_name(self) -> str:
+        return str(self.trainer.precision).split("-")[0] if self._trainer is not None else super().arithmetic_name
+
+    def make_generator(self) -> Generator:
+        self.check_options()
+        if self.template is None and self.data_is_set_up:
+            self.template = self.data.template
+        return FieldGenerator(self)
+
     def configure_optimizers(self) -> Any:
         h = self.h
         return self.adam(h.lr, tuple(h.betas), h.warmup_steps, h.lr_decay)
@@ -303,13 +294,13 @@ class FieldDiffusionModule(GeneratorModule):
         return free + self.guidance * (x0(condition) - free)
 
     def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
-        """Draw velocity number `index` by the chosen sampler; see `GeneratorModule.sample`."""
+        """Draw velocity number `index` by the chosen sampler; see `Velocities.sample`."""
         indices = self.together(index)
         each = [self.conditions_of(k) if conditions is None else conditions for k in indices]
         return self._samples(indices, attempt, each, self.sampler, self.steps)[index - indices.start]
 
     def samples(self, indices: range, attempt: int, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Draw the velocities of one micro-batch in one call of the network; see `GeneratorModule.samples`."""
+        """Draw the velocities of one micro-batch in one call of the network; see `Velocities.samples`."""
         if len(indices) == 1:
             return super().samples(indices, attempt, conditions)
         return self._samples(indices, attempt, conditions, self.sampler, self.steps)
@@ -317,24 +308,16 @@ class FieldDiffusionModule(GeneratorModule):
     @torch.no_grad()
     @single_thread()
     def _samples(
-        self,
-        indices: Sequence[int],
-        attempt: int,
-        conditions: Sequence[Mapping[str, Any]],
-        sampler: SamplerName,
-        steps: int,
+        self, indices: Sequence[int], attempt: int, each: Sequence[Mapping[str, Any]], sampler: SamplerName, steps: int
     ) -> Tensor:
         generators = [self.random(k, attempt) for k in indices]
         shape = (3, *self.contract["grid"]["shape"])
-        vectors = [v for v in map(self.condition, conditions) if v is not None]
+        vectors = [v for v in map(self.condition, each) if v is not None]
         condition = torch.cat(vectors) if vectors else None
         with self.arithmetic():
-            x0 = sample_field(
+            x0 = sampler_named(sampler, self.schedule, steps)(
                 lambda z, level: self.denoise(z, level, condition),
                 lambda: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device),
-                self.schedule,
-                sampler,
-                steps,
             )
         return self.restored(x0.float()).cpu()
 

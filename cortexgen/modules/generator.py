@@ -1,163 +1,58 @@
-"""What every generator of fields shares: seeds, conditions, and the run of `predict` that writes a cohort."""
+"""What every generator of brains that is trained shares: the run of `predict`."""
 
-import hashlib
-import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from math import isfinite
+from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cortexgen.atlas.labels import LabelMap
-from cortexgen.atlas.template import Template
-from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder, complete
-from cortexgen.errors import UserError
-from cortexgen.generation.writer import CohortWriter
-from cortexgen.io.bids import Row
+from cortexgen.contracts import Brain, Generator
+from cortexgen.generation.cohort import DATASET
+from cortexgen.generation.writer import BrainWriter
 from cortexgen.modules.base import StageModule
-from cortexgen.runner.precision import Precision, autocast
 from cortexgen.runner.threads import side_by_side, workers
-from cortexgen.spatial.precision import full_precision
 
 
 class GeneratorModule(StageModule):
-    """Draws velocity fields of a cohort and writes brains.
+    """Draws brains of a cohort.
 
     Attributes:
-        conditions: values of covariates to condition on, such as `{age: 50, sex: F}`, or None.
-        num_samples: how many brains `predict` writes.
-        sample_seed: sample k depends on this and k alone.
-        spacing: voxel size of the written images in millimetres; the training images' unless given.
-        max_redraws: how often a sample that fails its checks is drawn again.
-        native_size: draw the size of the head too, and write images of that size.
-        save_fields: write velocity, inverse transform and log |J| of each sample too.
-        template: the weights' template, should it not be where it was when they were trained.
-        parcellation: other labels of the template to warp.
-        micro_batch: samples that are drawn in one call of the network; 1 on a CPU and 8 on a GPU unless given.
-        precision: of the network, where no trainer says it: bf16, 32, or auto (bf16 where it is fast).
-        run_options: what else a sample depends on, names of attributes.
+        num_samples: how many `predict` draws.
     """
 
-    output_name = "synthetic cohort"
-    conditions: Mapping[str, Any] | None = None
+    output_name = DATASET
+    writer = BrainWriter
     num_samples: int = 12
-    sample_seed: int = 0
-    spacing: float | None = None
-    max_redraws: int = 10
-    native_size: bool = False
-    save_fields: bool = False
-    template: Template | None = None
-    parcellation: LabelMap | None = None
-    micro_batch: int | None = None
-    precision: Precision = "auto"
-    run_options: Sequence[str] = ()
+    _generator: Generator | None = None
 
-    @property
-    def encoder(self) -> CovariateEncoder:
-        """Of the covariates; its numbers live in the contract."""
-        return CovariateEncoder(self.contract.get("covariates", {}))
-
-    def random(self, index: int, attempt: int = 0, what: str = "field") -> torch.Generator:
-        """The random numbers of sample `index` of the cohort of `sample_seed`."""
-        key = f"{self.sample_seed}:{index}:{attempt}:{what}".encode()
-        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1)
-
-    @property
-    def batch(self) -> int:
-        """Samples that are drawn together."""
-        return self.micro_batch or (1 if self.device.type == "cpu" else 8)
-
-    def together(self, index: int) -> range:
-        """The samples that sample `index` is drawn with, however many are wanted: so its bytes don't depend on that."""
-        first = index // self.batch * self.batch
-        return range(first, first + self.batch)
-
-    def arithmetic(self) -> AbstractContextManager:
-        """The context that the network draws in: the running trainer's, else that of `precision`."""
-        if self._trainer is not None:
-            return self._trainer.precision_plugin.forward_context()
-        return autocast(self.device, self.precision)
-
-    def samples(self, indices: range, attempt: int, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Draw the velocities of one micro-batch, each for its own conditions, `[n, 3, d, h, w]`; see `sample`."""
-        return torch.stack([self.sample(k, attempt, c) for k, c in zip(indices, conditions, strict=True)])
-
-    def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
-        """Draw velocity number `index`, `[3, d, h, w]` in voxels of its grid.
-
-        Arguments:
-            attempt: which draw, should the ones before have failed their checks.
-            conditions: instead of the module's.
-        """
-        raise NotImplementedError
-
-    @full_precision
-    def effect(self, vectors: Tensor) -> Tensor:
-        """What covariates `[B, 8 n]` change in the mean field, linearly, `[B, 3, d, h, w]` in scaled units."""
-        effects = self.contract["effects"]
-        values, _ = complete(*self.encoder.design(vectors), effects["covariance"].to(vectors))
-        return torch.einsum("bq,qcdhw->bcdhw", values, effects["fields"].to(vectors))
-
-    def condition(self, conditions: Mapping[str, Any] | None) -> Tensor | None:
-        """The vector `[1, 8 n]` of values to condition on; None for an unconditional sample."""
-        chosen = {k: v for k, v in (conditions or {}).items() if v is not None}
-        return self.encoder.encode([chosen], self.device) if chosen else None
-
-    def restored(self, x: Tensor) -> Tensor:
-        """Scaled fields back in voxels."""
-        return x * torch.as_tensor(self.contract["scale"]).to(x) + self.contract["mean"].to(x)
-
-    def conditions_of(self, index: int) -> dict[str, Any]:
-        """What sample `index` is drawn for."""
-        return self.with_head_size(index) if self.native_size else dict(self.conditions or {})
-
-    def with_head_size(self, index: int) -> dict[str, Any]:
-        """The conditions of sample `index` with its brain volume, drawn from the cohort's given the others."""
-        chosen = {k: v for k, v in (self.conditions or {}).items() if v is not None}
-        if HEAD_SIZE in chosen:
-            return chosen
-        spec, column = self.encoder.specs[HEAD_SIZE], self.encoder.columns()[HEAD_SIZE]
-        vectors = self.encoder.encode([chosen])
-        mean, left = complete(*self.encoder.design(vectors), self.contract["effects"]["covariance"])
-        draw = torch.randn((), generator=self.random(index, what="head size"))
-        value = float(mean[0, column] + left[0, column] * draw.clamp(-3, 3))
-        return chosen | {HEAD_SIZE: spec["mean"] + spec["std"] * value}
-
-    def check_options(self) -> None:
-        """See that the options can be met; warns of conditions outside the cohort's range.
+    @abstractmethod
+    def make_generator(self) -> Generator:
+        """Of these weights and options.
 
         Raises:
-            UserError: if not.
+            UserError: if the options can't be met.
         """
-        for name in ("num_samples", "micro_batch", *(["steps"] if "steps" in self.run_options else [])):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name}: expected 1 or more, got {value}")
-        for name in ("spacing", "guidance", "correction"):
-            value = getattr(self, name, None)
-            if value is not None and (not isfinite(value) or (name == "spacing" and value <= 0)):
-                raise UserError(f"{name}: expected a number{' above zero' * (name == 'spacing')}, got {value:g}")
-        if "mean" not in self.contract:
-            raise UserError("there are no trained weights to sample from: give --ckpt_path")
-        if self.conditions:
-            for line in self.encoder.check(self.conditions):
-                warnings.warn(line, stacklevel=2)
-        if self.native_size and HEAD_SIZE not in self.encoder.specs:
-            raise UserError(f"native_size: the weights know no {HEAD_SIZE}; train with that covariate")
+
+    @property
+    def generator(self) -> Generator:
+        """Made when it is first needed."""
+        if self._generator is None:
+            self._generator = self.make_generator()
+        return self._generator
+
+    def describe(self) -> dict[str, Any]:
+        return self.generator.describe()
 
     def predict_dataloader(self) -> DataLoader:
         """The number of the first sample of each micro-batch."""
-        self.check_options()
-        return DataLoader(range(0, self.num_samples, self.batch), batch_size=workers())  # type: ignore[arg-type]
+        batches = range(0, self.num_samples, self.generator.batch)
+        return DataLoader(batches, batch_size=workers())  # type: ignore[arg-type]
 
-    def on_predict_start(self) -> None:
-        self.writer = CohortWriter(self)
+    def predict_step(self, batch: Tensor, batch_idx: int) -> list[Brain]:
+        """The brains of some micro-batches, without those that `skip` knows, drawn side by side."""
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> list[Row]:
-        return [row for rows in side_by_side(self.writer.write, batch.tolist()) for row in rows]
+        def draw(first: int) -> list[Brain]:
+            batch = range(first, min(first + self.generator.batch, self.num_samples))
+            return list(self.generator.draws([k for k in batch if not self.skip(k)]))
 
-    def on_predict_end(self) -> None:
-        self.writer.close()
+        return [brain for brains in side_by_side(draw, batch.tolist()) for brain in brains]

@@ -1,11 +1,19 @@
 """G: DiffuseMorph's denoising network."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from cortexgen.nets.blocks import Conv3d, LinearAttention, from_patches, groups_for, grow_to, sinusoidal, to_patches
+
+
+class Denoised(NamedTuple):
+    """G's answer: the noise `[B, 1, D, H, W]` and the features that it is read from, `[B, C, d, h, w]`."""
+
+    noise: Tensor
+    features: Tensor
 
 
 class _ResBlock(nn.Module):

@@ -11,7 +11,7 @@ from cortexgen.evaluation.anatomy import SMALL
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
-from cortexgen.evaluation.table import Column, Estimate, Table, Value
+from cortexgen.evaluation.table import Column, Table, Value
 from cortexgen.figures.charts import volume_distributions
 from cortexgen.figures.comparison import (
     Distances,
@@ -22,6 +22,7 @@ from cortexgen.figures.comparison import (
 )
 from cortexgen.metrics.cortex import Cortex
 from cortexgen.metrics.memorization import FRACTION
+from cortexgen.metrics.resampling import Interval
 from cortexgen.pages import evaluated_brains as brains
 from cortexgen.pages.report import Report
 
@@ -79,29 +80,6 @@ CORTICAL = (
     "Surfaces come from the label maps, whose voxels bound what can be seen: the numbers compare sets on this grid, "
     "and are not those of a surface reconstruction."
 )
-READING = f"""
-Two protocols. "standard" is meant to be correct. "paper" repeats published implementations, quirks and all (real
-features counted twice, linear MMD of pairs, which rewards mode collapse, MS-SSIM against a random real brain), so that
-its numbers can stand beside published ones; those were measured on other real brains.
-
-Floor. "real against real" is what real brains get against other real brains, half of them against the other half, over
-random halves: mean and range. A distance that is at its floor at the same n can't tell the set from real brains. Most
-distances grow as n falls, so compare values at one n only.
-
-Intervals in brackets after a set's value are 95 % bootstrap intervals over brains. They hold no bias.
-
-Effect sizes d are the set less the real brains, over the pooled SD, after regression on intracranial volume with one
-slope for both: the one within the real brains and the set, pooled (as in analysis of covariance), so that a difference
-of head size between them doesn't bend it. The published protocol takes the slope over all brains thrown together.
-|d| < {SMALL} is called small.
-
-Copies. A sample is flagged if it is nearer to a training subject than {FRACTION} of the reference's median distance to
-the nearest one, and than {FRACTION} of its own distance to the second nearest. Mirror images count as the same subject.
-A set whose brains lie nearer to each other than real brains do repeats itself.
-
-Labels of both sides come from the same source. Labels by registration are the template's, warped: what a registration
-can't follow (a missing sulcus, a lesion) doesn't show in them.
-"""
 
 
 def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table], failures: Mapping[str, str]) -> None:
@@ -136,7 +114,8 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
     if labeller and real.growth is not None and any(result.growth is not None for result in sets):
         page.section("Growth on the template", GROWTH)
         brains.growth_maps(page, evaluation, labeller)
-    page.section("How to read this page", READING)
+    page.section("How to read this page")
+    page.add("reading", small=SMALL, fraction=FRACTION)
     page.table(_facts(evaluation))
     if "comparison" in tables:
         page.section("Every comparison")
@@ -156,13 +135,13 @@ def _cards(result: SetResult, brief: bool) -> list[tuple[str, str, str]]:
             rows.setdefault(str(row["name"]), row)
     cards = []
     for key, title in KEYS.items():
-        if key not in rows or not isinstance(value := rows[key]["value"], Estimate):
+        if key not in rows or not isinstance(value := rows[key]["value"], Interval):
             continue
         row, digits = rows[key], ".3f" if key == "ms_ssim" else ".2f"
         floor, note = row["floor"], f"n = {row['n']}" + ", protocol paper" * (row["protocol"] == "paper")
-        if isinstance(floor, Estimate) and key == "ms_ssim":
+        if isinstance(floor, Interval) and key == "ms_ssim":
             note += f"; real brains {floor.value:.3f}"
-        elif isinstance(floor, Estimate):
+        elif isinstance(floor, Interval):
             note += f"; at n = {row['n_floor']}: {row['at_floor']:.2f}, real against real {floor.value:.2f}"
             note += f" [{floor.low:.2f}, {floor.high:.2f}]"
         cards.append((f"{result.name}: {title or row['title']}", f"{value.value:{digits}}", note))
@@ -228,12 +207,12 @@ def _volumes(page: Report, real: SetResult, sets: Sequence[SetResult]) -> None:
     if ours is None or not theirs:
         return
     page.section("Distributions of regional volumes")
-    effects: dict[str, list[Estimate | None]] = {}
+    effects: dict[str, list[Interval | None]] = {}
     for result in sets:
         if result.regions:
             values = {str(row["region"]): row["d"] for row in result.regions}
             found = [values.get(region) for region in ours.regions]
-            effects[result.name] = [e if isinstance(e, Estimate) and np.isfinite(e.value) else None for e in found]
+            effects[result.name] = [e if isinstance(e, Interval) and np.isfinite(e.value) else None for e in found]
     if effects:
         figure = effect_forest(ours.regions, effects, SMALL, "d, ICV-adjusted (set − real)")
         caption = f"Effect sizes of regional volumes with 95 % intervals; the band is |d| < {SMALL}."

@@ -109,10 +109,10 @@ def _registered(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Moving, fixed and warped image `[1, D, H, W]` and displacement `[3, D, H, W]` on the network's grid."""
     registrar, store = labeller.registrar, result.store
-    grid, coarse = registrar.grid, registrar.velocity_grid
+    grid, coarse = registrar.grid, registrar.frame.velocity_grid
     fixed = registrar.prepared(store.image(i), store.grid, store.brains.path / store.names[i])
     (moving, target), _ = registrar.pair(registrar.atlas(max(grid.spacing)), fixed)
-    flow = integrate(velocity[None], registrar.module.h.integration_steps)
+    flow = integrate(velocity[None], registrar.frame.steps)
     u = resample_field(flow, coarse.torch_affine, grid.shape, grid.torch_affine)
     return moving[0].cpu(), target[0].cpu(), warp(moving.cpu(), u)[0], u[0]
 

@@ -1,10 +1,8 @@
 """Quality control of a preprocessed cohort: one page to look through."""
 
-import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,9 +12,10 @@ from PIL import Image
 
 from cortexgen.errors import UserError
 from cortexgen.figures.scan_sheet import sheet_path
+from cortexgen.figures.strips import Strip, strip_charts
 from cortexgen.io.bids import Row
-from cortexgen.pages.report import Report
-from cortexgen.preprocess.outliers import JUDGED_FROM, MEASURES, counts, flag_outliers, measures_chart
+from cortexgen.pages.report import Report, as_text
+from cortexgen.preprocess.outliers import JUDGED_FROM, MEASURES, counts, fence, flag_outliers
 
 THUMBNAIL, QUALITY = {1: 1400, 2: 800}, 70  # pixels wide, by columns of a gallery; of JPEG
 ROOM = 10_500_000  # bytes of thumbnails in a page, a third more as base64
@@ -51,7 +50,8 @@ def cohort_overview(
     shown = [key for key in MEASURES if any(counts(row, key) for row in done)]
     if shown:
         page.section("Measures")
-        page.figure(measures_chart(done, shown, flagged), _STRIPS.format(JUDGED_FROM), "Strip charts of the measures")
+        chart = strip_charts([_strip(done, key) for key in shown], flagged)
+        page.figure(chart, _STRIPS.format(JUDGED_FROM), "Strip charts of the measures")
     page.section(f"All scans ({len(rows)})")
     formats = {MEASURES[key].head: MEASURES[key].format for key in shown}
     page.table([_line(row, shown, flagged) for row in rows], formats=formats)
@@ -103,6 +103,11 @@ def _key_figures(rows: Sequence[Row], flagged: Mapping[str, str]) -> list[tuple[
     return cards
 
 
+def _strip(rows: Sequence[Row], key: str) -> Strip:
+    values = [(str(row["participant_id"]), float(row[key])) for row in rows if counts(row, key)]
+    return Strip(MEASURES[key].head, values, *fence(rows, key))
+
+
 def _line(row: Row, shown: Sequence[str], flagged: Mapping[str, str]) -> Row:
     name = str(row["participant_id"])
     done = row["status"] != "failed"
@@ -138,33 +143,22 @@ class _Page(Report):
 
     def gallery(self, captions: Mapping[str, str], columns: int) -> None:
         """The sheets of scans beside each other, and links to them once the page has no room."""
-        box = (
-            f"flex: 0 1 calc({100 / columns:g}% - {0.75 * (columns - 1):g}rem); min-width: min(100%, 24rem); margin: 0"
-        )
-        pictures, rest = [], []
+        pictures, others = [], []
         for name, caption in captions.items():
+            entry = {"name": name, "caption": caption, "link": None}
             try:
                 path = sheet_path(self.folder, name)
             except UserError:  # it lies elsewhere
-                rest.append(f"<li>{escape(caption)} (no sheet)</li>")
-                continue
-            link = escape(quote(os.path.relpath(path, self.folder).replace(os.sep, "/")))
-            picture = _thumbnail(path, THUMBNAIL[columns]) if self.room > 0 and path.is_file() else None
-            if picture is None:
-                entry = f'<a href="{link}">{escape(caption)}</a>' if path.is_file() else f"{escape(caption)} (no sheet)"
-                rest.append(f"<li>{entry}</li>")
-                continue
-            self.room -= len(picture)
-            source = "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii")
-            pictures.append(
-                f'<figure style="{box}"><a href="{link}"><img src="{source}" alt="Sheet of {escape(name)}" '
-                f'style="min-width: 0"></a><figcaption>{escape(caption)}</figcaption></figure>'
-            )
-        if pictures:
-            style = "display: flex; flex-wrap: wrap; gap: 1.5rem"
-            self._body.append(f'<div style="{style}">{"".join(pictures)}</div>')
-        if rest:
-            self._body.append(f"<ul>{''.join(rest)}</ul>")
+                path = None
+            if path and path.is_file():
+                entry["link"] = quote(os.path.relpath(path, self.folder).replace(os.sep, "/"))
+            if path and entry["link"] and self.room > 0:
+                picture = _thumbnail(path, THUMBNAIL[columns])
+                self.room -= len(picture)
+                pictures.append(entry | {"jpeg": as_text(picture)})
+            else:
+                others.append(entry)
+        self.add("gallery", pictures=pictures, others=others, columns=columns)
 
 
 def _thumbnail(path: Path, width: int) -> bytes:

@@ -1,14 +1,8 @@
 """The page of `cortexgen evaluate --registration`: how well registered images fit the fixed ones."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from torch import Tensor
 
 from cortexgen.atlas.template import BRAIN_FOREGROUND
@@ -18,15 +12,13 @@ from cortexgen.evaluation.pairs import NO_REGISTRATION
 from cortexgen.evaluation.registration import RegistrationEvaluation
 from cortexgen.evaluation.table import Column, Table
 from cortexgen.figures.brains import cohort
-from cortexgen.figures.charts import GREY, INK
-from cortexgen.figures.colours import REAL, SYNTHETIC
+from cortexgen.figures.charts import class_distributions
 from cortexgen.figures.deformations import registration
 from cortexgen.figures.planes import PLANES
 from cortexgen.io.bids import Row
 from cortexgen.pages.report import Report
 from cortexgen.spatial import log_jacobian
 
-COLOURS = (REAL, SYNTHETIC, "#3f8f5f", "#8a5aa8", "#b8445a", "#6b6f2a")
 KEYS = ("dice", "hd95", "brain_ssim", "psnr", "folded")
 _PICTURES = (
     "The pairs with the lowest, the middle and the highest Dice of each method, or SSIM in the brain where there are "
@@ -55,7 +47,8 @@ def write_registered_report(path: Path, evaluation: RegistrationEvaluation, titl
         for measure in MEASURES[:2]:
             found = {m: _by_class(evaluation, m, measure) for m in evaluation.methods}
             shown = {method: values for method, values in found.items() if len(values)}
-            figure = class_distributions(evaluation.classes, shown, measure)
+            bounded = not measure.unit
+            figure = class_distributions(evaluation.classes, shown, measure.heading, bounded, NO_REGISTRATION)
             page.figure(figure, f"{measure.title} of each class: boxes span the quartiles, a point an image.")
         for name in ("registration_dice", "registration_hd95"):
             page.results(evaluation.tables[name])
@@ -68,52 +61,6 @@ def write_registered_report(path: Path, evaluation: RegistrationEvaluation, titl
     measures = [{c.title: row.get(c.name) for c in columns} for row in evaluation.rows]
     page.table([a | b for a, b in zip(rows, measures, strict=True)], formats={c.title: c.format or "" for c in columns})
     page.write(path)
-
-
-def class_distributions(names: Sequence[str], values: Mapping[str, Tensor], measure: Column) -> Figure:
-    """A measure of each class by method: horizontal boxes over one point an image, doing nothing in grey.
-
-    Arguments:
-        names: of the R classes.
-        values: `[N, R]` of each method, NaN where there is none.
-        measure: names and scales the axis, which begins at 0 (and ends at 1 if the measure has no unit).
-
-    Raises:
-        ValueError: if a shape does not fit.
-    """
-    for method, found in values.items():
-        if found.ndim != 2 or found.shape[1] != len(names):
-            raise ValueError(f"{method}: expected values [N, {len(names)}], got {tuple(found.shape)}")
-    figure = Figure(figsize=(9, 1.1 + len(names) * (0.1 + 0.14 * len(values))), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    noise, step = np.random.default_rng(0), 0.8 / len(values)
-    others = [method for method in values if method != NO_REGISTRATION]
-    colours = {NO_REGISTRATION: GREY} | {m: COLOURS[k % len(COLOURS)] for k, m in enumerate(others)}
-    for i, (method, found) in enumerate(values.items()):
-        line = {"color": colours[method], "lw": 1.1}
-        style: dict[str, Any] = {"boxprops": line, "whiskerprops": line, "medianprops": {**line, "lw": 2}}
-        style |= {"capprops": {"lw": 0}, "widths": 0.75 * step, "orientation": "horizontal", "manage_ticks": False}
-        for k, column in enumerate(found.double().unbind(dim=1)):
-            shown, place = column[column.isfinite()].numpy(), k + step * (i - (len(values) - 1) / 2)
-            heights = place + step * noise.uniform(-0.25, 0.25, len(shown))
-            axes.scatter(shown, heights, s=5, color=colours[method], alpha=0.45, lw=0)
-            axes.boxplot(shown, positions=[place], showfliers=False, **style)
-    axes.set_xlim(0, None if measure.unit else 1)
-    axes.set_xlabel(measure.heading, color=INK, fontsize=9)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_yticks(range(len(names)), [name.replace("-", " ") for name in names], fontsize=9)
-    axes.tick_params(colors=INK, labelsize=8.5, width=0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="#e6e8ea", lw=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    for k in range(1, len(names), 2):
-        axes.axhspan(k - 0.5, k + 0.5, color="#f5f6f7", zorder=-1)
-    handles = [Patch(color=colours[m], label=f"{m} (n = {len(found)})") for m, found in values.items()]
-    figure.legend(handles=handles, loc="outside upper right", ncols=min(4, len(handles)), frameon=False, fontsize=9)
-    return figure
 
 
 def _by_class(evaluation: RegistrationEvaluation, method: str, measure: Column) -> Tensor:

@@ -1,9 +1,19 @@
 """From a scanner's T1w to an analysis-ready one."""
 
-from cortexgen.preprocess.pipeline import Pipeline, default_steps, preprocess_scan
+from cortexgen.preprocess.pipeline import Pipeline, preprocess_scan
 from cortexgen.preprocess.state import Subject
-from cortexgen.preprocess.steps import Align, CorrectBias, Crop, Denoise, Normalize, Resample, Step, StripSkull
-from cortexgen.runner.limited_threads import limited_threads
+from cortexgen.preprocess.steps import (
+    Align,
+    CorrectBias,
+    Crop,
+    Denoise,
+    Normalize,
+    Resample,
+    Step,
+    StripSkull,
+    default_steps,
+)
+from cortexgen.runner.threads import limited_threads
 
 __all__ = [
     "Align",

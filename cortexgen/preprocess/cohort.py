@@ -1,106 +1,19 @@
-"""A cohort through the pipeline: on the processes of one machine, or on many machines through Dask."""
+"""A cohort through the pipeline: its folder, its tables, and what stands out in it."""
 
-import multiprocessing
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from cortexgen.data.cohort import Scan, read_cohort, write_participants
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row, describe_dataset, generated_by, read_tsv, write_tsv
 from cortexgen.io.output import claim, examine, records, same_dataset
 from cortexgen.preprocess.pipeline import Pipeline, finished, preprocess_scan
+from cortexgen.runner.cohort import Runner, failed
 
-TABLE, OVERVIEW = "preprocess.tsv", "preprocess.html"
+TABLE = "preprocess.tsv"
 TABLES = {TABLE: ["participant_id", "status"], "participants.tsv": ["participant_id"]}
-PATIENCE = 10.0  # seconds until a scheduler must have answered
-ATTEMPTS = 3  # at a scan whose process is killed
-KILLED = f"its process was killed {ATTEMPTS} times; is there too little memory?"
-Work = Callable[[Scan], Row]
-
-
-class _Processes(ThreadPoolExecutor):
-    """`jobs` threads with a process each: if that is killed, the scan is begun again and no other one is lost."""
-
-    def __init__(self, jobs: int) -> None:
-        super().__init__(jobs)
-        self.own = threading.local()
-        self.started: list[ProcessPoolExecutor] = []
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        return super().submit(self._isolated, fn, *args, **kwargs)
-
-    def _isolated(self, fn: Callable[..., Any], *args: Any) -> Any:
-        for attempt in range(ATTEMPTS):
-            if getattr(self.own, "process", None) is None:
-                self.own.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-                self.started.append(self.own.process)
-            try:
-                return self.own.process.submit(fn, *args).result()
-            except BrokenProcessPool:
-                self.own.process = None
-                if attempt + 1 == ATTEMPTS:
-                    raise
-        raise AssertionError
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        super().shutdown(wait, cancel_futures=cancel_futures)
-        for process in self.started:
-            process.shutdown(wait, cancel_futures=cancel_futures)
-
-
-@contextmanager
-def _workers(jobs: int, scheduler: str | None) -> Iterator[Executor]:
-    """An executor of either kind.
-
-    Raises:
-        UserError: if Dask is not installed, or no scheduler answers at the address.
-    """
-    if scheduler is None:
-        with _Processes(jobs) as pool:
-            yield pool
-        return
-    try:
-        from distributed import Client
-    except ImportError:
-        raise UserError("--scheduler needs Dask: pip install 'cortexgen[cluster]'") from None
-    try:
-        client = Client(scheduler, timeout=PATIENCE)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise UserError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
-    with client, client.get_executor(pure=False) as pool:
-        yield pool
-
-
-def _collect(scans: Sequence[Scan], work: Work, pool: Executor) -> dict[str, Row]:
-    """Every scan's row; what no worker could do becomes a failed one."""
-    futures = {pool.submit(work, scan): scan for scan in scans}
-    rows: dict[str, Row] = {}
-    bar = tqdm(total=len(scans), desc="preprocessing", unit="scan", disable=None)
-    try:
-        for future in as_completed(futures):
-            name = futures[future].name
-            try:
-                rows[name] = future.result()
-            except Exception as error:
-                killed = type(error).__name__ in ("BrokenProcessPool", "KilledWorker")
-                reason = KILLED if killed else f"{type(error).__name__}: {error}"
-                rows[name] = {"participant_id": name, "status": "failed", "reason": " ".join(reason.split())}
-            bar.set_postfix_str(f"{sum(r['status'] == 'failed' for r in rows.values())} failed", refresh=False)
-            bar.update()
-    except KeyboardInterrupt:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    finally:
-        bar.close()
-    return rows
 
 
 def check_same_steps(out: Path, pipeline: Pipeline, inputs: Iterable[Path] = ()) -> None:
@@ -167,25 +80,19 @@ def preprocess_cohort(
     Raises:
         UserError: if the folder can't be written to or holds another pipeline's results, or no scheduler answers.
     """
-    from cortexgen.pages.preprocessed import cohort_overview  # matplotlib takes a second
-
-    if jobs < 1 or threads < 1:
-        raise UserError(f"expected 1 or more jobs and threads, got {jobs} and {threads}")
+    runner = Runner(jobs, scheduler, isolated=True, threads=threads)
     out = Path(out).resolve()
     open_cohort(out, pipeline, {scan.image.parent for scan in scans})
     done = {scan.name: row for scan in scans if (row := finished(scan, out, pipeline))}
-    waiting = [scan for scan in scans if scan.name not in done]
+    waiting = {scan.name: scan for scan in scans if scan.name not in done}
     if waiting:
         work = partial(preprocess_scan, out=out, pipeline=pipeline, threads=threads)
-        with _workers(min(jobs, len(waiting)), scheduler) as pool:
-            done |= _collect(waiting, work, pool)
-    rows = [done[scan.name] for scan in scans]
-    rows += [{"participant_id": n, "status": "failed", "reason": r} for n, r in (problems or {}).items()]
+        done |= runner.run(work, waiting, "preprocessing")
+    rows = [done[scan.name] for scan in scans] + [failed(name, why) for name, why in (problems or {}).items()]
     everyone = [*_earlier(out, {row["participant_id"] for row in rows}), *rows]
     judge(everyone)
     write_tsv(out / TABLE, everyone)
     _write_participants(out, scans, everyone)
-    cohort_overview(out, everyone, pipeline.describe())
     return rows
 
 

@@ -10,20 +10,16 @@ from torch import Tensor
 
 from cortexgen.atlas.template import Template, load_template
 from cortexgen.data.cohort import Scan
-from cortexgen.errors import UserError
+from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, write_json
 from cortexgen.io.bids import Row, source_hash
 from cortexgen.io.header import NO_CHOICE
 from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
-from cortexgen.preprocess.steps import Align, CorrectBias, Denoise, Normalize, Resample, Step, StripSkull
-from cortexgen.runner.limited_threads import limited_threads
-
-
-def default_steps() -> list[Step]:
-    """From a raw scan to template space at 1 mm: the skull goes first, so that noise and bias are the brain's own."""
-    return [StripSkull(), Denoise(), CorrectBias(), Align(), Resample(), Normalize()]
+from cortexgen.preprocess.steps import Step
+from cortexgen.runner.cohort import failed
+from cortexgen.runner.threads import limited_threads
 
 
 class Pipeline:
@@ -36,7 +32,8 @@ class Pipeline:
         choice: what decides where scans' headers leave a choice.
 
     Raises:
-        UserError: if there is no step, no step has a name to skip, one comes twice, too early, or without its tool.
+        UserError: if there is no step, no step has a name to skip, or one comes twice, too early, without another that
+            it needs, without its tool, or can't reach this template.
     """
 
     def __init__(
@@ -54,17 +51,14 @@ class Pipeline:
         for k, step in enumerate(self.steps):
             if step.name in names[:k]:
                 raise UserError(f"steps: {step.name} comes twice")
-            late = [name for name in names[k + 1 :] if name in step.after]
+            later = self.steps[k + 1 :]
+            late = [other.name for other in later if other.name in step.after or step.name in other.before]
             if late:
                 raise UserError(f"steps: {step.name} comes before {' and '.join(late)}, expected it later")
-        if "crop" in names and "resample" not in names:
-            raise UserError("steps: crop needs resample before it, to cut all scans alike")
-        if "align" in names and "resample" not in names:
-            raise UserError("steps: align needs resample after it, or leave both out")
-        for step in self.steps:
-            if isinstance(step, Resample):
-                step.target(template.grid)
-        self.describe()
+            missing = [name for name in step.needs if name not in names]
+            if missing:
+                raise UserError(f"steps: {step.name} needs {' and '.join(missing)} too; add it, or leave both out")
+            step.check(template)
 
     def __getstate__(self) -> dict[str, Any]:  # the default template isn't sent along: every process has it
         return self.__dict__ | {"template": None if self.template is load_template() else self.template}
@@ -88,13 +82,11 @@ class Pipeline:
         """
         subject = Subject(image, grid, self.template, source)
         for step in self.steps:
-            if step.name == "align" and subject.mask is None:
-                subject.keep(subject.inside)
             try:
                 step(subject)
             except RuntimeError as error:  # what ITK raises, and torch without memory
-                reason = str(error).strip().splitlines()[-1]
-                raise UserError(f"{source}: the step {step.name} failed: {reason}") from error
+                last = str(error).strip().splitlines()[-1]
+                raise UserError(f"{source}: the step {step.name} failed: {last}") from error
         if subject.mask is None:
             subject.keep(subject.inside)
         mask, where = (subject.native_mask, subject.native_grid) if subject.resampled else (subject.mask, subject.grid)
@@ -118,7 +110,7 @@ def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1)
     try:
         outputs = Outputs(out, scan)
     except UserError as error:
-        return {"participant_id": scan.name, "status": "failed", "reason": " ".join(str(error).split())}
+        return failed(scan.name, reason(error))
     try:
         made = _made(scan, pipeline)
         done = outputs.done(made)
@@ -135,10 +127,8 @@ def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1)
         write_json(outputs.metrics, {"Row": row, **made})
     except (UserError, OSError) as error:
         outputs.remove()
-        reason = (
-            str(error) if isinstance(error, UserError) else f"{out}: cannot write there ({error.strerror or error})"
-        )
-        return {"participant_id": scan.name, "status": "failed", "reason": " ".join(reason.split())}
+        lost = f"{out}: cannot write there ({error.strerror or error})" if isinstance(error, OSError) else str(error)
+        return failed(scan.name, " ".join(lost.split()))
     except BaseException:
         outputs.remove()
         raise

@@ -1,6 +1,7 @@
 """Registration of images from anywhere: affine to template space, one pass, results where the images are."""
 
-from collections.abc import Mapping
+import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,11 @@ from cortexgen.atlas.intensity import normalize
 from cortexgen.atlas.labels import LabelMap, classes_of, numbered, read_labels
 from cortexgen.atlas.plausibility import check_brain
 from cortexgen.atlas.template import Template
+from cortexgen.contracts import Registered, Registration, Solved, Space
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import NO_CHOICE
-from cortexgen.modules.diffusemorph import DiffuseMorphModule
-from cortexgen.registration.propagation import Propagated, Propagation, Space
+from cortexgen.registration.propagation import Propagation
 from cortexgen.runner.precision import Precision, autocast, choose_device
 from cortexgen.spatial import resample
 
@@ -38,15 +39,16 @@ class Prepared:
 
 
 class Registrar:
-    """Registers pairs of T1w with trained weights.
+    """Registers pairs of T1w, wherever they lie, by something that solves pairs in template space.
 
     Arguments:
-        module: with its contract.
-        template: the one that the module was trained with, as it was given (not resampled).
+        registration: a trained network, for instance.
+        template: the one that it was trained with, as it was given (not resampled).
         device: "auto", "cpu", "cuda", ...
-        precision: of the network; the fields are float32.
+        precision: of a network; the fields are float32.
         affine: run the affine to template space where an image isn't there yet, always, or never.
         choice: what decides where the headers of images and labels leave a choice.
+        nearest: take labels from the nearest voxel instead of the largest interpolated indicator.
 
     Raises:
         UserError: if the template is another one than the weights' or there is no such device.
@@ -54,22 +56,24 @@ class Registrar:
 
     def __init__(
         self,
-        module: DiffuseMorphModule,
+        registration: Registration,
         template: Template,
         device: str = "auto",
         precision: Precision = "auto",
         affine: Affine = "auto",
         choice: HeaderChoice = NO_CHOICE,
+        nearest: bool = False,
     ) -> None:
-        expected = module.contract["template"]["hash"]
-        if template.hash != expected:
+        self.frame = registration.frame
+        expected = self.frame.template_hash
+        if expected is not None and template.hash != expected:
             raise UserError(f"the weights' template has hash {expected:.12}, {template.name} has {template.hash:.12}")
         self.device, self.precision, self.affine = choose_device(device), precision, affine
-        self.choice = choice
-        self.module, self.template = module.to(self.device).eval(), template
-        self.grid = Grid.from_dict(module.contract["grid"])
+        self.choice, self.nearest = choice, nearest
+        if isinstance(registration, torch.nn.Module):
+            registration.to(self.device).eval()
+        self.registration, self.template, self.grid = registration, template, self.frame.grid
         self._atlases: dict[str, Prepared] = {}
-        self.velocity_grid = self.grid.coarse(module.h.field_downsample)
 
     def atlas(self, spacing: float) -> Prepared:
         """The template, as fine as `spacing` (mm) asks for and its file allows; its results lie at the model's voxel
@@ -80,9 +84,8 @@ class Registrar:
         grid = original.grid.at_spacing(spacing) if spacing > finest + 0.1 else original.grid
         if str(grid) not in self._atlases:
             at, out = original.to(grid), original.grid.at_spacing(max(self.grid.spacing))
-            affine = torch.eye(4, dtype=torch.float64)
-            names = (original.classes, original.numbers)
-            space = Space(original.name, at.image, at.labels, at.grid, out, affine, *names)
+            placed = Space(original.name, at.image, at.labels, at.grid, out)
+            space = replace(placed, classes=original.classes, numbers=original.numbers)
             self._atlases[str(grid)] = Prepared(space, original.to(self.grid).image[None])
         return self._atlases[str(grid)]
 
@@ -133,33 +136,57 @@ class Registrar:
             labels = classes_of(numbered(labels, target.numbers), known, f"the dseg of {target.name}")
             target = replace(target, labels=labels, classes=classes, numbers=moving.space.numbers)
         images = (moving.model_image.to(self.device), fixed.model_image.to(self.device))
-        return images, Propagation(moving.space, target, self.velocity_grid, self.module.h.integration_steps)
+        return images, Propagation(moving.space, target, self.frame.velocity_grid, self.frame.steps)
 
-    def register(self, moving: Prepared, fixed: Prepared) -> Propagated:
-        """Register a pair in memory; its labels have the numbers of their files, volumes come in that order."""
+    def solve(self, moving: Prepared, fixed: Prepared) -> tuple[Solved, Propagation]:
+        """The field of a pair `[1, 3, d, h, w]`, and the maps that it stands for."""
         images, maps = self.pair(moving, fixed)
         with self.arithmetic():
-            velocity, _ = self.module.solve(*images)
-        found = maps.run(velocity.float().cpu(), self.module.nearest_labels)
-        return replace(
-            found,
-            moving=_in_numbers(found.moving),
-            fixed=_in_numbers(found.fixed),
-            labels=None if found.labels is None else numbered(found.labels, found.moving.numbers),
-        )
+            solved = self.registration.solve(*images)
+        return solved._replace(field=solved.field.float().cpu()), maps
 
-    def arithmetic(self) -> Any:
-        """The context that the network runs in."""
+    def register(self, moving: Prepared, fixed: Prepared) -> Registered:
+        """Register a pair; its labels are classes of the moving image's, see `in_numbers`."""
+        images, maps = self.pair(moving, fixed)
+        with self.arithmetic():
+            return registered(self.registration, images, maps, self.nearest)
+
+    def arithmetic(self) -> AbstractContextManager:
+        """The context that a network runs in."""
         return autocast(self.device, self.precision)
 
-    def info(self, moving: Prepared) -> Mapping[str, Any]:
+    def info(self, moving: Prepared) -> dict[str, Any]:
         """What the sidecar of a velocity says about where it came from."""
         return {
             "Template": self.template.name,
             "TemplateHash": self.template.hash,
             "ImageGrid": moving.space.grid.to_dict(),
-            "Preprocessing": self.module.contract.get("preprocessing", []),
+            "Preprocessing": self.frame.preprocessing,
         }
+
+
+def registered(
+    registration: Registration, images: tuple[Tensor, Tensor], maps: Propagation, nearest: bool = False
+) -> Registered:
+    """Solve a pair, and carry it over to its images' own spaces.
+
+    Arguments:
+        images: moving and fixed, `[1, 1, D, H, W]`, on the registration's grid.
+        maps: between their own spaces.
+        nearest: as of `Registrar`.
+    """
+    start = time.perf_counter()
+    solved = registration.solve(*images)
+    seconds = round(time.perf_counter() - start, 3)
+    result = maps.run(solved.field.float().cpu(), nearest)
+    return replace(result, seconds=seconds, iterations=solved.iterations)
+
+
+def in_numbers(result: Registered) -> Registered:
+    """A registration whose labels have the numbers of their files, not those of classes."""
+    moving, fixed = _in_numbers(result.moving), _in_numbers(result.fixed)
+    labels = None if result.labels is None else numbered(result.labels, moving.numbers)
+    return replace(result, moving=moving, fixed=fixed, labels=labels)
 
 
 def _in_numbers(space: Space) -> Space:

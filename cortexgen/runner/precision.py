@@ -55,7 +55,12 @@ def choose_accelerator(name: str = "auto") -> str:
     return "cpu" if name == "auto" and apple else name
 
 
+def arithmetic_name(device: torch.device, precision: Precision) -> str:
+    """What a precision means on a device: "bf16" where that is asked for or, with "auto", fast; else "32"."""
+    fast = device.type in ("cpu", "cuda") and native_bfloat16()
+    return "bf16" if precision == "bf16" or (precision == "auto" and fast) else "32"
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
-    """The context that a network runs in: bfloat16 where that is asked for or, with "auto", fast."""
-    fast = native_bfloat16() if device.type in ("cpu", "cuda") else False
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and fast))
+    """The context that a network runs in."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=arithmetic_name(device, precision) == "bf16")

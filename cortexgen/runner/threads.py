@@ -1,16 +1,36 @@
-"""Threads: one for each draw, so that its bytes are the same on any number of cores, and as many draws at a time."""
+"""Threads: how many the libraries take, and one for each draw, so that its bytes are the same on any machine."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+import SimpleITK as sitk
 import torch
 
+ITK = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 MOST = 8  # draws at a time, for the memory that they take
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Limit ITK (SimpleITK, and ANTs unless it has run before) and torch; torch and SimpleITK are set back after it.
+
+    Many processes on one machine must not fight for its cores.
+    """
+    before = torch.get_num_threads(), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    os.environ[ITK] = str(threads)  # ANTs' own ITK reads it when its first filter runs
+    torch.set_num_threads(threads)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before[1])
 
 
 @contextmanager

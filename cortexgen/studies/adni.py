@@ -9,6 +9,7 @@ from cortexgen.io.participants import covariates, field
 from cortexgen.io.paths import label, visible
 from cortexgen.io.tables import header, read_table
 from cortexgen.studies.candidates import Candidate, folders, is_nifti, natural, unreadable
+from cortexgen.studies.study import Study
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
 IMAGE = ["image_data_id", "image_id"]
@@ -153,3 +154,12 @@ def _date(text: str) -> str:
         except ValueError:
             continue
     return ""
+
+
+ADNI = Study(
+    f"folders like 002_S_0295 (ADNI, {PTID.pattern})",
+    lambda root: bool(subject_folders(root)),
+    read_adni,
+    order=20,
+    several="first",  # by time of acquisition, for its protocol repeats the scan
+)

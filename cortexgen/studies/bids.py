@@ -9,6 +9,7 @@ from cortexgen.io.participants import SESSION, SUBJECT, Rows, field, read_rows, 
 from cortexgen.io.paths import label, labels_of, name_of, visible
 from cortexgen.io.tables import Line
 from cortexgen.studies.candidates import Candidate, is_nifti, natural
+from cortexgen.studies.study import Study
 
 
 def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
@@ -74,3 +75,11 @@ def rows_without_image(rows: Rows, candidates: list[Candidate], table: Path | No
             order = (0.0, natural(session))
             missing.append(Candidate(subject, session, Path(), what, found[0], order, absent=True, problem=problem))
     return missing
+
+
+def is_bids(root: Path) -> bool:
+    """Whether there are folders of subjects."""
+    return any(p.name.startswith("sub-") and p.is_dir() for p in visible(root))
+
+
+BIDS = Study("sub-* (BIDS)", is_bids, read_bids, order=10)

@@ -13,7 +13,8 @@ from cortexgen.io.bids import anat, read_tsv
 from cortexgen.io.paths import visible
 from cortexgen.preprocess import Pipeline, Step, cohort, default_steps
 from cortexgen.studies.dicom import convert_dicom
-from cortexgen.studies.found import Found, Several, Study, find_study
+from cortexgen.studies.found import Found, StudyName, find_study
+from cortexgen.studies.study import Several
 
 
 class StudyDataModule(RegistrationDataModule):
@@ -21,7 +22,7 @@ class StudyDataModule(RegistrationDataModule):
 
     What is preprocessed already is kept, so that a run goes on where it stopped, and several selections of a study can
     share one folder. A large cohort is best prepared by `cortexgen preprocess` into the same folder: with several
-    devices, the others wait meanwhile.
+    devices, the others wait meanwhile. It also draws the page to look through, which this doesn't.
 
     Arguments:
         root: the study: a folder in the layout of BIDS, ADNI or NCANDA, a folder of NIfTI files, or a table of paths.
@@ -38,7 +39,7 @@ class StudyDataModule(RegistrationDataModule):
         options: of RegistrationDataModule.
     """
 
-    study: ClassVar[Study] = "auto"
+    study: ClassVar[StudyName] = "auto"
 
     def __init__(
         self,
@@ -141,7 +142,7 @@ class BIDSDataModule(StudyDataModule):
         options: of StudyDataModule.
     """
 
-    study: ClassVar[Study] = "bids"
+    study: ClassVar[StudyName] = "bids"
 
     def __init__(
         self,
@@ -167,7 +168,7 @@ class ADNIDataModule(StudyDataModule):
         options: of StudyDataModule.
     """
 
-    study: ClassVar[Study] = "adni"
+    study: ClassVar[StudyName] = "adni"
 
     def __init__(
         self,
@@ -192,7 +193,7 @@ class NCANDADataModule(StudyDataModule):
         options: of StudyDataModule.
     """
 
-    study: ClassVar[Study] = "ncanda"
+    study: ClassVar[StudyName] = "ncanda"
 
     def __init__(
         self,

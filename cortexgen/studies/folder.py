@@ -7,7 +7,8 @@ from cortexgen.io.naming import named_after, no_file
 from cortexgen.io.participants import SESSION, SUBJECT, covariates, field, row_of
 from cortexgen.io.tables import read_table
 from cortexgen.studies.bids import by_scan, rows_without_image, scan_of
-from cortexgen.studies.candidates import Candidate, is_nifti, natural, unreadable
+from cortexgen.studies.candidates import Candidate, is_analyze, is_nifti, natural, unreadable
+from cortexgen.studies.study import Study
 
 TABLES = (".csv", ".tsv", ".txt")
 PATH = ["path", "image", "file", "filename"]
@@ -21,9 +22,14 @@ def read_folder(root: Path, table: Path | None = None) -> list[Candidate]:
     Arguments:
         root: a folder, one NIfTI file, or a table.
         table: of covariates by subject (and session), or of paths; participants.tsv of the folder unless given.
+
+    Raises:
+        UserError: if it is another kind of file, or a table without paths.
     """
     if root.suffix.lower() in TABLES and root.is_file():
         return _listed(root)
+    if not (root.is_dir() or is_nifti(root) or is_analyze(root)):
+        raise UserError(f"{root}: expected a folder, a NIfTI file, or a table (.csv, .tsv)")
     if table and set(PATH) & set(read_table(table)[0]):
         return _listed(table)
     files = [root] if root.is_file() else sorted(p for p in root.iterdir() if is_nifti(p))
@@ -57,3 +63,11 @@ def _listed(table: Path) -> list[Candidate]:
         where = text or f"{table.name} line {number}"
         candidates.append(Candidate(subject, session, path, where, row, natural(session), problem=problem))
     return candidates
+
+
+def is_folder(root: Path) -> bool:
+    """Whether it is a file, or holds images."""
+    return not root.is_dir() or any(is_nifti(p) for p in root.iterdir())
+
+
+FOLDER = Study("*.nii or *.nii.gz", is_folder, read_folder, order=100, files=True)

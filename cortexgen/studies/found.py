@@ -1,28 +1,23 @@
 """The scans of a study, whatever its layout."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError
 from cortexgen.io.naming import LONGEST, too_long
-from cortexgen.studies.adni import PTID, read_adni, subject_folders
-from cortexgen.studies.bids import read_bids
-from cortexgen.studies.candidates import Candidate, is_analyze, is_nifti, natural
-from cortexgen.studies.folder import TABLES, read_folder
-from cortexgen.studies.ncanda import CASE, case_folders, read_ncanda
+from cortexgen.registry import everything, find, names
+from cortexgen.studies.candidates import Candidate, natural
 from cortexgen.studies.selection import choose_images, choose_visits, choose_where
+from cortexgen.studies.study import Several, Study
 
-Study = Literal["auto", "bids", "adni", "ncanda", "folder"]
-Several = Literal["refuse", "first", "last"]
-READERS: dict[str, Callable[[Path, Path | None], list[Candidate]]] = {
-    "bids": read_bids,
-    "adni": read_adni,
-    "ncanda": read_ncanda,
-    "folder": read_folder,
-}
+OFFERED = ("auto", *names("studies"))
+if TYPE_CHECKING:
+    StudyName = str
+else:
+    StudyName = Literal[OFFERED]
 
 
 @dataclass(frozen=True)
@@ -37,30 +32,22 @@ class Found:
 
 
 def kind_of(root: Path) -> str:
-    """ "bids", "adni", "ncanda" or "folder".
+    """The name of the first study, in their order, that a folder or file is laid out like.
 
     Raises:
         UserError: if it is none of them, saying what was looked for.
     """
-    if root.is_file():
-        return "folder"
-    if any(p.is_dir() and p.name.startswith("sub-") for p in root.iterdir()):
-        return "bids"
-    if subject_folders(root):
-        return "adni"
-    if case_folders(root):
-        return "ncanda"
-    if any(is_nifti(p) for p in root.iterdir()):
-        return "folder"
-    raise UserError(
-        f"{root}: no study in this folder; looked for sub-* (BIDS), folders like 002_S_0295 (ADNI, {PTID.pattern}), "
-        f"cases/NCANDA_S00033 (NCANDA, {CASE.pattern}), and *.nii or *.nii.gz"
-    )
+    studies = dict(sorted(everything("studies").items(), key=lambda item: item[1].order))
+    for name, study in studies.items():
+        if (root.is_dir() or study.files) and study.fits(root):
+            return name
+    *layouts, last = (study.layout for study in studies.values())
+    raise UserError(f"{root}: no study in this folder; looked for {', '.join(layouts)}, and {last}")
 
 
 def find_study(
     root: Path,
-    study: Study = "auto",
+    study: StudyName = "auto",
     table: Path | None = None,
     where: Mapping[str, Any] | None = None,
     visits: str | Sequence[str] | None = None,
@@ -82,7 +69,7 @@ def find_study(
         groups: short for `where: {group: [...]}`.
         image: pattern of the image's path in the study, or several in order of preference, whatever the case.
         several: what to do with several images of a visit: "refuse" them as a problem, or take the "first" or "last"
-            (ADNI: by time of acquisition; else by name). ADNI's default is "first", for its protocol repeats the scan.
+            (in the study's order, else by name); the study's own default unless given.
 
     Raises:
         UserError: if there is no such study, an option names what isn't there, or nobody is left.
@@ -90,19 +77,18 @@ def find_study(
     root = Path(root)
     if not root.exists():
         raise UserError(f"{root}: no such file or folder")
-    if not root.is_dir() and not (is_nifti(root) or is_analyze(root) or root.suffix.lower() in TABLES):
-        raise UserError(f"{root}: expected a folder, a NIfTI file, or a table (.csv, .tsv)")
     kind = kind_of(root) if study == "auto" else study
-    if kind != "folder" and root.is_file():
+    layout: Study = find("studies", kind)
+    if not (root.is_dir() or layout.files):
         raise UserError(f"{root}: expected the folder of a study ({kind}), found a file")
-    candidates = READERS[kind](root, Path(table) if table else None)
+    candidates = layout.read(root, Path(table) if table else None)
     if not candidates:
         raise UserError(f"{root}: no T1w image found (looked for the layout of {kind})")
     candidates = choose_images(candidates, [image] if isinstance(image, str) else list(image or []))
     candidates = choose_where(candidates, {**({"group": list(groups)} if groups else {}), **(where or {})})
     if visits:
         candidates = choose_visits(candidates, visits)
-    found = _named(candidates, several or ("first" if kind == "adni" else "refuse"))
+    found = _named(candidates, several or layout.several)
     if not found.scans:
         name, reason = next(iter(found.problems.items()))
         raise UserError(f"{root}: none of {len(found.problems)} scans can be used; {name}: {reason}")

@@ -10,6 +10,7 @@ from cortexgen.io.participants import covariates, field
 from cortexgen.io.paths import label
 from cortexgen.io.tables import read_table
 from cortexgen.studies.candidates import Candidate, folders, is_nifti, natural, unreadable
+from cortexgen.studies.study import Study
 
 CASE = re.compile(r"NCANDA_S\d{5}")
 MONTHS = 100  # an age above is in months: participants are 12 and older, and none is a hundred years old
@@ -98,3 +99,8 @@ def _rows(tables: list[Path]) -> dict[tuple[str, str, str], Row]:
                 row["age"] /= 12
             rows[line["subject"], field(line, ["arm"]) or "standard", line["visit"]] = row
     return rows
+
+
+NCANDA = Study(
+    f"cases/NCANDA_S00033 (NCANDA, {CASE.pattern})", lambda root: bool(case_folders(root)), read_ncanda, order=30
+)

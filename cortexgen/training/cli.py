@@ -21,8 +21,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 import cortexgen.data.fields  # data modules are found by their short names once they are imported
 import cortexgen.studies.datamodules  # noqa: F401
 from cortexgen.errors import UserError
-from cortexgen.io.output import claim, contents
-from cortexgen.modules.base import StageModule, examine_run
+from cortexgen.io.output import claim, contents, examine_run
+from cortexgen.modules.base import StageModule
+from cortexgen.registry import everything
 from cortexgen.runner.precision import choose_accelerator, native_bfloat16
 from cortexgen.training.callbacks import Intervals, SaveConfig
 from cortexgen.training.pictures import Pictures
@@ -199,6 +200,7 @@ class CortexgenCLI(LightningCLI):
             raise UserError("predict needs a folder to write to: give --output OUT")
         self.model.output = Path(self.chosen.output)
         examine_run(self.model.output, self.model.output_name)
+        self.config_init.predict.return_predictions = False  # they are written, and too large to be kept
 
 
 def run_verb(args: Sequence[str]) -> CortexgenCLI:
@@ -208,6 +210,7 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
         UserError: for a user's mistake; after a cohort with failed subjects, once the others are done.
     """
     warnings.filterwarnings("ignore", message=NOISE)
+    everything("steps")  # which a study's data module takes by their short names
     argv, sys.argv = sys.argv, [sys.argv[0], *args]  # what DDP starts its other processes with
     try:
         cli = CortexgenCLI(

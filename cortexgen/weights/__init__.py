@@ -1,258 +1,29 @@
 """Trained weights: safetensors files whose metadata rebuild the module, each with a card (.json) beside it."""
 
-import hashlib
-import json
-from collections.abc import Mapping
-from importlib import import_module
-from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from cortexgen.weights.reading import (
+    GENERATE,
+    REGISTER,
+    load,
+    load_checkpoint,
+    load_generator,
+    load_registration,
+    load_weights,
+    read_checkpoint,
+    shipped,
+)
+from cortexgen.weights.writing import card, save_weights, split_tensors
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
-
-from cortexgen.errors import UserError
-from cortexgen.io import Grid, atomic
-from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
-from cortexgen.modules.base import StageModule
-
-REGISTER, GENERATE = "register-mni152-2mm", "generate-mni152-2mm"
-METADATA = "cortexgen"
-STATISTICS = "contract."  # tensors of the contract, beside the parameters
-MODULES: dict[str, type[StageModule]] = {c.__name__: c for c in (DiffuseMorphModule, FieldDiffusionModule)}
-
-
-def shipped(name: str) -> Path:
-    """The file of weights that come with the package."""
-    return Path(str(files("cortexgen.weights") / f"{name}.safetensors"))
-
-
-def _file(path: Path) -> Path:
-    if path.is_dir():
-        raise UserError(f"{path}: a folder, expected a .ckpt or .safetensors file in it")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if not path.stat().st_size:
-        raise UserError(f"{path}: the file is empty")
-    return path
-
-
-def _line(error: BaseException) -> str:
-    """What an error says, in a line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a Lightning checkpoint that cortexgen wrote.
-
-    Raises:
-        UserError: if it is missing, damaged, or from elsewhere.
-    """
-    _file(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        raise UserError(f"{path}: not a checkpoint that can be read ({_line(error)})") from None
-    if not isinstance(content, dict) or not isinstance(content.get("cortexgen"), dict):
-        raise UserError(f"{path}: not written by cortexgen")
-    missing = [key for key in ("state_dict", "hyper_parameters", "global_step") if key not in content]
-    if missing:
-        raise UserError(f"{path}: a damaged checkpoint, without {', '.join(missing)}")
-    return content
-
-
-def module_class(name: object, path: Path) -> type[StageModule]:
-    """The class of a module by its class path, or by its name alone if it is one of this package's.
-
-    Raises:
-        UserError: if it can't be imported, or is no StageModule; `path` is the file that names it.
-    """
-    if name in MODULES:
-        return MODULES[str(name)]
-    package, _, kind = str(name).rpartition(".")
-    try:
-        found = getattr(import_module(package), kind)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{path}: its module {name} cannot be imported ({_line(error)})") from None
-    if not (isinstance(found, type) and issubclass(found, StageModule)):
-        raise UserError(f"{path}: its module {name} is no StageModule of cortexgen")
-    return found
-
-
-def _built(kind: type[StageModule], parameters: Any, state: Mapping[str, Tensor], path: Path) -> StageModule:
-    """A module with its parameters.
-
-    Raises:
-        UserError: if it doesn't take them, or they are no numbers.
-    """
-    for name, value in state.items():
-        if not torch.isfinite(value).all():
-            raise UserError(f"{path}: its parameter {name} is infinite or no number, of a training that failed")
-    try:
-        module = kind(**parameters)
-        module.load_state_dict(dict(state))
-    except (TypeError, ValueError, KeyError, RuntimeError, UserError) as error:
-        raise UserError(f"{path}: does not fit this version's {kind.__name__} ({_line(error)})") from None
-    return module
-
-
-def load_checkpoint(path: Path) -> tuple[StageModule, int]:
-    """The module of a Lightning checkpoint that cortexgen wrote, and its training steps.
-
-    Raises:
-        UserError: if it is missing, damaged, or from elsewhere.
-    """
-    content = read_checkpoint(path)
-    parameters = {k: v for k, v in content["hyper_parameters"].items() if not k.startswith("_")}
-    guess = FieldDiffusionModule if "log_volume_mean" in content["cortexgen"] else DiffuseMorphModule  # until 0.1
-    kind = module_class(content.get("cortexgen_module", guess.__name__), path)
-    module = _built(kind, parameters, content["state_dict"], path)
-    module.contract = content["cortexgen"]
-    return module, int(content["global_step"])
-
-
-def load_weights(path: Path) -> StageModule:
-    """The module in a safetensors file of `save_weights`, ready for inference.
-
-    Raises:
-        UserError: if it is missing, damaged, or from elsewhere.
-    """
-    _file(path)
-    try:
-        with safe_open(path, framework="pt") as content:
-            metadata = content.metadata() or {}
-            state = {key: content.get_tensor(key).float() for key in content.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a safetensors file that can be read ({_line(error)})") from None
-    if METADATA not in metadata:
-        raise UserError(f"{path}: not written by `cortexgen export`")
-    try:
-        described = json.loads(metadata[METADATA])
-        name, parameters, contract = (described[key] for key in ("module", "hyper_parameters", "contract"))
-        contract["template"]["hash"], contract["grid"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: its description is damaged ({type(error).__name__}: {_line(error)})") from None
-    kind = module_class(described.get("class_path", name), path)
-    parts = {k: v for k, v in state.items() if not k.startswith(STATISTICS)}
-    module = _built(kind, parameters, parts, path)
-    module.contract = contract
-    for key, value in state.items():
-        if key.startswith(STATISTICS):
-            *folders, name = key.removeprefix(STATISTICS).split(".")
-            place = module.contract
-            for folder in folders:
-                place = place.setdefault(folder, {})
-            place[name] = value
-    return module.eval()
-
-
-def load(path: str | Path | None = None, name: str = REGISTER) -> StageModule:
-    """A stage from a safetensors file, a Lightning checkpoint, or by default the package's weights of that name.
-
-    Which of them a file is, its first bytes say, whatever its name.
-    """
-    path = shipped(name) if path is None else _file(Path(path))
-    with path.open("rb") as file:
-        start = file.read(2)
-    pickled = path.suffix == ".ckpt" or start == b"PK" or start[:1] == b"\x80"
-    module = load_checkpoint(path)[0] if pickled else load_weights(path)
-    return module.eval()
-
-
-def load_registration(path: str | Path | None = None) -> DiffuseMorphModule:
-    """Stage 1 from a file, or the package's.
-
-    Raises:
-        UserError: if the file holds something else, or says not what it was trained on.
-    """
-    module = load(path, REGISTER)
-    if not isinstance(module, DiffuseMorphModule):
-        raise UserError(f"{path}: weights of {_stage(module)}; register needs stage 1's")
-    _check_grids(module, path, "grid")
-    return module
-
-
-def load_generator(path: str | Path | None = None) -> FieldDiffusionModule:
-    """Stage 2 from a file, or the package's.
-
-    Raises:
-        UserError: if the file holds something else, or says not what it was trained on.
-    """
-    module = load(path, GENERATE)
-    if not isinstance(module, FieldDiffusionModule):
-        raise UserError(f"{path}: weights of {_stage(module)}; generate needs stage 2's")
-    _check_grids(module, path, "grid", "image_grid")
-    missing = [key for key in ("integration_steps", "mean", "scale") if key not in module.contract]
-    if missing:
-        raise UserError(f"{path}: its description is damaged, {', '.join(missing)} missing")
-    return module
-
-
-def _stage(module: StageModule) -> str:
-    kinds = {"stage 1": DiffuseMorphModule, "stage 2": FieldDiffusionModule}
-    return next((stage for stage, kind in kinds.items() if isinstance(module, kind)), type(module).__name__)
-
-
-def _check_grids(module: StageModule, path: object, *names: str) -> None:
-    template = module.contract.get("template")
-    if not (isinstance(template, Mapping) and isinstance(template.get("hash"), str)):
-        raise UserError(f"{path}: its description is damaged, without a valid template")
-    if not isinstance(module.contract.get("integration_steps", 0), int):
-        raise UserError(f"{path}: its description is damaged, without a valid integration_steps")
-    for name in names:
-        try:
-            Grid.from_dict(module.contract[name])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: its description is damaged, without a valid {name} ({_line(error)})") from None
-
-
-def split_tensors(content: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A nested mapping without its tensors, and those by dotted name."""
-    plain: dict[str, Any] = {}
-    tensors: dict[str, Tensor] = {}
-    for key, value in content.items():
-        if isinstance(value, Tensor):
-            tensors[f"{prefix}{key}"] = value
-        elif isinstance(value, Mapping):
-            plain[key], below = split_tensors(value, f"{prefix}{key}.")
-            tensors |= below
-        else:
-            plain[key] = value
-    return plain, tensors
-
-
-def save_weights(path: Path, module: StageModule, half: bool = False) -> str:
-    """Write a module's parameters and what rebuilds it; returns the file's sha256.
-
-    Statistics of fields are written in float16 where they are many and that keeps three digits; with `half`, so are the
-    parameters.
-    """
-    contract, statistics = split_tensors(module.contract)
-    described = {
-        "module": type(module).__name__,
-        "class_path": module.class_path(),
-        "hyper_parameters": dict(module.hparams),
-        "contract": contract,
-    }
-    tensors = {k: _halved(v) if half else v for k, v in module.state_dict().items()}
-    tensors |= {STATISTICS + k: _halved(v) for k, v in statistics.items()}
-    metadata = {METADATA: json.dumps(described)}  # one entry: their order is random
-    content = save({k: v.contiguous() for k, v in sorted(tensors.items())}, metadata)
-    with atomic(path) as temporary:
-        temporary.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def _halved(value: Tensor) -> Tensor:
-    """In float16, if there is much of it and three digits stay."""
-    half = value.half()
-    exact = torch.allclose(half.float(), value.float(), rtol=1e-3, atol=1e-6)
-    return half if exact and value.numel() > 10_000 else value
-
-
-def card(path: Path) -> dict[str, Any]:
-    """The card beside a weights file."""
-    beside = path.with_suffix(".json")
-    return json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+__all__ = [
+    "GENERATE",
+    "REGISTER",
+    "card",
+    "load",
+    "load_checkpoint",
+    "load_generator",
+    "load_registration",
+    "load_weights",
+    "read_checkpoint",
+    "save_weights",
+    "shipped",
+    "split_tensors",
+]

@@ -6,11 +6,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Flipd, Rotate90d
 from scipy.ndimage import gaussian_filter
 
-from cortexgen.data.augmentation import augment, flip, rotate90
+from cortexgen.data.augmentation import VOLUMES, _turn, augment
 from cortexgen.io import Grid
 from cortexgen.spatial import integrate, mirrored, warp
+
+
+def flip(sample, axis):
+    return _turn(sample, Flipd(VOLUMES, axis, allow_missing_keys=True))
 
 
 def smooth(seed, channels, shape, sigma, peak):
@@ -62,10 +67,10 @@ def test_a_flipped_pair_is_registered_by_the_flipped_field(sample, axis):
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_rotated_pair_is_registered_by_the_rotated_field(sample, turns):
-    turned = rotate90(sample, turns)
+    turned = _turn(sample, Rotate90d(VOLUMES, turns, (1, 2)))
     check(turned)
     np.testing.assert_array_equal(turned["fixed"], np.rot90(sample["fixed"], turns, axes=(2, 3)))
-    back = rotate90(turned, 4 - turns)
+    back = _turn(turned, Rotate90d(VOLUMES, 4 - turns, (1, 2)))
     assert all(torch.equal(back[key], sample[key]) for key in sample if key != "name")
 
 

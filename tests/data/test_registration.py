@@ -11,10 +11,11 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from cortexgen.atlas.box import brain_box
 from cortexgen.atlas.intensity import normalize
 from cortexgen.atlas.template import load_template
-from cortexgen.data import registration
-from cortexgen.data.registration import RegistrationDataModule, brain_box
+from cortexgen.data import loading
+from cortexgen.data.registration import RegistrationDataModule
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, write_volume
 
@@ -176,14 +177,12 @@ def test_all_caches_give_the_same_samples(root, template, workers):
 def test_a_cached_cohort_is_not_decoded_again_but_a_changed_image_is(root, template, monkeypatch):
     def decoded(**options):
         seen = []
-        monkeypatch.setattr(
-            registration, "load_scan", lambda scan, *grids: seen.append(scan.name) or load(scan, *grids)
-        )
+        monkeypatch.setattr(loading, "load_scan", lambda scan, *grids: seen.append(scan.name) or load(scan, *grids))
         data = module(root, template, cache="disk", cache_dir=root / "cache", **options)
         data.setup("fit")
         return seen, data
 
-    load = registration.load_scan
+    load = loading.load_scan
     assert len(decoded()[0]) == 6 and not decoded()[0]
     assert len(decoded(spacing=12.0)[0]) == 6
     write_volume(image_of(root, "sub-02"), brain(9), GRID)
@@ -203,15 +202,13 @@ def test_what_is_wrong_with_labels_is_found_again_when_the_image_is_cached(root,
 def test_processes_of_one_training_share_the_work_of_filling_the_cache(root, template, monkeypatch):
     def order(rank):
         seen = []
-        monkeypatch.setattr(
-            registration, "load_scan", lambda scan, *grids: seen.append(scan.name) or load(scan, *grids)
-        )
+        monkeypatch.setattr(loading, "load_scan", lambda scan, *grids: seen.append(scan.name) or load(scan, *grids))
         data = module(root, template, cache="memory")
         data.trainer = SimpleNamespace(global_rank=rank, world_size=3)
         data.setup("fit")
         return seen
 
-    load = registration.load_scan
+    load = loading.load_scan
     orders = [order(rank) for rank in range(3)]
     assert [o[:2] for o in orders] == [SUBJECTS[:2], SUBJECTS[2:4], SUBJECTS[4:]]
     assert all(sorted(o) == SUBJECTS for o in orders)
@@ -360,7 +357,7 @@ def test_labels_that_the_template_does_not_have_are_an_error(root, template):
     data = module(root, template)
     data.setup("fit")
     with pytest.raises(UserError, match=r"sub-05_dseg\.nii\.gz: label 4 .* 3 classes"):
-        data.labels_of(next(s for s in data.scans if s.name == "sub-05"))
+        data.reader.labels(next(s for s in data.scans if s.name == "sub-05"))
 
 
 def test_mirroring_needs_a_symmetric_grid(root, template):

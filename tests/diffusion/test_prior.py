@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+from torch import nn
 
 from cortexgen.diffusion import GaussianPrior, alpha_sigma, cosine_transform, diffuse, fit_priors, to_x0
 
@@ -41,7 +42,7 @@ def test_the_cosine_transform_is_scipys():
 def test_the_posterior_is_that_of_dense_algebra(level):
     prior = prior_of()
     z, log_snr = torch.randn(2, *SHAPE), torch.full((2,), level)
-    mean, size = prior.posterior(z, log_snr)
+    mean, size = prior(z, log_snr)
     covariance = dense(prior).float()
     alpha, sigma = (float(c[0]) for c in alpha_sigma(log_snr))
     gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * torch.eye(len(covariance)))
@@ -59,33 +60,33 @@ def test_strong_modes_cost_no_accuracy():
         alpha, sigma = (c.double() for c in alpha_sigma(torch.tensor(level)))
         noisy = alpha**2 * covariance + sigma**2 * torch.eye(len(covariance))
         expected = alpha * covariance @ torch.linalg.solve(noisy, z.flatten().double())
-        found = prior.posterior(z, torch.tensor([level]))[0].flatten().double()
+        found = prior(z, torch.tensor([level]))[0].flatten().double()
         assert (found - expected).norm() < 2e-6 * expected.norm()
 
 
 def test_levels_of_a_batch_are_independent():
     prior, z = prior_of(), torch.randn(2, *SHAPE)
     levels = torch.tensor([-3.0, 1.0])
-    together = prior.posterior(z, levels)[0]
-    alone = torch.cat([prior.posterior(z[k : k + 1], levels[k : k + 1])[0] for k in range(2)])
+    together = prior(z, levels)[0]
+    alone = torch.cat([prior(z[k : k + 1], levels[k : k + 1])[0] for k in range(2)])
     assert torch.allclose(together, alone, atol=1e-5)
 
 
 def test_a_levels_core_is_factorized_once(monkeypatch):
     """Not once for each sample, nor again when the next sample comes to that level; many columns of modes or few."""
     prior, z = prior_of(), torch.randn(3, *SHAPE)
-    expected = prior.posterior(z, torch.tensor([0.5, -2.0, 0.5]))
+    expected = prior(z, torch.tensor([0.5, -2.0, 0.5]))
     count, inverse = [], torch.linalg.inv
     monkeypatch.setattr(torch.linalg, "inv", lambda m: (count.append(1), inverse(m))[1])
     monkeypatch.setattr("cortexgen.diffusion.prior.COLUMNS", 5)
     again = prior_of()
     for k in range(3):
-        found = again.posterior(z, torch.tensor([0.5, -2.0, 0.5]))
+        found = again(z, torch.tensor([0.5, -2.0, 0.5]))
         assert len(count) == 2, k
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
     monkeypatch.setattr("cortexgen.diffusion.prior.LEVELS", 4)
     for level in range(10):  # in training no level comes back
-        again.posterior(z[:1], torch.tensor([float(level)]))
+        again(z[:1], torch.tensor([float(level)]))
         assert len(again._cores) <= 4
 
 
@@ -128,8 +129,29 @@ def test_an_isotropic_prior_is_v_prediction():
     prior = GaussianPrior(torch.ones(SHAPE), torch.zeros(0, 72), 1.0)
     x, noise, log_snr = torch.randn(3, *SHAPE), torch.randn(3, *SHAPE), torch.tensor([-4.0, 0.0, 5.0])
     z = diffuse(x, noise, log_snr)
-    mean, size = prior.posterior(z, log_snr)
+    mean, size = prior(z, log_snr)
     alpha, sigma = (c.view(-1, 1, 1, 1, 1) for c in alpha_sigma(log_snr))
     v = alpha * noise - sigma * x
     assert torch.allclose((x - mean) / size, -v, atol=1e-4)
     assert torch.allclose(mean + size * -v, to_x0(v, z, log_snr, "v"), atol=1e-4)
+
+
+class WithPrior(nn.Module):
+    def __init__(self, prior):
+        super().__init__()
+        self.prior = prior
+
+
+def test_it_is_part_of_the_module_that_holds_it():
+    prior, z, level = prior_of(), torch.randn(1, *SHAPE), torch.tensor([0.5])
+    expected = prior(z, level)
+    other = WithPrior(GaussianPrior(torch.ones(SHAPE), torch.zeros_like(prior.modes), prior.cutoff))
+    different = other.prior(z, level).mean
+    other.load_state_dict(WithPrior(prior).state_dict())
+    assert set(other.state_dict()) == {"prior.spectrum", "prior.modes"} and not list(other.parameters())
+    assert torch.equal(other.prior(z, level).mean, expected.mean)  # what it worked out before is forgotten
+    assert not torch.allclose(different, expected.mean)
+    other.bfloat16().float()
+    rounded = GaussianPrior(prior.spectrum.bfloat16().float(), prior.modes.bfloat16(), prior.cutoff)
+    assert torch.equal(other.prior(z, level).mean, rounded(z, level).mean)
+    assert other.to("meta").prior.low.device.type == "meta"

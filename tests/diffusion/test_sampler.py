@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from cortexgen.diffusion import CosineSchedule, alpha_sigma, sample_field, sampling_log_snr
+from cortexgen.diffusion import CosineSchedule, alpha_sigma, sampler_named
 
 MEAN, STD = 0.7, 0.35
 SCHEDULE = CosineSchedule()
@@ -20,7 +20,7 @@ def _posterior_mean(z, log_snr):
 def _error(sampler, steps):
     """Mean distance from the probability flow, which maps a Gaussian onto another one by quantiles."""
     start = torch.linspace(-2.5, 2.5, 51, dtype=torch.float64).view(1, -1)
-    out = sample_field(_posterior_mean, lambda: start, SCHEDULE, sampler, steps, limits=(-10.0, 10.0))
+    out = sampler_named(sampler, SCHEDULE, steps, (-10.0, 10.0))(_posterior_mean, lambda: start)
     ends = [torch.sigmoid(torch.tensor(s, dtype=torch.float64)) for s in (-10.0, 10.0)]
     (a_t, s_t), (a_0, s_0) = (((STD**2 * p + 1 - p).sqrt(), p.sqrt()) for p in ends)
     last = s_0 * MEAN + a_0 / a_t * (start - s_t * MEAN)
@@ -30,7 +30,8 @@ def _error(sampler, steps):
 def test_ancestral_sampling_draws_from_the_data_distribution():
     generator = torch.Generator().manual_seed(0)
     shape = (2, 3, 20, 20, 10)
-    out = sample_field(_posterior_mean, lambda: torch.randn(shape, generator=generator), SCHEDULE, "ancestral", 256)
+    sampler = sampler_named("ancestral", SCHEDULE, 256)
+    out = sampler(_posterior_mean, lambda: torch.randn(shape, generator=generator))
     assert out.shape == shape
     assert out.mean().item() == pytest.approx(MEAN, abs=0.01)
     assert out.std().item() == pytest.approx(STD, rel=0.04)
@@ -64,14 +65,14 @@ def test_first_and_last_step_of_dpm_are_those_of_ddim(steps):
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm++"])
 def test_one_step_returns_the_denoised_noise(sampler):
     noise = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    out = sample_field(_posterior_mean, lambda: noise, SCHEDULE, sampler, 1)
+    out = sampler_named(sampler, SCHEDULE, 1)(_posterior_mean, lambda: noise)
     level = -20.0 if sampler == "ancestral" else -16.0
     torch.testing.assert_close(out, _posterior_mean(noise, torch.full((2,), level)))
 
 
 @pytest.mark.parametrize("sampler, draws", [("ancestral", 7), ("ddim", 1), ("dpm++", 1)])
 def test_each_step_denoises_once_at_a_rising_level(sampler, draws):
-    levels, finished, drawn = [], [], []
+    levels, drawn = [], []
 
     def denoise(z, log_snr):
         assert log_snr.shape == (2,) and log_snr[0] == log_snr[1]
@@ -82,10 +83,9 @@ def test_each_step_denoises_once_at_a_rising_level(sampler, draws):
         drawn.append(1)
         return torch.ones(2, 3, 2, 2, 2)
 
-    out = sample_field(denoise, noise, SCHEDULE, sampler, 7, progress=finished.append)
+    out = sampler_named(sampler, SCHEDULE, 7)(denoise, noise)
     assert out.isfinite().all()
     assert len(levels) == 7 and levels == sorted(levels)
-    assert finished == list(range(1, 8))
     assert len(drawn) == draws
 
 
@@ -99,7 +99,7 @@ def test_sure_denoiser_is_believed(sampler):
         return target
 
     generator = torch.Generator().manual_seed(0)
-    out = sample_field(denoise, lambda: torch.randn(1, 3, 2, 2, 2, generator=generator), SCHEDULE, sampler, 20)
+    out = sampler_named(sampler, SCHEDULE, 20)(denoise, lambda: torch.randn(1, 3, 2, 2, 2, generator=generator))
     assert torch.equal(out, target)
     # On the way z is alpha x0 + sigma eps, with eps of unit size.
     eps = torch.stack([(z - a * target) / s for z, a, s in seen[1:]])
@@ -107,17 +107,17 @@ def test_sure_denoiser_is_believed(sampler):
 
 
 def test_levels_of_the_samplers():
-    ancestral = sampling_log_snr(SCHEDULE, "ancestral", 4)
+    ancestral = sampler_named("ancestral", SCHEDULE, 4).levels
     # tan(3 pi / 8) = 1 + sqrt(2), up to the cut of the schedule.
     third = 2 * math.log(1 + math.sqrt(2))
     torch.testing.assert_close(ancestral, torch.tensor([-20, -third, 0, third], dtype=torch.float64), atol=1e-3, rtol=0)
     for sampler in ("ddim", "dpm++"):
-        assert sampling_log_snr(SCHEDULE, sampler, 5, limits=(-6, 6)).tolist() == [-6, -3, 0, 3, 6]
-        assert sampling_log_snr(CosineSchedule(4, -2), sampler, 4).tolist() == [-2, 0, 2, 4]
+        assert sampler_named(sampler, SCHEDULE, 5, (-6, 6)).levels.tolist() == [-6, -3, 0, 3, 6]
+        assert sampler_named(sampler, CosineSchedule(4, -2), 4).levels.tolist() == [-2, 0, 2, 4]
 
 
 def test_unknown_samplers_and_no_steps_are_rejected():
     with pytest.raises(ValueError, match="euler"):
-        sampling_log_snr(SCHEDULE, "euler", 5)
+        sampler_named("euler", SCHEDULE, 5)
     with pytest.raises(ValueError, match="at least one step"):
-        sample_field(_posterior_mean, lambda: torch.zeros(1, 1), SCHEDULE, "ddim", 0)
+        sampler_named("ddim", SCHEDULE, 0)

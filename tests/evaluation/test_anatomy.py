@@ -7,7 +7,7 @@ import torch
 
 from cortexgen.evaluation.anatomy import anatomy_comparisons, growth_comparisons, region_rows
 from cortexgen.evaluation.brain import Anatomy
-from cortexgen.evaluation.table import Estimate
+from cortexgen.metrics.resampling import Interval
 
 REGIONS = ["Cerebral-White-Matter", "Cerebral-Cortex", "Thalamus"]
 MEANS, SDS = torch.tensor([450.0, 600.0, 14.0]), torch.tensor([20.0, 30.0, 1.0])
@@ -122,7 +122,7 @@ def test_rows_of_regions() -> None:
     assert first["real_mean"] == pytest.approx(450, abs=4)
     assert first["mean"] == pytest.approx(470, abs=5)
     d = first["d"]
-    assert isinstance(d, Estimate)
+    assert isinstance(d, Interval)
     assert d.low < d.value < d.high
     assert d.value == pytest.approx(1, abs=0.2)
     assert first["d_raw"] == pytest.approx(1, abs=0.2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cortexgen.evaluation.comparison import Comparison
-from cortexgen.evaluation.table import Estimate
+from cortexgen.metrics.resampling import Interval
 
 
 def _shift(x: torch.Tensor, y: torch.Tensor) -> float:
@@ -21,7 +21,7 @@ def test_the_interval_is_that_of_a_difference_of_means() -> None:
     x, y = _normal(200, 0, 0), _normal(300, 0.5, 1)
     row = Comparison("shift", "Shift", "standard", _shift, x, y, 0.0).measure(1000)
     value = row["value"]
-    assert isinstance(value, Estimate)
+    assert isinstance(value, Interval)
     assert value.value == pytest.approx(_shift(x, y))
     error = math.sqrt(float(x.var()) / 200 + float(y.var()) / 300)
     assert value.high - value.low == pytest.approx(2 * 1.96 * error, rel=0.08)
@@ -36,11 +36,11 @@ def test_the_floor_is_real_against_real_at_the_n_it_names() -> None:
 
     row = Comparison("size", "Size", "standard", size, x, y).measure(10)
     assert row["n_floor"] == 40
-    assert row["floor"] == Estimate(40.04, 40.04, 40.04)
+    assert row["floor"] == Interval(40.04, 40.04, 40.04)
     assert row["at_floor"] == pytest.approx(40.04)
     shift = Comparison("shift", "Shift", "standard", _shift, x, y).measure(10, repeats=200)
     floor = shift["floor"]
-    assert isinstance(floor, Estimate)
+    assert isinstance(floor, Interval)
     assert abs(floor.value) < 0.1
     assert float(str(shift["at_floor"])) == pytest.approx(_shift(x, y), abs=0.05)
 
@@ -53,8 +53,8 @@ def test_intervals_keep_to_the_bounds() -> None:
 
     value = Comparison("share", "Share", "standard", share, x, y, bounds=(0.0, 1.0)).measure(200)["value"]
     free = Comparison("share", "Share", "standard", share, x, y).measure(200)["value"]
-    assert isinstance(value, Estimate)
-    assert isinstance(free, Estimate)
+    assert isinstance(value, Interval)
+    assert isinstance(free, Interval)
     assert value.low == max(free.low, 0)
     assert value.high == free.high
 
@@ -65,7 +65,7 @@ def test_a_statistic_of_a_set_alone_has_the_real_ones_own_value_as_floor() -> No
         "mean", "Mean", "standard", lambda a, b: float(b.mean()), x, y, alone=lambda a: float(a.mean())
     ).measure(300)
     floor = row["floor"]
-    assert isinstance(floor, Estimate)
+    assert isinstance(floor, Interval)
     assert floor.value == pytest.approx(float(x.mean()))
     assert floor.high - floor.low == pytest.approx(2 * 1.96 * float(x.std()) / math.sqrt(50), rel=0.2)
     assert row["n_floor"] == 50
@@ -79,7 +79,7 @@ def test_too_few_brains_are_a_note_and_no_number() -> None:
 
 def test_a_floor_of_two_brains_is_none() -> None:
     row = Comparison("shift", "Shift", "standard", _shift, _normal(5, 0, 0), _normal(5, 0, 1)).measure(10)
-    assert isinstance(row["value"], Estimate)
+    assert isinstance(row["value"], Interval)
     assert row["floor"] is None
     assert "a floor needs 8 or more real brains" in str(row["note"])
 
@@ -98,5 +98,5 @@ def test_resamples_without_a_value_are_left_out() -> None:
         return math.nan if float(b[0]) == float(y[3]) else _shift(a, b)
 
     value = Comparison("shift", "Shift", "standard", sometimes, x, y).measure(200)["value"]
-    assert isinstance(value, Estimate)
+    assert isinstance(value, Interval)
     assert value.low < value.value < value.high

@@ -11,7 +11,7 @@ from cortexgen.atlas.template import load_template
 from cortexgen.data.cohort import read_cohort
 from cortexgen.evaluation.anatomy import anatomy_comparisons, region_rows
 from cortexgen.evaluation.brain import Anatomy, collect, measure_brain
-from cortexgen.evaluation.table import Estimate
+from cortexgen.metrics.resampling import Interval
 from cortexgen.simulation.cohort import simulate_cohort
 
 CLASSES = dict(enumerate(load_template().classes))
@@ -67,7 +67,7 @@ def test_worse_damage_has_a_worse_number(damages: ModuleType, cohort: Path, dama
         found = _anatomy(damages, members)
         if measure == damages.VENTRICLE:
             row = next(row for row in region_rows(reference, found, 2) if row["region"] == measure)
-            assert isinstance(row["d"], Estimate)
+            assert isinstance(row["d"], Interval)
             values.append(sign * row["d"].value)
         else:
             comparisons = {(c.name, c.protocol): c for c in anatomy_comparisons(reference, found, "")}

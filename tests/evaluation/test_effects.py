@@ -6,7 +6,7 @@ import torch
 
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.effects import effect_rows
-from cortexgen.evaluation.table import Estimate
+from cortexgen.metrics.resampling import Interval
 
 
 def _cohort(n: int, seed: int, slope: float, sex: float) -> tuple[Anatomy, list[dict[str, object]]]:
@@ -39,7 +39,7 @@ def test_the_slope_is_that_of_least_squares_with_head_size_held_constant() -> No
     design = np.column_stack([np.ones(80), [row["age"] for row in rows], real.icv])
     expected = np.linalg.lstsq(design, real.volumes[:, 0].numpy(), rcond=None)[0][1]
     estimate = found["real"]
-    assert isinstance(estimate, Estimate)
+    assert isinstance(estimate, Interval)
     assert estimate.value == pytest.approx(expected)
     assert estimate.low < 0.2 < estimate.high
 

@@ -50,7 +50,7 @@ def test_a_folder_gives_each_image_in_memory_order_with_its_labels(tmp_path):
     brains = BrainSet(folder(tmp_path, labelled=True))
     seen = list(brains)
     assert [b.name for b in seen] == ["sub-00", "sub-01", "sub-02"] and len(brains) == 3
-    for k, (_, image, labels, grid) in enumerate(seen):
+    for k, (_, image, labels, grid, _) in enumerate(seen):
         file = blob(k)
         expected = np.clip(file / np.quantile(file[file > 0], 0.995), 0, 1)
         assert image.shape == (1, *SHAPE[::-1]) == labels.shape and image.dtype == torch.float32

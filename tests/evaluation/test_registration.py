@@ -17,14 +17,14 @@ from cortexgen.atlas.template import load_template
 from cortexgen.commands.register import register
 from cortexgen.errors import UserError
 from cortexgen.evaluation import registration
-from cortexgen.evaluation.pair_measures import measure
 from cortexgen.evaluation.pairs import Sources, Warped
 from cortexgen.evaluation.reading import Brain
 from cortexgen.evaluation.registration import NO_REGISTRATION, evaluate_registration
-from cortexgen.evaluation.table import Estimate
 from cortexgen.io import Grid, write_field, write_volume
 from cortexgen.io.bids import derivative, read_tsv, transform, write_tsv
 from cortexgen.metrics import bootstrap_interval
+from cortexgen.metrics.resampling import Interval
+from cortexgen.registration.measures import warped_measures
 
 SUBJECTS = ("sub-01", "sub-02", "sub-03")
 SPACING = 6.0
@@ -171,6 +171,11 @@ def test_rows_agree_with_those_that_register_writes(made, tmp_path):
     assert rows[1]["dice_Hippocampus"] == pytest.approx(expected["dice_Hippocampus"], rel=1e-5)
 
 
+def measure(fixed: Brain, warped: Warped, displacement, classes):
+    labels = None if fixed.labels is None or warped.labels is None else (fixed.labels, warped.labels)
+    return warped_measures(fixed.image, warped.image, displacement, labels, fixed.grid.spacing, classes)
+
+
 GRID = Grid((12, 14, 16), np.array([[0, 0, 2.0, 0], [0, 3, 0, 0], [4, 0, 0, 0], [0, 0, 0, 1]]))
 
 
@@ -218,13 +223,15 @@ def test_a_killed_run_goes_on_and_a_changed_file_is_measured_again(pairs, tmp_pa
     fixed, itk = pairs
     calls: list[str] = []
 
-    def counted(brain, *args):
+    pair = registration._pair
+
+    def counted(pairs, method, scan, fixed):
         if len(calls) == limit:
             raise KeyboardInterrupt
-        calls.append(brain.name)
-        return measure(brain, *args)
+        calls.append(scan.name)
+        return pair(pairs, method, scan, fixed)
 
-    monkeypatch.setattr(registration, "measure", counted)
+    monkeypatch.setattr(registration, "_pair", counted)
     limit = 3
     with pytest.raises(KeyboardInterrupt):
         evaluate_registration(fixed, {"itk": itk}, tmp_path / "out")
@@ -295,9 +302,9 @@ def test_tables(made, tmp_path):
     assert {**first, "method": ""} == {**second, "method": ""} and first["n"] == 3 and published["n"] is None
     assert (published["psnr"], published["ssim"], published["dice"]) == (2.418, 0.163, None)
     dices = [row["dice"] for row in found.rows if row["method"] == "itk"]
-    assert isinstance(first["dice"], Estimate) and first["dice"].value == pytest.approx(np.mean(dices))
+    assert isinstance(first["dice"], Interval) and first["dice"].value == pytest.approx(np.mean(dices))
     assert min(dices) <= first["dice"].low < first["dice"].high <= max(dices) + 1e-9
-    assert nothing["folded"] is None and first["folded"] == Estimate(0, 0, 0)
+    assert nothing["folded"] is None and first["folded"] == Interval(0, 0, 0)
     table = found.tables["registration_dice"].rows
     assert [row["class"] for row in table] == [*load_template().classes[1:], "mean"]
     assert table[-1]["itk"] == first["dice"]
@@ -385,12 +392,14 @@ def test_two_fields_or_two_images_of_one_subject_are_its_problem(pairs, tmp_path
 
 
 def test_any_error_of_one_pair_is_its_problem(pairs, tmp_path, monkeypatch):
-    def fails(fixed, *rest):
-        if fixed.name == "sub-02":
-            raise MemoryError("too\nlarge")
-        return measure(fixed, *rest)
+    pair = registration._pair
 
-    monkeypatch.setattr(registration, "measure", fails)
+    def fails(pairs, method, scan, fixed):
+        if scan.name == "sub-02":
+            raise MemoryError("too\nlarge")
+        return pair(pairs, method, scan, fixed)
+
+    monkeypatch.setattr(registration, "_pair", fails)
     found = evaluate_registration(*pairs[:1], {"itk": pairs[1]}, tmp_path / "out")
     assert found.problems["itk/sub-02"] == "MemoryError: too large"
     assert {name.rpartition("/")[2] for name in by_pair(found)} == {"sub-01", "sub-03"}

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from cortexgen.errors import UserError
 from cortexgen.figures import to_png, training_curves, volume_distributions
-from cortexgen.figures.charts import read_metrics
+from cortexgen.figures.axes import GREY
+from cortexgen.figures.charts import class_distributions, read_metrics
+from cortexgen.figures.colours import REAL
 
 HEADER = "epoch,lr-Adam,step,train/loss_epoch,train/loss_step,val/dice,val/loss\n"
 
@@ -71,3 +74,30 @@ def test_volumes_of_seventeen_regions_with_gaps():
         volume_distributions(["a"], real, real)
     with pytest.raises(ValueError, match="expected volumes"):
         volume_distributions(["a"], real[:, :1], real[:0, :1])
+
+
+def test_box_of_each_class_and_method():
+    values = {
+        "nothing": torch.tensor([[0.1, 0.5], [0.2, torch.nan], [0.3, 0.7]]),
+        "ours": torch.tensor([[0.8, torch.nan], [0.9, torch.nan], [1.0, torch.nan]]),
+    }
+    (axes,) = class_distributions(["a", "Left-b"], values, "Dice", True, "nothing").axes
+    points = [collection.get_offsets().data for collection in axes.collections]
+    assert [sorted(p[:, 0].round(3).tolist()) for p in points] == [[0.1, 0.2, 0.3], [0.8, 0.9, 1.0], [0.5, 0.7], []]
+    colours = [to_hex(c.get_facecolor()[0]) for c in axes.collections if len(c.get_offsets())]
+    assert colours == [GREY, REAL, GREY]
+    assert [round(float(p[:, 1].mean())) for p in points[:3]] == [0, 0, 1]  # the class's line
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "Left b"] and axes.get_xlim() == (0, 1)
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first class on top
+    (legend,) = axes.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["nothing (n = 3)", "ours (n = 3)"]
+
+
+def test_distances_are_not_cut_off():
+    (axes,) = class_distributions(["a"], {"ours": torch.tensor([[2.0], [17.0]])}, "HD95", False).axes
+    assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > 17
+
+
+def test_values_of_other_classes_are_refused():
+    with pytest.raises(ValueError, match=r"ours: expected values \[N, 2\], got \(3, 1\)"):
+        class_distributions(["a", "b"], {"ours": torch.zeros(3, 1)}, "Dice", True)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from cortexgen.evaluation.table import Estimate
 from cortexgen.figures import to_png
 from cortexgen.figures.comparison import (
     Distances,
@@ -18,6 +17,7 @@ from cortexgen.figures.comparison import (
     plain,
 )
 from cortexgen.io import Grid
+from cortexgen.metrics.resampling import Interval
 
 REGIONS = ["Left-A", "B", "C"]
 GRID = Grid((9, 11, 13), np.diag([2.0, 2.0, 2.0, 1.0])[[2, 1, 0, 3]])
@@ -36,7 +36,7 @@ def _points(axes, names):
 
 
 def test_effects_stand_at_their_values_in_order_of_their_size():
-    effects = {"a": [Estimate(0.1, -0.2, 0.4), Estimate(-1.5, -2.0, -1.0), None], "b": [Estimate(0.3, 0, 0.6)] * 3}
+    effects = {"a": [Interval(0.1, -0.2, 0.4), Interval(-1.5, -2.0, -1.0), None], "b": [Interval(0.3, 0, 0.6)] * 3}
     first, second = effect_forest(REGIONS, effects, 0.2, "d").axes
     names = [label.get_text() for label in first.get_yticklabels()]
     assert names == ["B", "Left A", "C"] and first.yaxis_inverted()
@@ -51,7 +51,7 @@ def test_effects_stand_at_their_values_in_order_of_their_size():
 
 
 def test_large_effects_get_a_logarithmic_axis_and_endless_intervals_an_arrow():
-    effects = {"a": [Estimate(20.0, -math.inf, 300.0), Estimate(0.1, 0.0, 0.2), Estimate(1.0, 0.5, 1.5)]}
+    effects = {"a": [Interval(20.0, -math.inf, 300.0), Interval(0.1, 0.0, 0.2), Interval(1.0, 0.5, 1.5)]}
     (axes,) = effect_forest(REGIONS, effects, 0.2, "d").axes
     assert axes.get_xscale() == "symlog" and _points(axes, ["Left A", "C", "B"])["Left A"] == 20.0
     assert axes.get_xlim()[1] > 20 and [line.get_marker() for line in axes.lines].count("<") == 1

@@ -27,8 +27,8 @@ def _given(steps=(200, 120, 40)):
 
 
 def _panels(figure):
-    """`[column, plane]`: a heading's panels follow each other."""
-    return np.array(figure.axes[: 3 * (len(figure.axes) // 3)]).reshape(-1, 3)
+    """`[column, plane]`: a plane's panels follow each other."""
+    return np.array(figure.axes[: 3 * (len(figure.axes) // 3)]).reshape(3, -1).T
 
 
 def test_columns_follow_the_reverse_diffusion():

@@ -497,6 +497,7 @@ def test_the_program_passes_a_choice_on(tmp_path, monkeypatch):
     seen = {}
     command = import_module("cortexgen.commands.preprocess")
     monkeypatch.setattr(command, "preprocess_cohort", lambda *a, **k: seen.update(choice=a[2].choice) or [])
+    monkeypatch.setattr(command, "read_tsv", lambda path: [])
     nib.save(nib.AnalyzeImage(blob(), None), tmp_path / "scan.img")
     main(["preprocess", str(tmp_path / "scan.img"), str(tmp_path / "o"), "--orientation", "las", "--trust", "qform"])
     assert seen["choice"] == HeaderChoice("qform", "LAS")

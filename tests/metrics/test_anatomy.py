@@ -8,7 +8,6 @@ from scipy.stats import wasserstein_distance
 from cortexgen.errors import UserError
 from cortexgen.metrics.anatomy import (
     effect_sizes,
-    label_volumes,
     tissue_volumes,
     wasabi,
     wasserstein_index,
@@ -22,18 +21,6 @@ def normal(*shape, seed=0):
 
 def index(real, synthetic):
     return float(wasserstein_index(real, synthetic).mean())
-
-
-def test_volumes_of_classes_in_millilitres():
-    labels = torch.zeros(1, 10, 10, 10, dtype=torch.uint8)
-    labels[:, :5], labels[:, 5, :2] = 3, 1
-    assert label_volumes(labels, 5, 8.0).tolist() == pytest.approx([480 * 0.008, 20 * 0.008, 0, 500 * 0.008, 0])
-
-
-@pytest.mark.parametrize("label", [-1, 5, 300])
-def test_labels_without_a_name_are_an_error(label):
-    with pytest.raises(UserError, match=f"found label {label}, expected 0 to 4"):
-        label_volumes(torch.tensor([[[[0, 4, label]]]]), 5, 1.0)
 
 
 def test_tissues_are_sums_over_names_with_or_without_sides():

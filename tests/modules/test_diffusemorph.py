@@ -7,7 +7,7 @@ from cortexgen.errors import UserError
 from cortexgen.losses import local_ncc
 from cortexgen.modules import DiffuseMorphModule
 from cortexgen.modules.diffusemorph import RUN_TIME
-from cortexgen.registration.pair import Denoised
+from cortexgen.nets import Denoised
 from cortexgen.spatial import antialias, compose, folded, identity, integrate, jacobian_determinant, sample, warp
 
 SHAPE = (15, 18, 13)
@@ -84,7 +84,7 @@ def test_the_papers_displacement_comes_with_its_inverse(pair):
     push = antialias(torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(3)), (5, 5, 5))
     displacement = integrate(0.6 * push / push.std())
     assert not folded(displacement)
-    result = module._registration(moving, displacement)
+    result = module._aligned(moving, displacement)
     assert torch.equal(result.displacement, displacement)
     assert compose(displacement, result.inverse).abs().max() < 1e-5
     assert compose(displacement, -displacement).abs().max() > 0.1

@@ -8,7 +8,7 @@ import torch
 
 from cortexgen.atlas.template import Template
 from cortexgen.errors import UserError
-from cortexgen.generation.drawing import Sampler
+from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.io import Grid
 from cortexgen.modules import FieldDiffusionModule
 from cortexgen.modules.base import check_contract
@@ -122,8 +122,9 @@ def test_a_drawn_displacement_is_written_with_its_inverse():
     module.template = template
     u = antialias(torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(0)), (4, 4, 4))
     u = 0.6 * u / u.std()
-    sampler = Sampler(module)
-    there, back = (sampler.on_image(flow, 1.0, bool(way))[None] for way, flow in enumerate(sampler._flows(u[0])))
+    sampler = FieldGenerator(module)
+    maps = sampler.maps(1.0)
+    there, back = maps.forward(u), maps.backward(u)
     assert torch.allclose(there, u, atol=1e-5)
     assert compose(there, back).abs().max() < 1e-5 < compose(u, -u).abs().max() / 1e4
 
@@ -137,9 +138,9 @@ def test_impossible_volumes_are_found():
         "log_volume_std": torch.full((2,), 0.05),
     }
     sampler = SimpleNamespace(weights=weights, contract=module.contract, velocity_grid=GRID)
-    assert not [r for r in Sampler.failed_checks(sampler, torch.zeros(1, 3, *SHAPE)) if r.startswith("A")]
+    assert not [r for r in FieldGenerator.failed_checks(sampler, torch.zeros(1, 3, *SHAPE)) if r.startswith("A")]
     place = torch.stack(torch.meshgrid(*[torch.arange(n) - (n - 1) / 2 for n in SHAPE], indexing="ij"))
-    grown = Sampler.failed_checks(sampler, integrate(0.1 * place[None]))  # of -v: the pull-back contracts
+    grown = FieldGenerator.failed_checks(sampler, integrate(0.1 * place[None]))  # of -v: the pull-back contracts
     assert any(r.startswith("A at +") for r in grown)
 
 
@@ -150,7 +151,9 @@ def test_a_volume_is_judged_by_the_cohorts_deviation(deviations, millilitres, fi
     mean = torch.tensor([0.0, millilitres]).log() - 0.05 * deviations
     module.contract |= {"log_volume_mean": mean, "log_volume_std": torch.full((2,), 0.05)}
     sampler = SimpleNamespace(weights=weights, contract=module.contract, velocity_grid=GRID)
-    assert (not [r for r in Sampler.failed_checks(sampler, torch.zeros(1, 3, *SHAPE)) if r.startswith("A")]) == fine
+    assert (
+        not [r for r in FieldGenerator.failed_checks(sampler, torch.zeros(1, 3, *SHAPE)) if r.startswith("A")]
+    ) == fine
 
 
 @pytest.mark.parametrize(("millilitres", "judged"), [(0.05, False), (0.2, True)])
@@ -160,7 +163,7 @@ def test_slivers_are_not_judged(millilitres, judged):
     mean = torch.tensor([0.0, millilitres]).log()
     module.contract |= {"log_volume_mean": mean, "log_volume_std": torch.full((2,), 0.05)}
     sampler = SimpleNamespace(weights=weights, contract=module.contract, velocity_grid=GRID)
-    found = [r for r in Sampler.failed_checks(sampler, torch.zeros(1, 3, *SHAPE)) if r.startswith("A")]
+    found = [r for r in FieldGenerator.failed_checks(sampler, torch.zeros(1, 3, *SHAPE)) if r.startswith("A")]
     assert bool(found) == judged
 
 
@@ -174,7 +177,7 @@ def test_draws_that_fail_are_given_up_after_as_many_as_asked_for(redraws):
     wild = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0)) * 6
     module.sample = lambda index, attempt, conditions: attempts.append(attempt) or wild
     with pytest.raises(UserError, match=f"{redraws + 1} draws failed the checks, the last one with .* folded voxels"):
-        Sampler(module).draw(0)
+        FieldGenerator(module).draw(0)
     assert attempts == list(range(redraws + 1))
 
 
@@ -192,12 +195,13 @@ def test_draws_that_fold_a_little_are_smoothed_and_others_drawn_again():
     module.contract |= {"template_source": None, "template": {"hash": "h"}, "image_grid": grid.to_dict()}
     module.template, module.sample = template, lambda index, attempt, conditions: draws[attempt]
     assert folded(integrate(dented[None]))[0] > 0
-    drawn = Sampler(module).draw(0)
+    drawn = FieldGenerator(module).draw(0)
     (reason,) = drawn.rejected
-    assert re.fullmatch(r"\d+ folded voxels", reason) and drawn.unfolding > 0
-    assert not folded(integrate(torch.stack([drawn.velocity, -drawn.velocity]))).any()
-    assert not folded(drawn.displacement[None]).any()
-    far = (drawn.velocity - dented).abs().amax(dim=0)
+    field = drawn.field
+    assert re.fullmatch(r"\d+ folded voxels", reason) and field.unfolding > 0
+    assert not folded(integrate(torch.stack([field.velocity, -field.velocity]))).any()
+    assert not folded(field.displacement[None]).any()
+    far = (field.velocity - dented).abs().amax(dim=0)
     assert float(far[:, :, 0].max()) < 0.05 * float(far.max())
 
 
@@ -239,13 +243,13 @@ def test_a_redrawn_sample_does_not_depend_on_who_else_is_wanted():
         return out
 
     module.samples = samples
-    sampler = Sampler(module)
+    sampler = FieldGenerator(module)
     together = {sample.index: sample for sample in sampler.draws([0, 1, 2])}
     assert calls == [0, 1] and set(together) == {0, 1, 2}
     assert len(together[1].rejected) == 1 and not together[0].rejected
     for k in range(3):
         alone = sampler.draw(k)
-        assert torch.equal(alone.velocity, together[k].velocity) and alone.rejected == together[k].rejected
+        assert torch.equal(alone.field.velocity, together[k].field.velocity) and alone.rejected == together[k].rejected
 
 
 def test_what_weights_are_drawn_with_is_what_was_set_or_what_they_carry():

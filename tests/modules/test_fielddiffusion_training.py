@@ -12,7 +12,7 @@ from torch import nn
 
 from cortexgen.atlas.template import load_template
 from cortexgen.data.fields import FieldDataModule
-from cortexgen.diffusion import sampling_log_snr
+from cortexgen.diffusion import sampler_named
 from cortexgen.io import Grid, write_field, write_volume
 from cortexgen.io.bids import sidecar, write_tsv
 from cortexgen.modules import FieldDiffusionModule
@@ -333,7 +333,7 @@ def test_a_sampler_tells_the_network_each_level_of_noise(root, sampler, prior):
     module.steps = 5
     module.sample(0)
     told = torch.cat([log_snr for _, log_snr, _ in module.net.seen])
-    torch.testing.assert_close(told, sampling_log_snr(module.schedule, sampler, 5), check_dtype=False)
+    torch.testing.assert_close(told, sampler_named(sampler, module.schedule, 5).levels, check_dtype=False)
     assert told[-1] - told[0] > 10
 
 

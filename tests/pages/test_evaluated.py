@@ -26,10 +26,11 @@ from cortexgen.evaluation.distribution import load_extractors
 from cortexgen.evaluation.labelling import GivenLabels, Labelled
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.run import Evaluation, Options
-from cortexgen.evaluation.table import Estimate, Table
+from cortexgen.evaluation.table import Table
 from cortexgen.evaluation.tables import build
 from cortexgen.io import Grid
 from cortexgen.metrics.random_features import RandomFeatures
+from cortexgen.metrics.resampling import Interval
 from cortexgen.pages.evaluated import write_report
 from cortexgen.pages.evaluated_brains import growth_maps, registrations, shown_brains
 
@@ -186,7 +187,7 @@ def test_tables_hold_the_measured_numbers(case: Case) -> None:
         for cells, row in zip(body, table.rows, strict=True):
             for cell, column in zip(cells, table.columns, strict=True):
                 value = row[column.name]
-                if isinstance(value, Estimate) and math.isfinite(value.value + value.low + value.high):
+                if isinstance(value, Interval) and math.isfinite(value.value + value.low + value.high):
                     shown = [_number(part) for part in re.findall(r"[−+]?[\d.]+(?:e[−+]\d+)?", cell)]
                     assert shown == pytest.approx([value.value, value.low, value.high], rel=0.01, abs=0.006)
                 elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):

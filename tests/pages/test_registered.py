@@ -5,20 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from matplotlib.colors import to_hex
 
 from cortexgen.atlas.template import load_template
 from cortexgen.evaluation import registration
 from cortexgen.evaluation.pair_measures import MEASURES
-from cortexgen.evaluation.pairs import NO_REGISTRATION
 from cortexgen.evaluation.registration import RegistrationEvaluation, evaluate_registration
 from cortexgen.evaluation.table import PUBLISHED
-from cortexgen.figures.charts import GREY
-from cortexgen.figures.colours import REAL
 from cortexgen.io import write_field, write_volume
 from cortexgen.io.bids import derivative, transform, write_tsv
 from cortexgen.metrics import bootstrap_interval
-from cortexgen.pages.registered import class_distributions, write_registered_report
+from cortexgen.pages.registered import write_registered_report
 
 SHIFTS = {"sub-01": 3, "sub-02": 0, "sub-03": 2, "sub-04": 1}  # voxels between fixed and warped
 
@@ -86,30 +82,3 @@ def test_page_has_every_number_and_reason(page, evaluation):
     assert problem[0] == "plain <b>/sub-03" and "not a readable NIfTI image" in text
     assert "before registration" in text and "through affines only" in text
     assert text.count("|sub-0") >= 4 * 3 - 1
-
-
-def test_box_of_each_class_and_method():
-    values = {
-        NO_REGISTRATION: torch.tensor([[0.1, 0.5], [0.2, torch.nan], [0.3, 0.7]]),
-        "ours": torch.tensor([[0.8, torch.nan], [0.9, torch.nan], [1.0, torch.nan]]),
-    }
-    (axes,) = class_distributions(["a", "Left-b"], values, MEASURES[0]).axes
-    points = [collection.get_offsets().data for collection in axes.collections]
-    assert [sorted(p[:, 0].round(3).tolist()) for p in points] == [[0.1, 0.2, 0.3], [0.5, 0.7], [0.8, 0.9, 1.0], []]
-    colours = [to_hex(c.get_facecolor()[0]) for c in axes.collections if len(c.get_offsets())]
-    assert colours == [GREY, GREY, REAL]
-    assert [round(float(p[:, 1].mean())) for p in points[:3]] == [0, 1, 0]  # the class's line
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "Left b"] and axes.get_xlim() == (0, 1)
-    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first class on top
-    (legend,) = axes.figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [f"{NO_REGISTRATION} (n = 3)", "ours (n = 3)"]
-
-
-def test_distances_are_not_cut_off():
-    (axes,) = class_distributions(["a"], {"ours": torch.tensor([[2.0], [17.0]])}, MEASURES[1]).axes
-    assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > 17
-
-
-def test_values_of_other_classes_are_refused():
-    with pytest.raises(ValueError, match=r"ours: expected values \[N, 2\], got \(3, 1\)"):
-        class_distributions(["a", "b"], {"ours": torch.zeros(3, 1)}, MEASURES[0])

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from cortexgen.evaluation.table import Column, Table
+from cortexgen.metrics.resampling import Interval
 from cortexgen.pages.report import Report
 
 VOID = {"meta", "link", "img"}
@@ -110,3 +112,85 @@ def test_cards_stand_on_top_and_pages_are_reproducible():
     text = _report().render()
     assert text.index('class="cards"') < text.index("<h2")
     assert text == _report().render()
+
+
+class Cells(HTMLParser):
+    """Classes and cells of the rows of a page's table, as a browser would show them; best values, what is raised."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.rows, self.classes, self.open = [], [], []
+        self.inside = {"strong": [], "sup": []}
+        self.feed(text[text.index("<table>") : text.index("</table>")])
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        assert tag in ("table", "caption", "thead", "tbody", "tr", "th", "td", "strong", "sup")
+        self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+            self.classes.append(dict(attrs).get("class"))
+        elif tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1] in self.inside:
+            self.inside[self.open[-1]].append(data)
+        if {"td", "th"} & set(self.open) and "sup" not in self.open:
+            self.rows[-1][-1] += data
+
+
+def _page_of(table):
+    report = Report("t")
+    report.results(table)
+    return report.render()
+
+
+HOSTILE = [
+    "a|b",
+    "R&D 100% #1_x {{ y }} {% z %} $z$ ^~ \\cmd",
+    "two\nlines\r\nand\ta tab",
+    "α-WGAN ± 脳 é",
+    "[x](http://y) <b>*bold*</b> `code` &amp;",
+    "a \"quoted\", 'one'; =1+1",
+    "nul\x00 bell\x07",
+    " ",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_plain_text_of_one_cell(name):
+    columns = [Column("method"), Column("fid", "FID <", better="lower")]
+    text = _page_of(Table([{"method": name, "fid": 1.5}], columns, '"<b>caption</b>" & more'))
+    assert Cells(text).rows == [["method", "FID < ↓"], [re.sub("[\x00\x07]", "\ufffd", " ".join(name.split())), "1.5"]]
+    assert "<caption>&#34;&lt;b&gt;caption&lt;/b&gt;&#34; &amp; more</caption>" in text
+
+
+def test_intervals_best_values_and_marks_of_what_was_published():
+    rows = [
+        {"method": "a", "x": 2.0, "n": 1},
+        {"method": "b", "x": 1.0, "n": 2},
+        {"method": "c", "x": Interval(3.0, 2.5, 3.5), "n": 3},
+        {"method": "theirs", "x": 0.5, "published": "Doe & Roe"},
+    ]
+    text = _page_of(Table(rows, [Column("method"), Column("x", better="lower"), Column("n")], notes=["a <note>"]))
+    found = Cells(text)
+    assert found.rows[1:] == [["a", "2", "1"], ["b", "1", "2"], ["c", "3 [2.5, 3.5]", "3"], ["theirs", "0.5", "n/a"]]
+    assert found.inside == {"strong": ["1"], "sup": ["a"]}
+    assert found.classes == [None, None, None, None, "published"]
+    notes = ["a published, not measured: Doe &amp; Roe", "a &lt;note&gt;"]
+    assert re.findall('<p class="notes">(.*?)</p>', text) == notes
+    assert text.count('class="number"') == 2 + 2 * 4
+
+
+def test_names_that_are_not_utf8_can_still_be_written(tmp_path):
+    name = b"sub-\xff".decode("utf-8", "surrogateescape")
+    report = Report(name, name)
+    report.section(name, name)
+    report.table([{"scan": name}], name)
+    report.key_figures([(name, "1", name)])
+    report.write(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").count("sub-?") == 9

@@ -27,7 +27,7 @@ from cortexgen.preprocess import (
     limited_threads,
     preprocess_scan,
 )
-from cortexgen.preprocess import steps as steps_module
+from cortexgen.registry import everything
 
 SPACE = "space-MNI152NLin2009aSym"
 
@@ -155,6 +155,15 @@ def test_no_space_left_is_a_row_and_leaves_no_file(scan, template, tmp_path, mon
     failed(scan, tmp_path / "out", pipeline, "cannot write there (No space left on device)")
 
 
+class Early(Step):
+    """One that says itself where it belongs."""
+
+    name, before, needs = "early", ("normalize",), ("denoise",)
+
+    def __call__(self, subject):
+        pass
+
+
 class Broken(Step):
     """A tool that fails as ITK does."""
 
@@ -173,10 +182,12 @@ def test_a_tool_that_fails_is_a_row(scan, template, tmp_path):
     [
         ([Resample(), Align()], (), "resample comes before align"),
         ([Normalize(), StripSkull()], (), "normalize comes before strip"),
-        ([Align(), Crop()], (), "crop needs resample"),
+        ([Normalize(), Crop()], (), "crop needs resample"),
         ([Crop(), Resample()], (), "crop comes before resample"),
         ([Denoise(), Align()], (), "align needs resample"),
         ([Denoise(), Denoise()], (), "denoise comes twice"),
+        ([Denoise(), Normalize(), Early()], (), "normalize comes before early"),
+        ([Early(), Normalize()], (), "early needs denoise"),
         ([Denoise()], ("denoise",), "none is left"),
         ([Denoise()], ("skull",), "no step is called skull; there are denoise"),
     ],
@@ -199,8 +210,9 @@ def test_a_description_is_plain_and_tells_options_and_versions(template):
     assert [step["name"] for step in described] == ["strip", "denoise", "bias", "align", "resample", "normalize"]
     assert described[1]["options"] == {"noise": "Rician", "patch": 1, "search": 2}
     assert described[4]["options"]["spacing"] == 1.0 and described[1]["tools"]["antspyx"][0].isdigit()
-    classes = [getattr(steps_module, name) for name in steps_module.__all__ if name != "Step"]
-    assert len({c.name for c in classes}) == len(classes)
+    classes = everything("steps")
+    assert len({step.name for step in classes.values()}) == len(classes)
+    assert all(name == step.__name__ for name, step in classes.items())
 
 
 def test_a_pipeline_reaches_another_process_without_its_template(template):

@@ -21,7 +21,7 @@ class Align(Step):
         affine: look for it "always", "never", or "auto": unless a stripped input lies in template space already.
     """
 
-    name, after, tools = "align", ("strip",), ("SimpleITK",)
+    name, after, needs, tools = "align", ("strip",), ("resample",), ("SimpleITK",)
 
     def __init__(self, affine: Literal["auto", "always", "never"] = "auto") -> None:
         if affine not in ("auto", "always", "never"):
@@ -29,6 +29,8 @@ class Align(Step):
         self.affine = affine
 
     def __call__(self, subject: Subject) -> None:
+        if subject.mask is None:
+            subject.keep(subject.inside)
         grid, template, source = subject.grid, subject.template, subject.source
         image = normalize(subject.image * subject.inside, source)
         check_brain(image, grid, source)

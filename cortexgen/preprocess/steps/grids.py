@@ -7,7 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cortexgen.data.registration import brain_box
+from cortexgen.atlas.box import brain_box
+from cortexgen.atlas.template import Template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.preprocess.state import Subject
@@ -30,16 +31,20 @@ class Resample(Step):
             raise UserError(f"Resample: expected a spacing above 0 mm, got {spacing:g}")
         self.spacing, self.shape = spacing, sizes("Resample", shape)
 
-    def target(self, template: Grid) -> Grid:
+    def target(self, template: Template) -> Grid:
         """The grid wanted.
 
         Raises:
             UserError: if it is none, or too large for this machine.
         """
-        return template.at_spacing(self.spacing, self.shape)
+        return template.grid.at_spacing(self.spacing, self.shape)
+
+    def check(self, template: Template) -> None:
+        super().check(template)
+        self.target(template)
 
     def __call__(self, subject: Subject) -> None:
-        target = self.target(subject.template.grid)
+        target = self.target(subject.template)
         moved = torch.from_numpy(np.linalg.inv(np.eye(4) if subject.affine is None else subject.affine))
         mask = subject.inside
         both = torch.stack([subject.image * mask, mask.float()])
@@ -57,7 +62,7 @@ class Crop(Step):
         shape: sizes D, H, W, of the middle; or "brain", the bounding box of the template's brain.
     """
 
-    name, after = "crop", ("resample",)
+    name, after, needs = "crop", ("resample",), ("resample",)  # all scans are cut alike
 
     def __init__(self, shape: Literal["brain"] | Sequence[int] = "brain") -> None:
         self.shape = shape if shape == "brain" else sizes("Crop", shape)

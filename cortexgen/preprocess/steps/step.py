@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
+from cortexgen.atlas.template import Template
 from cortexgen.errors import UserError
 from cortexgen.preprocess.state import Subject
 
@@ -16,13 +17,16 @@ class Step(ABC):
         name: unique in a pipeline.
         version: raised when the same options give other voxels.
         tools: packages whose version matters.
-        after: names of the steps that can't come later than this one.
+        after, before: names of the steps that can't come later, or earlier, than this one.
+        needs: names of the steps without which this one makes no sense.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
     tools: ClassVar[tuple[str, ...]] = ()
     after: ClassVar[tuple[str, ...]] = ()
+    before: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def __call__(self, subject: Subject) -> None:
@@ -31,6 +35,14 @@ class Step(ABC):
         Raises:
             UserError: if the scan doesn't allow it.
         """
+
+    def check(self, template: Template) -> None:
+        """See, before the first scan, that the step can be done.
+
+        Raises:
+            UserError: if not: a tool is not installed, or it doesn't lead to this template.
+        """
+        self.describe()
 
     def describe(self) -> dict[str, Any]:
         """Name, version, options and the versions of the tools, in plain types.

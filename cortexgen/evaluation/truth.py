@@ -1,0 +1,102 @@
+"""Registrations and new brains of a simulated cohort against the truth, which the simulation wrote beside it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cortexgen.atlas.template import Template, load_template
+from cortexgen.data.cohort import Scan, read_cohort
+from cortexgen.errors import UserError
+from cortexgen.io import read_field, read_volume
+from cortexgen.io.bids import derivative, read_tsv, sidecar, transform
+from cortexgen.spatial import folded, integrate, resample_field, warp
+
+
+@dataclass(frozen=True)
+class Result:
+    """Numbers and the material for the pictures.
+
+    Attributes:
+        metrics: what metrics.json holds.
+        subjects: a row for each held-out subject.
+        classes: names of the regions.
+        volumes: simulated and generated, `[N, regions]` in millilitres.
+    """
+
+    metrics: dict[str, Any]
+    subjects: list[dict[str, Any]]
+    classes: list[str]
+    volumes: tuple[Tensor, Tensor]
+    cohort: list[Scan]
+    brains: list[Scan]
+    fields: Path
+    template: Template
+
+
+def _volumes(scans: Sequence[Scan], classes: int, what: str) -> Tensor:
+    """Regional volumes `[N, classes - 1]` in millilitres, by counting voxels of the dsegs."""
+    rows = []
+    for scan in tqdm(scans, desc=what, unit="scan", disable=None, leave=False):
+        if scan.labels is None:
+            raise UserError(f"{scan.image}: no dseg beside it")
+        labels, grid = read_volume(scan.labels, labels=True)
+        rows.append(torch.bincount(labels.flatten(), minlength=classes)[1:classes].double() * grid.voxel_volume / 1000)
+    return torch.stack(rows)
+
+
+def _errors(cohort: Path, fields: Path, scan: Scan, template: Template) -> tuple[float, float]:
+    """Mean endpoint error against the true field inside the brain in mm, of doing nothing and of the registration."""
+    found, grid = read_field(transform(fields, scan.name, template.name, "T1w"))
+    path = derivative(cohort / "truth", scan.name, "field", space=template.name, desc="velocity")
+    velocity, coarse = read_field(path)
+    steps = json.loads(sidecar(path).read_text(encoding="utf-8"))["IntegrationSteps"]
+    true = resample_field(integrate(velocity[None], steps), coarse.torch_affine, grid.shape, grid.torch_affine)[0]
+    brain = warp(template.to(grid).mask[None].float(), true[None])[0, 0] > 0.5
+    scale = float(np.mean(grid.spacing))
+    before, after = (torch.linalg.vector_norm(u, dim=0)[brain].mean() * scale for u in (true, true - found))
+    return float(before), float(after)
+
+
+def measure(cohort: Path, fields: Path, brains: Path) -> Result:
+    """Compare registrations with the truth, and generated with simulated regional volumes."""
+    simulated, generated = read_cohort(cohort), read_cohort(brains)
+    grid = read_volume(simulated[0].image)[1]
+    template = load_template().to(grid)
+    held_out = [row for row in read_tsv(fields / "registration.tsv") if row["split"] == "test"]
+    by_name = {scan.name: scan for scan in simulated}
+    subjects = []
+    for row in tqdm(held_out, desc="true fields", unit="scan", disable=None, leave=False):
+        before, after = _errors(cohort, fields, by_name[row["participant_id"]], template)
+        keys = ("participant_id", "dice_before", "dice", "ssim_before", "ssim", "folded_voxels")
+        subjects.append({key: row[key] for key in keys} | {"error_before_mm": before, "error_mm": after})
+    mean = {key: float(np.mean([s[key] for s in subjects])) for key in subjects[0] if key != "participant_id"}
+
+    classes = len(template.classes)
+    real, synthetic = _volumes(simulated, classes, "simulated volumes"), _volumes(generated, classes, "new volumes")
+    ratio = synthetic.std(dim=0) / real.std(dim=0)
+    effect = (synthetic.mean(dim=0) - real.mean(dim=0)) / ((synthetic.var(dim=0) + real.var(dim=0)) / 2).sqrt()
+    names = list(template.classes[1:])
+    folds = sum(_folds(transform(brains, scan.name, template.name, "T1w")) for scan in generated)
+    registration = {"subjects": len(subjects), **mean, "folded_voxels": int(sum(s["folded_voxels"] for s in subjects))}
+    registration["error_reduction"] = 1 - mean["error_mm"] / mean["error_before_mm"]
+    registration["dice_gain"] = mean["dice"] - mean["dice_before"]
+    generation = {
+        "samples": len(generated),
+        "folded_voxels": folds,
+        "sd_ratio_median": float(ratio.median()),
+        "sd_ratio": dict(zip(names, ratio.tolist(), strict=True)),
+        "cohens_d": dict(zip(names, effect.tolist(), strict=True)),
+    }
+    metrics = {"registration": registration, "generation": generation}
+    return Result(metrics, subjects, names, (real, synthetic), simulated, generated, fields, template)
+
+
+def _folds(path: Path) -> int:
+    return int(folded(read_field(path)[0][None])[0])

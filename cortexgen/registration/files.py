@@ -1,0 +1,93 @@
+"""What a registration leaves on disk: fields, the warped template and its labels, pictures, and a row of metrics."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cortexgen.atlas.labels import numbered
+from cortexgen.contracts import Registered, Synthesis
+from cortexgen.data.cohort import Scan
+from cortexgen.io import write_field, write_json, write_series, write_volume
+from cortexgen.io.bids import Row, derivative, sidecar, transform
+from cortexgen.io.labels import label_type
+from cortexgen.registration.measures import registration_measures
+from cortexgen.registration.propagation import Propagation
+from cortexgen.registration.whole import write_whole
+
+
+def write_registered(
+    root: Path,
+    scan: Scan,
+    result: Registered,
+    info: Mapping[str, Any],
+    whole: Propagation | None = None,
+    frames: int = 0,
+) -> Row:
+    """Write what a registration gives; returns the scan's row.
+
+    Arguments:
+        info: what else goes into the velocity's sidecar.
+        whole: where the images are parts of larger ones, the maps between those, to write the field there too.
+        frames: also of the continuous deformation.
+    """
+    row: Row = {"status": "ok", "seconds": result.seconds}
+    if result.iterations is not None:
+        row["refinement_steps"] = result.iterations
+    _write_fields(root, scan, result, info)
+    if whole is not None:
+        write_whole(root, scan, result.velocity, result.velocity_grid, whole)
+    if frames:
+        _write_frames(root, scan, result, frames)
+    if result.synthesis is not None:
+        _write_synthesis(root, scan, result.synthesis)
+    return row | registration_measures(result)
+
+
+def _write_fields(root: Path, scan: Scan, result: Registered, info: Mapping[str, Any]) -> None:
+    """The fields, the warped image and labels, and their sidecars."""
+    name, moving, fixed = scan.name, result.moving, result.fixed
+    on_moving, on_fixed = {"SpatialReference": moving.name}, {"SpatialReference": scan.image.name}
+
+    def described(path: Path, content: Mapping[str, Any]) -> Path:
+        write_json(sidecar(path), {**content, "Sources": [scan.image.name]})
+        return path
+
+    path = described(transform(root, name, moving.name, fixed.name), on_fixed)
+    write_field(path, result.displacement[0], fixed.grid)
+    path = described(transform(root, name, fixed.name, moving.name), on_moving)
+    write_field(path, result.inverse[0], moving.grid)
+    path = described(derivative(root, name, "T1w", desc="warped"), on_fixed)
+    write_volume(path, result.warped, fixed.grid)
+    path = described(derivative(root, name, "map", space=moving.name, desc="logjac"), on_moving)
+    write_volume(path, result.log_jacobian[0], moving.grid)
+    flow = {"IntegrationSteps": result.steps, "Affine": (fixed.affine @ torch.linalg.inv(moving.affine)).tolist()}
+    path = derivative(root, name, "field", space=moving.name, desc="velocity")
+    write_field(described(path, on_moving | flow | dict(info)), result.velocity[0], result.velocity_grid)
+    if result.labels is not None:
+        path = described(derivative(root, name, "dseg", desc="warped"), on_fixed)
+        labels = numbered(result.labels, moving.numbers)
+        write_volume(path, labels, fixed.grid, label_type(int(labels.max())))
+
+
+def _write_frames(root: Path, scan: Scan, result: Registered, count: int) -> None:
+    """exp(eta v) for eta from 0 to 1: a 4D image on the fixed grid, and an animated picture."""
+    from cortexgen.figures.animation import animate  # matplotlib takes a second
+
+    maps = Propagation(result.moving, result.fixed, result.velocity_grid, result.steps)
+    fields = [maps.forward(float(eta) * result.velocity) for eta in torch.linspace(0, 1, count)]
+    frames = torch.cat([maps.warp(field) for field in fields])
+    path = derivative(root, scan.name, "T1w", desc="continuous")
+    write_series(path, frames, maps.fixed.grid)
+    picture = path.with_name(path.name.replace(".nii.gz", ".gif"))
+    animate(picture, frames, maps.fixed.image, maps.fixed.grid, [field - fields[0] for field in fields])
+
+
+def _write_synthesis(root: Path, scan: Scan, found: Synthesis) -> None:
+    """Algorithm 2 on the module's grid: the image, and a figure of the way to it."""
+    from cortexgen.figures.synthesis import synthesis_figure
+
+    path = derivative(root, scan.name, "T1w", desc="synthesis")
+    write_volume(path, found.result[None], found.grid)
+    synthesis_figure(path.with_name(path.name.replace(".nii.gz", ".png")), *found)

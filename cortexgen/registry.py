@@ -1,0 +1,113 @@
+"""What is found by its name: what is built in, and what other packages bring through entry points.
+
+A package adds one by an entry point of the group `cortexgen.<kind>`, in its pyproject.toml:
+
+    [project.entry-points."cortexgen.steps"]
+    Gamma = "their_package.gamma:Gamma"
+"""
+
+import inspect
+from collections.abc import Collection, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from cortexgen.errors import UserError, reason
+
+# Imported when they are asked for.
+BUILT_IN: dict[str, dict[str, str]] = {
+    "steps": {
+        "StripSkull": "cortexgen.preprocess.steps.skull:StripSkull",
+        "Denoise": "cortexgen.preprocess.steps.denoise:Denoise",
+        "CorrectBias": "cortexgen.preprocess.steps.bias:CorrectBias",
+        "Align": "cortexgen.preprocess.steps.align:Align",
+        "Resample": "cortexgen.preprocess.steps.grids:Resample",
+        "Crop": "cortexgen.preprocess.steps.grids:Crop",
+        "Normalize": "cortexgen.preprocess.steps.intensity:Normalize",
+    },
+    "studies": {
+        "bids": "cortexgen.studies.bids:BIDS",
+        "adni": "cortexgen.studies.adni:ADNI",
+        "ncanda": "cortexgen.studies.ncanda:NCANDA",
+        "folder": "cortexgen.studies.folder:FOLDER",
+    },
+    "metrics": {},
+    "generators": {
+        "fields": "cortexgen.weights.models:fields",
+        "deformation-model": "cortexgen.generation.deformation_model:deformation_model",
+    },
+    "registrations": {
+        "network": "cortexgen.weights.models:network",
+        "syn": "cortexgen.registration.syn:SyN",
+    },
+    "labellers": {
+        "register": "cortexgen.evaluation.labelling:RegisteredLabels",
+        "given": "cortexgen.evaluation.labelling:GivenLabels",
+    },
+}
+
+
+def names(kind: str) -> list[str]:
+    """What there is of a kind: "steps", "studies", "metrics", "generators", "registrations" or "labellers".
+
+    What is built in comes first, in its order, then what other packages bring, by name.
+    """
+    return list(_points(kind))
+
+
+def find(kind: str, name: str) -> Any:
+    """One of a kind.
+
+    Raises:
+        UserError: if there is none of this name, several packages have one, or its package can't be imported.
+    """
+    points = _points(kind)
+    if name not in points:
+        raise UserError(f"{kind}: there is no {name!r}; there are {', '.join(points) or 'none'}")
+    return _load(kind, points[name])
+
+
+def made(kind: str, name: str, options: Mapping[str, Any], aside: Collection[str] = ()) -> Any:
+    """One of a kind, made with the options that it takes.
+
+    Arguments:
+        options: None stands for an option that wasn't given.
+        aside: what may be left out where it isn't taken: what the caller knows anyway, and values by default.
+
+    Raises:
+        UserError: as `find`; or if an option was given that it doesn't take.
+    """
+    make = find(kind, name)
+    taken = inspect.signature(make).parameters
+    refused = [option for option, value in options.items() if value is not None and option not in {*taken, *aside}]
+    if refused:
+        raise UserError(f"{name}: takes no {' and no '.join(refused)}; there are {', '.join(taken)}")
+    return make(**{option: value for option, value in options.items() if option in taken and value is not None})
+
+
+def everything(kind: str) -> dict[str, Any]:
+    """All of a kind, by name.
+
+    Raises:
+        UserError: as `find`.
+    """
+    return {name: _load(kind, points) for name, points in _points(kind).items()}
+
+
+def _points(kind: str) -> dict[str, list[EntryPoint]]:
+    group = f"cortexgen.{kind}"
+    found = {name: [EntryPoint(name, place, group)] for name, place in BUILT_IN[kind].items()}
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _load(kind: str, points: list[EntryPoint]) -> Any:
+    name, packages = points[0].name, [point.dist.name if point.dist else "cortexgen" for point in points]
+    if len(points) > 1:
+        raise UserError(f"{kind}: {name!r} comes from the packages {' and '.join(packages)}; keep one of them")
+    try:
+        return points[0].load()
+    except Exception as error:
+        if points[0].dist is None:
+            raise
+        raise UserError(f"{kind}: {name!r} of the package {packages[0]} can't be imported ({reason(error)})") from error

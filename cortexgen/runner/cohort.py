@@ -1,0 +1,212 @@
+"""One way to run a cohort: in this process, in isolated ones, or on many machines through Dask."""
+
+import io
+import multiprocessing
+import pickle
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from cortexgen.errors import UserError, reason
+from cortexgen.io.bids import Row
+from cortexgen.runner.threads import limited_threads, single_thread
+
+PATIENCE = 10.0  # seconds until a scheduler must have answered
+ATTEMPTS = 3  # at an item whose process is killed
+KILLED = f"its process was killed {ATTEMPTS} times; is there too little memory?"
+T = TypeVar("T")
+
+
+class Runner:
+    """Does something with each of many items, whatever happens to one of them, to one process, or to one machine.
+
+    As a context its processes, or its connection, last until the end of that; otherwise as long as each `run`.
+
+    Arguments:
+        jobs: items at a time on this machine; with more than one each is done in a process of its own, so that what it
+            does and the items must be picklable.
+        scheduler: address of a Dask scheduler ("tcp://host:8786") whose workers take the items instead.
+        isolated: work in another process even with one job.
+        threads: of the libraries in each process; unless given, those of this machine are shared among its processes,
+            and Dask's workers keep to their own.
+        beside: items at a time in this process, in a thread each, where no other one takes them.
+
+    Raises:
+        UserError: if there are no jobs or threads; on entering, if no scheduler answers or Dask is not installed.
+    """
+
+    def __init__(
+        self,
+        jobs: int = 1,
+        scheduler: str | None = None,
+        isolated: bool = False,
+        threads: int | None = None,
+        beside: int = 1,
+    ) -> None:
+        for name, number in (("jobs", jobs), ("threads", threads)):
+            if number is not None and number < 1:
+                raise UserError(f"{name}: expected 1 or more, got {number}")
+        self.jobs, self.scheduler, self.threads, self.beside = jobs, scheduler, threads, beside
+        self.here = scheduler is None and jobs == 1 and not isolated
+        if threads is None and scheduler is None and not self.here:
+            self.threads = max(1, torch.get_num_threads() // jobs)
+        self._open = ExitStack()
+        self._pool: Executor | None = None
+
+    def __enter__(self) -> "Runner":
+        if not self.here:
+            self._pool = self._open.enter_context(_dask(self.scheduler) if self.scheduler else _Processes(self.jobs))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._pool = None
+        self._open.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:  # what is sent elsewhere works on there in its own process
+        return Runner, ()
+
+    def run(self, work: Callable[[T], Row], items: Mapping[str, T], what: str, unit: str = "scan") -> dict[str, Row]:
+        """A row of each item, by its name and in order.
+
+        An item that fails, or whose process is killed again and again, has "participant_id", "status" ("failed") and
+        "reason"; the others go on.
+
+        Arguments:
+            what, unit: for the progress bar.
+
+        Raises:
+            OSError: if the disk is full, or can't be written to.
+        """
+        if not items:
+            return {}
+        if self._pool is None and not self.here:
+            with self:
+                return self.run(work, items, what, unit)
+        rows: dict[str, Row] = {}
+        found = self._far(self._pool, work, items) if self._pool else self._near(work, items)
+        with closing(found), tqdm(total=len(items), desc=what, unit=unit, disable=None) as bar:
+            for name, row in found:
+                rows[name] = row
+                bar.set_postfix_str(f"{sum(r.get('status') == 'failed' for r in rows.values())} failed", refresh=False)
+                bar.update()
+        return {name: rows[name] for name in items}
+
+    def _near(self, work: Callable[[T], Row], items: Mapping[str, T]) -> Generator[tuple[str, Row], None, None]:
+        if self.beside == 1:
+            for name, item in items.items():
+                yield name, _row(work, name, item, self.threads)
+            return
+        with single_thread(), ThreadPoolExecutor(self.beside, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            futures = {pool.submit(_row, work, name, item, None): name for name, item in items.items()}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _far(
+        self, pool: Executor, work: Callable[[T], Row], items: Mapping[str, T]
+    ) -> Generator[tuple[str, Row], None, None]:
+        sent = _pack(work)
+        futures = {pool.submit(_sent_row, sent, name, _pack(item), self.threads): name for name, item in items.items()}
+        try:
+            for future in as_completed(futures):
+                name = futures.pop(future)
+                try:
+                    yield name, future.result()
+                except Exception as error:
+                    killed = type(error).__name__ in ("BrokenProcessPool", "KilledWorker")
+                    yield name, failed(name, KILLED if killed else reason(error))
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+HERE = Runner()
+
+
+def failed(name: str, why: str) -> Row:
+    """The row of what can't be done."""
+    return {"participant_id": name, "status": "failed", "reason": why}
+
+
+def _row(work: Callable[[T], Row], name: str, item: T, threads: int | None) -> Row:
+    with nullcontext() if threads is None else limited_threads(threads):
+        try:
+            return work(item)
+        except Exception as error:
+            return failed(name, reason(error))
+
+
+class _Pickler(pickle.Pickler):
+    """Makes paths absolute: other machines' workers have other working folders."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        return (Path, (str(obj.absolute()),)) if isinstance(obj, Path) else NotImplemented
+
+
+def _pack(content: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file).dump(content)
+    return file.getvalue()
+
+
+_unpack = lru_cache(maxsize=1)(pickle.loads)
+
+
+def _sent_row(work: bytes, name: str, item: bytes, threads: int | None) -> Row:
+    """What another process does; it unpacks the work of a run, which may read weights for that, once."""
+    return _row(_unpack(work), name, pickle.loads(item), threads)
+
+
+class _Processes(ThreadPoolExecutor):
+    """`jobs` threads with a process each: if that is killed, its item is begun again and no other one is lost."""
+
+    def __init__(self, jobs: int) -> None:
+        super().__init__(jobs)
+        self.own = threading.local()
+        self.started: list[ProcessPoolExecutor] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        return super().submit(self._isolated, fn, *args, **kwargs)
+
+    def _isolated(self, fn: Callable[..., Any], *args: Any) -> Any:
+        for attempt in range(ATTEMPTS):
+            if getattr(self.own, "process", None) is None:
+                self.own.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+                self.started.append(self.own.process)
+            try:
+                return self.own.process.submit(fn, *args).result()
+            except BrokenProcessPool:
+                self.own.process = None
+                if attempt + 1 == ATTEMPTS:
+                    raise
+        raise AssertionError
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        for process in self.started:
+            process.shutdown(wait, cancel_futures=cancel_futures)
+
+
+@contextmanager
+def _dask(scheduler: str) -> Iterator[Executor]:
+    """Raises as `Runner`."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError("--scheduler needs Dask: pip install 'cortexgen[cluster]'") from None
+    try:
+        client = Client(scheduler, timeout=PATIENCE)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UserError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
+    with client, client.get_executor(pure=False) as pool:
+        yield pool
