@@ -32,7 +32,8 @@ from cortexgen.training.resuming import AtomicCheckpoints, Resumable
 from cortexgen.weights import read_checkpoint
 
 SEEDS = 2**32  # what numpy takes
-NOISE = ".*(not have many workers|LeafSpec|not resumable|WeightAveraging callback, but|args parameter is intended).*"
+NOISE = ".*(not have many workers|LeafSpec|not resumable|WeightAveraging callback, but|args parameter is intended"
+NOISE += "|infer the batch indices).*"
 
 
 class _Parser(PresetParser, LightningArgumentParser):
