@@ -30,7 +30,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "ncanda": "cortexgen.studies.ncanda:NCANDA",
         "folder": "cortexgen.studies.folder:FOLDER",
     },
-    "metrics": {},
+    "metrics": {  # a metric, or several of one subject
+        "anatomy": "cortexgen.evaluation.anatomy:METRICS",
+        "features": "cortexgen.evaluation.distribution:METRICS",
+        "images": "cortexgen.evaluation.images:METRICS",
+    },
     "generators": {
         "fields": "cortexgen.weights.models:fields",
         "deformation-model": "cortexgen.generation.deformation_model:deformation_model",
@@ -78,6 +82,8 @@ def made(kind: str, name: str, options: Mapping[str, Any], aside: Collection[str
     """
     make = find(kind, name)
     taken = inspect.signature(make).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        return make(**{option: value for option, value in options.items() if value is not None})
     refused = [option for option, value in options.items() if value is not None and option not in {*taken, *aside}]
     if refused:
         raise UserError(f"{name}: takes no {' and no '.join(refused)}; there are {', '.join(taken)}")

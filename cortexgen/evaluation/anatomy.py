@@ -1,30 +1,23 @@
-"""How far the anatomy of a set is from the real one: volumes, cortex, sides, place, contrast."""
+"""How far the anatomy of a set is from the real one: volumes, cortex, sides, place, contrast, growth."""
 
-import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cortexgen.evaluation.brain import Anatomy
-from cortexgen.evaluation.comparison import Better, Comparison, Protocol, Row, Statistic
+from cortexgen.evaluation.comparison import POSITIVE, SHARE, Better, Metric, Protocol, Row, Statistic
 from cortexgen.evaluation.table import Column
-from cortexgen.metrics.anatomy import adjusted_effects, effect_sizes, tissue_volumes, wasabi, wasserstein_index
+from cortexgen.metrics.anatomy import TISSUES, adjusted_effects, effect_sizes, tissue_volumes, wasabi, wasserstein_index
 from cortexgen.metrics.cortex import Cortex
 from cortexgen.metrics.effects import Estimate, cohens_d, sd_ratio
 from cortexgen.metrics.resampling import Interval
 
 SMALL = 0.2  # |d| below it is called small
 LEAST = 1e-3  # of a volume in ml, and of a ratio, whose logarithm is taken
-EVERYTHING = (-math.inf, math.inf)
-BOUNDS = {
-    "mean_d": (0.0, math.inf),
-    "mean_raw_d": (0.0, math.inf),
-    "small_d": (0.0, 1.0),
-    "spread": (0.0, math.inf),
-    "position": (0.0, math.inf),
-}
-IMAGE = ("contrast", "sharpness", "noise")
-CORTICAL = {"thickness": "Cortical thickness", "pial_area": "Pial area", "folding": "Folding index"}
+GROWTH = "log |J| SD ratio"
 
 REGION_COLUMNS = (
     Column("set", "Set"),
@@ -41,91 +34,131 @@ REGION_COLUMNS = (
 )
 
 
-def _packed(a: Anatomy) -> Tensor:
-    """Columns: ICV, centroid, cortex, image, volumes, asymmetry, tissues."""
-    tissues = tissue_volumes(a.volumes, a.regions).values()
-    whole = [a.icv[:, None], a.centroid, a.cortex, a.image]
-    return torch.cat([*whole, a.volumes, a.asymmetry, *(values[:, None] for values in tissues)], dim=1)
+def _volumes(a: Anatomy) -> Tensor:
+    """ICV, then each region."""
+    return torch.cat([a.icv[:, None], a.volumes], dim=1)
 
 
-def _d(a: Tensor, b: Tensor) -> Tensor:
-    return cohens_d(a, b).value
+def _regions(a: Anatomy) -> Tensor:
+    return a.volumes
 
 
-def _known(x: Tensor, column: int) -> Tensor:
-    """A column without the brains that lack it, `[n, 1]`."""
-    return x[~x[:, column].isnan(), column : column + 1]
+def _tissue(a: Anatomy, tissue: str) -> Tensor | None:
+    found = tissue_volumes(a.volumes, a.regions).get(tissue)
+    return None if found is None else found[:, None]
 
 
-def anatomy_comparisons(real: Anatomy, synthetic: Anatomy, source: str) -> list[Comparison]:
-    """The numbers that say how far two anatomies are apart.
+def _cortical(name: str) -> Callable[[Anatomy], Tensor]:
+    column = Cortex._fields.index(name)
+    return lambda a: a.cortex[:, column : column + 1]
 
-    Arguments:
-        source: where the labels come from.
-    """
-    a, b = _packed(real), _packed(synthetic)
-    centroid, cortex, image = slice(1, 4), 4, 4 + len(Cortex._fields)
-    first = image + len(IMAGE)
-    volumes = slice(first, first + len(real.regions))
-    sides = slice(volumes.stop, volumes.stop + len(real.pairs))
-    found: list[Comparison] = []
 
-    def add(
-        name: str, title: str, statistic: Statistic, better: Better = "lower", protocol: Protocol = "standard"
-    ) -> None:
-        bounds = BOUNDS.get(name, EVERYTHING)
-        found.append(Comparison(name, title, protocol, statistic, a, b, better, source, bounds))
+def _d(x: Tensor, y: Tensor) -> Tensor:
+    return cohens_d(x, y).value
 
-    def effects(x: Tensor, y: Tensor, protocol: Protocol) -> Tensor:
-        return adjusted_effects(x[:, volumes], y[:, volumes], x[:, 0], y[:, 0], protocol).abs()
 
-    def effect_pair(protocol: Protocol) -> None:
-        title = "Mean |d| of regional volumes, ICV-adjusted"
-        add("mean_d", title, lambda x, y: float(effects(x, y, protocol).nanmean()), "lower", protocol)
-        title = f"Share of regions with |d| < {SMALL}"
-        add("small_d", title, lambda x, y: float((effects(x, y, protocol) < SMALL).double().mean()), "higher", protocol)
+def _known(x: Tensor) -> Tensor:
+    """A column without the brains that lack it."""
+    return x[~x[:, 0].isnan()]
 
-    def index(x: Tensor, y: Tensor) -> float:
-        return float(wasserstein_index(x[:, volumes] / x[:, :1], y[:, volumes] / y[:, :1]).nanmean())
 
-    def transport(x: Tensor, y: Tensor) -> float:
-        n = min(len(x), len(y))
-        return wasabi(x[:n, volumes] / x[:n, :1], y[:n, volumes] / y[:n, :1])
+def _effect(x: Tensor, y: Tensor) -> float:
+    return float(_d(_known(x), _known(y)))
 
-    def spread(x: Tensor, y: Tensor) -> float:
-        ratio = sd_ratio(x[:, volumes].clamp(min=LEAST).log(), y[:, volumes].clamp(min=LEAST).log()).value
-        return float(ratio.clamp(min=LEAST).log().abs().nanmean())
 
-    def effect(column: int) -> Statistic:
-        return lambda x, y: float(_d(_known(x, column), _known(y, column)))
+def _ratio(x: Tensor, y: Tensor) -> float:
+    return float(_known(y).mean() / _known(x).mean())
 
-    def ratio(column: int) -> Statistic:
-        return lambda x, y: float(_known(y, column).mean() / _known(x, column).mean())
 
-    def measured(column: int) -> bool:
-        return min(len(_known(a, column)), len(_known(b, column))) > 1
+def _mean_effect(x: Tensor, y: Tensor) -> float:
+    return float(_d(x, y).abs().nanmean())
 
-    effect_pair("standard")
-    title = "Mean |d| of regional volumes, as they are"
-    add("mean_raw_d", title, lambda x, y: float(_d(x[:, volumes], y[:, volumes]).abs().nanmean()))
-    add("wasserstein", "Wasserstein index of volumes / ICV [SD]", index)
-    add("spread", "Mean |log SD ratio| of log volumes", spread)
-    add("icv_d", "d of intracranial volume", effect(0), 0.0)
-    for k, tissue in enumerate(tissue_volumes(real.volumes, real.regions), start=sides.stop):
-        add(f"{tissue.lower()}_d", f"d of {tissue} volume", effect(k), 0.0)
-    for name, title in CORTICAL.items():
-        if measured(k := cortex + Cortex._fields.index(name)):
-            add(f"{name}_d", f"d of {title.lower()}", effect(k), 0.0)
-    title = "Mean |d| of left-right asymmetry"
-    add("asymmetry", title, lambda x, y: float(_d(x[:, sides], y[:, sides]).abs().nanmean()))
-    title = "Offset of the mean centroid [mm]"
-    add("position", title, lambda x, y: float((x[:, centroid].mean(dim=0) - y[:, centroid].mean(dim=0)).norm()))
-    for k, name in enumerate(IMAGE, start=image):
-        if measured(k):
-            add(name, f"{name.capitalize()}, ratio of means", ratio(k), 1.0)
-    effect_pair("paper")
-    add("wasabi", "WASABI [1e-4]", transport, "lower", "paper")
-    return found
+
+def _adjusted(x: Tensor, y: Tensor, protocol: Protocol) -> Tensor:
+    return adjusted_effects(x[:, 1:], y[:, 1:], x[:, 0], y[:, 0], protocol).abs()
+
+
+def _mean_d(x: Tensor, y: Tensor, protocol: Protocol) -> float:
+    return float(_adjusted(x, y, protocol).nanmean())
+
+
+def _small_d(x: Tensor, y: Tensor, protocol: Protocol) -> float:
+    return float((_adjusted(x, y, protocol) < SMALL).double().mean())
+
+
+def _index(x: Tensor, y: Tensor) -> float:
+    return float(wasserstein_index(x[:, 1:] / x[:, :1], y[:, 1:] / y[:, :1]).nanmean())
+
+
+def _transport(x: Tensor, y: Tensor) -> float:
+    n = min(len(x), len(y))
+    return wasabi(x[:n, 1:] / x[:n, :1], y[:n, 1:] / y[:n, :1])
+
+
+def _spread(x: Tensor, y: Tensor) -> float:
+    ratio = sd_ratio(x[:, 1:].clamp(min=LEAST).log(), y[:, 1:].clamp(min=LEAST).log()).value
+    return float(ratio.clamp(min=LEAST).log().abs().nanmean())
+
+
+def _offset(x: Tensor, y: Tensor) -> float:
+    return float((x.mean(dim=0) - y.mean(dim=0)).norm())
+
+
+def _shift(x: Tensor, y: Tensor) -> float:
+    return float(_d(x, y).abs().nanmedian())
+
+
+def _spreads(x: Tensor, y: Tensor) -> float:
+    return float((y.std(dim=0) / x.std(dim=0)).nanmedian())
+
+
+def _of(
+    name: str,
+    title: str,
+    heading: str | None,
+    statistic: Statistic,
+    rows: Callable[[Anatomy], Tensor | None] = _volumes,
+    better: Better = "lower",
+    **more: Any,
+) -> Metric:
+    return Metric(name, title, "anatomy", statistic, rows, better, heading=heading, **more)
+
+
+def _adjusted_metrics(protocol: Protocol) -> tuple[Metric, Metric]:
+    mean, small = (partial(statistic, protocol=protocol) for statistic in (_mean_d, _small_d))
+    title, small_title = "Mean |d| of regional volumes, ICV-adjusted", f"Share of regions with |d| < {SMALL}"
+    more: dict[str, Any] = {"protocol": protocol, "card": "mean |d|"}
+    return (
+        _of("mean_d", title, "Mean |d|, ICV-adjusted", mean, bounds=POSITIVE, **more),
+        _of("small_d", small_title, f"|d| < {SMALL}", small, better="higher", bounds=SHARE, protocol=protocol),
+    )
+
+
+METRICS = (
+    *_adjusted_metrics("standard"),
+    _of("mean_raw_d", "Mean |d| of regional volumes, as they are", "Mean |d|", _mean_effect, _regions, bounds=POSITIVE),
+    _of("wasserstein", "Wasserstein index of volumes / ICV [SD]", "Wasserstein index", _index),
+    _of("spread", "Mean |log SD ratio| of log volumes", "|log SD ratio|", _spread, bounds=POSITIVE),
+    _of("icv_d", "d of intracranial volume", None, _effect, lambda a: a.icv[:, None], 0.0),
+    *(
+        _of(f"{name.lower()}_d", f"d of {name} volume", None, _effect, partial(_tissue, tissue=name), 0.0)
+        for name in TISSUES
+    ),
+    _of("thickness_d", "d of cortical thickness", "Thickness d", _effect, _cortical("thickness"), 0.0),
+    _of("pial_area_d", "d of pial area", None, _effect, _cortical("pial_area"), 0.0),
+    _of("folding_d", "d of folding index", "Folding d", _effect, _cortical("folding"), 0.0),
+    _of("asymmetry", "Mean |d| of left-right asymmetry", "Asymmetry |d|", _mean_effect, lambda a: a.asymmetry),
+    _of("position", "Offset of the mean centroid [mm]", "Offset [mm]", _offset, lambda a: a.centroid, bounds=POSITIVE),
+    _of("contrast", "Contrast, ratio of means", "Contrast", _ratio, lambda a: a.image[:, :1], 1.0),
+    _of("sharpness", "Sharpness, ratio of means", "Sharpness", _ratio, lambda a: a.image[:, 1:2], 1.0),
+    _of("noise", "Noise, ratio of means", "Noise", _ratio, lambda a: a.image[:, 2:], 1.0),
+    *_adjusted_metrics("paper"),
+    _of("wasabi", "WASABI [1e-4]", None, _transport, protocol="paper"),
+    Metric("growth_d", "Median |d| of voxels' log |J|", "growth", _shift, heading="log |J| |d|"),
+    Metric(
+        "growth_sd", "Median SD ratio of voxels' log |J|", "growth", _spreads, better=1.0, heading=GROWTH, card=GROWTH
+    ),
+)
 
 
 def region_rows(real: Anatomy, synthetic: Anatomy, resamples: int, seed: int = 0) -> list[Row]:
@@ -158,26 +191,4 @@ def region_rows(real: Anatomy, synthetic: Anatomy, resamples: int, seed: int = 0
             "wasserstein": float(distance[k]),
         }
         for k, region in enumerate(real.regions)
-    ]
-
-
-def growth_comparisons(real: Tensor, synthetic: Tensor, brain: Tensor) -> list[Comparison]:
-    """How far log |J| of the registrations is apart, voxel by voxel of the template: means, and spread.
-
-    Arguments:
-        real, synthetic: `[N, 1, d, h, w]` and `[M, 1, d, h, w]`.
-        brain: of the template, `[1, d, h, w]` bool; every fourth of its voxels is taken.
-    """
-    a, b = (maps[:, brain][:, ::4] for maps in (real, synthetic))
-
-    def shift(x: Tensor, y: Tensor) -> float:
-        return float(_d(x, y).abs().nanmedian())
-
-    def spread(x: Tensor, y: Tensor) -> float:
-        return float((y.std(dim=0) / x.std(dim=0)).nanmedian())
-
-    source = "registered fields"
-    return [
-        Comparison("growth_d", "Median |d| of voxels' log |J|", "standard", shift, a, b, "lower", source),
-        Comparison("growth_sd", "Median SD ratio of voxels' log |J|", "standard", spread, a, b, 1.0, source),
     ]

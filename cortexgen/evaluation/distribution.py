@@ -1,8 +1,7 @@
 """Distances between the distributions of two sets, from features of their images and from the images themselves."""
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,21 @@ from torch import Tensor
 
 from cortexgen.atlas.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
-from cortexgen.evaluation.comparison import Better, Comparison, Protocol, rows
+from cortexgen.evaluation.comparison import POSITIVE, SHARE, Metric, Protocol
 from cortexgen.evaluation.store import Store, Volumes
-from cortexgen.io.bids import Row
 from cortexgen.metrics.box import bounding_box
 from cortexgen.metrics.coverage import precision_and_coverage
 from cortexgen.metrics.features import extract_features, paper_input, published_real_rows, standard_input
 from cortexgen.metrics.frechet import frechet_distance
 from cortexgen.metrics.medicalnet import MedicalNet, load_medicalnet
-from cortexgen.metrics.mmd import Grams, gram_matrices, mmd2, published_feature_mmd, published_image_mmd, unbiased_mmd2
-from cortexgen.metrics.ms_ssim import ms_ssim, published_ms_ssim
+from cortexgen.metrics.mmd import mmd2, published_feature_mmd
 from cortexgen.metrics.random_features import RandomFeatures
-from cortexgen.runner.cohort import Runner
 
 Network = MedicalNet | RandomFeatures
 Prepare = Callable[[Tensor], Tensor]
 Measure = Callable[[Tensor, Tensor], float]
 Pairs = Sequence[tuple[int, int]]
-SHARE = 0.02  # of the real brains that have tissue where the brain's box reaches
+TISSUE = 0.02  # of the real brains that have tissue where the brain's box reaches
 DEGREE = 3  # of the polynomial kernel
 NEIGHBOURS = 5
 
@@ -81,7 +77,7 @@ def frame(real: Store) -> Frame:
     count = torch.zeros(1, *real.grid.shape)
     for i in range(len(real)):
         count += real.image(i) > BRAIN_FOREGROUND
-    box = bounding_box(count >= max(1.0, SHARE * len(real)))
+    box = bounding_box(count >= max(1.0, TISSUE * len(real)))
     if box is None:
         raise UserError(f"{real.brains.path}: no voxel of any image is brighter than air")
     return Frame(real.grid.shape, *box)
@@ -125,167 +121,31 @@ def _features(network: Network, device: str, source: Volumes, prepare: Prepare |
     return {"features": extract_features(network.to(device), [source[i]], prepare)[0]}
 
 
-def feature_comparisons(real: Tensor, synthetic: Tensor, network: Network, protocol: Protocol) -> list[Comparison]:
-    """Distances between features `[N, F]` and `[M, F]`: a Fréchet distance, and MMD.
-
-    The paper's features of real brains are those of the first half, each twice.
-    """
+def of_network(metric: Metric, network: Network) -> Metric:
+    """A metric of features, named after the network whose features it is given."""
     trained = isinstance(network, MedicalNet)
     key = network.name.replace("resnet_", "resnet").replace("_23dataset", "_23") if trained else "random"
-    title = network.distance[:1].upper() + network.distance[1:]
-    source = network.label
-
-    def add(
-        name: str,
-        title: str,
-        statistic: Callable[[Tensor, Tensor], float],
-        better: Better = "lower",
-        low: float = -math.inf,
-        high: float = math.inf,
-    ) -> None:
-        title = title + f" ({key})" * trained
-        found.append(
-            Comparison(f"{name}_{key}", title, protocol, statistic, real, synthetic, better, source, (low, high))
-        )
-
-    found: list[Comparison] = []
-    if protocol == "paper":
-        add("fid", title, lambda x, y: frechet_distance(published_real_rows(x), y))
-        add("mmd", "Feature MMD, linear, pairs", lambda x, y: published_feature_mmd(*_same_number(x, y)))
-        return found
-    add("fid", title, frechet_distance)
-    add("mmd", "Feature MMD²", mmd2)
-    if len(real) > NEIGHBOURS:
-        add("density", "Density", _coverage("density"), 1.0, 0.0)
-        add("coverage", "Coverage", _coverage("coverage"), "higher", 0.0, 1.0)
-    return found
+    title = metric.title.replace("FID", network.distance[:1].upper() + network.distance[1:])
+    return replace(metric, name=f"{metric.name}_{key}", title=title + f" ({key})" * trained)
 
 
-def _same_number(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _published_mmd(x: Tensor, y: Tensor) -> float:
     """The published MMD pairs rows, of which it takes as many as both have, the real ones doubled."""
     n = min(len(x), len(y))
-    return published_real_rows(x[:n]), y[:n]
+    return published_feature_mmd(published_real_rows(x[:n]), y[:n])
 
 
-def _coverage(which: str) -> Callable[[Tensor, Tensor], float]:
-    def statistic(x: Tensor, y: Tensor) -> float:
-        k = min(NEIGHBOURS, len(x) - 1)
-        return float(getattr(precision_and_coverage(torch.cdist(x, y), torch.cdist(x, x), k), which))
-
-    return statistic
+def _coverage(x: Tensor, y: Tensor, which: str) -> float:
+    k = min(NEIGHBOURS, len(x) - 1)
+    return float(getattr(precision_and_coverage(torch.cdist(x, y), torch.cdist(x, x), k), which))
 
 
-def image_mmd(real: Sequence[Tensor], synthetic: Sequence[Tensor], protocol: Protocol) -> Comparison:
-    """MMD of the images: linear in pairs as published, or with a polynomial kernel of products per voxel, unbiased."""
-    grams = gram_matrices(real, synthetic)
-    every = torch.cat(
-        [torch.cat([grams.real, grams.across], dim=1), torch.cat([grams.across.T, grams.synthetic], dim=1)]
-    )
-    n, m = len(real), len(synthetic)
-    size = real[0].numel()
-
-    def blocks(x: Tensor, y: Tensor) -> Grams:
-        return Grams(every[x][:, x], every[y][:, y], every[x][:, y])
-
-    def published(x: Tensor, y: Tensor) -> float:
-        return published_image_mmd(blocks(x, y))
-
-    def polynomial(x: Tensor, y: Tensor) -> float:
-        return unbiased_mmd2(*((block / size + 1) ** DEGREE for block in blocks(x, y)))
-
-    paper = protocol == "paper"
-    statistic, title = (published, "Image MMD, linear, pairs") if paper else (polynomial, "Image MMD²")
-    return Comparison("image_mmd", title, protocol, statistic, rows(n), rows(m, n), source="images")
-
-
-def _drawn(n: int, pairs: int, seed: int) -> Pairs:
-    every = torch.combinations(torch.arange(n))
-    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))
-    return every[order[:pairs]].tolist()
-
-
-def _scores(
-    measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], pairs: Pairs, what: str, runner: Runner
-) -> Tensor:
-    """`measure(first[i], second[j])` of some pairs as a matrix, NaN elsewhere.
-
-    Raises:
-        UserError: if it fails.
-    """
-    table = torch.full((len(first), len(second)), torch.nan, dtype=torch.float64)
-    items = {f"{i} {j}": (i, j) for i, j in pairs}
-    for name, row in runner.run(partial(_score, measure, first, second), items, what, "pair").items():
-        if row["status"] == "failed":
-            raise UserError(row["reason"])
-        table[items[name]] = row["score"]
-    return table
-
-
-def _score(measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], pair: tuple[int, int]) -> Row:
-    return {"status": "ok", "score": measure(first[pair[0]], second[pair[1]])}
-
-
-def _within(measure: Measure, volumes: Sequence[Tensor], pairs: int, seed: int, what: str, runner: Runner) -> Tensor:
-    """`_scores` of random pairs of one set, symmetric."""
-    table = _scores(measure, volumes, volumes, _drawn(len(volumes), pairs, seed), what, runner)
-    return torch.where(table.isnan(), table.T, table)
-
-
-def diversity(store: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
-    """MS-SSIM of pairs within a set, in the frame's box, `[N, N]`, NaN for pairs not drawn.
-
-    Raises:
-        UserError: if there are fewer than two brains, or the grid is too small.
-    """
-    if len(store) < 2:
-        raise UserError(f"MS-SSIM needs 2 or more brains, got {len(store)}")
-    what = f"MS-SSIM of {store.name}"
-    return _within(partial(_ms_ssim, view), store.images(), pairs, seed, what, store.runner)
-
-
-def _ms_ssim(view: Frame, a: Tensor, b: Tensor) -> float:
-    return ms_ssim(a, b, view.mask)
-
-
-def ms_ssim_comparison(real: Tensor, synthetic: Tensor) -> Comparison:
-    """Mean MS-SSIM within a set, beside that within the real one; `[N, N]` and `[M, M]` of `diversity`."""
-    floor = float(real.nanmean())
-    title = "MS-SSIM within the set"
-
-    def within(_: Tensor, y: Tensor) -> float:
-        return float(synthetic[y][:, y].nanmean())
-
-    def real_within(x: Tensor) -> float:
-        return float(real[x][:, x].nanmean())
-
-    return Comparison(
-        "ms_ssim", title, "standard", within, rows(len(real)), rows(len(synthetic)), floor, "images", alone=real_within
-    )
-
-
-def published_scores(real: Store, synthetic: Store, view: Frame, passes: int, seed: int = 0) -> Tensor:
-    """The published MS-SSIM of each synthetic brain against real ones at random, `[N, M]`, NaN for pairs not drawn."""
-    theirs, ours = as_published(real, view), as_published(synthetic, view)
-    partners = torch.randint(len(real), (passes, len(synthetic)), generator=torch.Generator().manual_seed(seed))
-    drawn = [(i, j) for row in partners.tolist() for j, i in enumerate(row)]
-    return _scores(published_ms_ssim, theirs, ours, drawn, f"published MS-SSIM of {synthetic.name}", synthetic.runner)
-
-
-def published_real_scores(real: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
-    """The published MS-SSIM of pairs of real brains, its means shifted, `[N, N]`, NaN for pairs not drawn."""
-    score, what = partial(published_ms_ssim, shifted=True), f"published MS-SSIM of {real.name}"
-    return _within(score, as_published(real, view), pairs, seed, what, real.runner)
-
-
-def published_ms_ssim_comparison(across: Tensor, real: Tensor) -> Comparison:
-    """The published MS-SSIM of a set, and what its authors give for real pairs: another formula."""
-    n, m = across.shape
-
-    def generated(x: Tensor, y: Tensor) -> float:
-        return float(across[x][:, y].nanmean())
-
-    def real_within(x: Tensor) -> float:
-        return float(real[x][:, x].nanmean())
-
-    title = "MS-SSIM against real brains"
-    return Comparison("ms_ssim", title, "paper", generated, rows(n), rows(m), None, "images", alone=real_within)
+_density, _covered = (partial(_coverage, which=which) for which in ("density", "coverage"))
+METRICS = (
+    Metric("fid", "FID", "features", frechet_distance),
+    Metric("mmd", "Feature MMD²", "features", mmd2),
+    Metric("density", "Density", "features", _density, better=1.0, bounds=POSITIVE, least=NEIGHBOURS + 1, heading=None),
+    Metric("coverage", "Coverage", "features", _covered, better="higher", bounds=SHARE, least=NEIGHBOURS + 1),
+    Metric("fid", "FID", "features", lambda x, y: frechet_distance(published_real_rows(x), y), protocol="paper"),
+    Metric("mmd", "Feature MMD, linear, pairs", "features", _published_mmd, protocol="paper"),
+)

@@ -13,11 +13,12 @@ from torch import Tensor
 from cortexgen.contracts import Labeller
 from cortexgen.errors import UserError
 from cortexgen.evaluation import distribution as dist
-from cortexgen.evaluation.anatomy import anatomy_comparisons, growth_comparisons, region_rows
+from cortexgen.evaluation.anatomy import region_rows
 from cortexgen.evaluation.brain import Anatomy, collect, measure_brain, present_classes
-from cortexgen.evaluation.comparison import Comparison, Protocol, Row, measure_all
+from cortexgen.evaluation.comparison import Metric, Needs, Protocol, Row, declared
 from cortexgen.evaluation.copies import Copies, coarse_images, find_copies
 from cortexgen.evaluation.effects import effect_rows
+from cortexgen.evaluation.images import Sides
 from cortexgen.evaluation.labelling import RegisteredLabels
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Measures, Store
@@ -27,6 +28,8 @@ from cortexgen.runner.cohort import HERE, Runner
 
 T = TypeVar("T")
 Maps = tuple[list[str], Tensor]
+Both = Callable[[Metric], Sequence[Tensor | None]]
+EVERY = 4  # voxels of the template, of which one is taken for growth
 KEPT = 6  # fields of a set, for the page
 LABELS, MEASURES = 2, 3  # raised when a labeller or `measure_brain` gives something else for the same brain
 
@@ -163,7 +166,8 @@ class Evaluation:
         self.view = dist.frame(self.real.store)
         for result in filter(None, (self.real, self.train)):
             self._label(result)
-        self._real_scores: dict[str, Tensor] = {}
+        self._real_images: dict[str, Tensor] = {}
+        self.metrics = declared()
 
     @property
     def registered(self) -> RegisteredLabels | None:
@@ -233,19 +237,32 @@ class Evaluation:
         """Classes of the real brains, so that all sets have the same columns; others are not compared."""
         return present_classes([self.real.measured or result.measured])
 
-    def _compare(self, result: SetResult, comparisons: Sequence[Comparison]) -> None:
-        found = measure_all(comparisons, self.options.resamples, self.options.seed)
-        result.rows += found
+    def _wanted(self, needs: Needs, protocol: Protocol | None = None) -> list[Metric]:
+        protocols = (protocol,) if protocol else self.options.protocols
+        return [metric for metric in self.metrics if metric.needs == needs and metric.protocol in protocols]
+
+    def _compare(self, result: SetResult, metrics: Sequence[Metric], both: Both, source: str) -> None:
+        """Rows of the metrics that fit both sides.
+
+        Arguments:
+            both: gives a metric's rows of the real brains and of the set's.
+        """
+        for metric in metrics:
+            real, synthetic = both(metric)
+            if real is not None and synthetic is not None and metric.fits(real, synthetic):
+                row = metric.measure(real, synthetic, source, self.options.resamples, seed=self.options.seed)
+                result.rows.append(row)
 
     def _anatomy(self, result: SetResult) -> None:
         ours, theirs = self.real.anatomy, result.anatomy
         assert ours is not None and theirs is not None and self.labeller is not None
-        wanted = self.options.protocols
-        comparisons = anatomy_comparisons(ours, theirs, self.labeller.description)
-        self._compare(result, [c for c in comparisons if c.protocol in wanted])
-        if "standard" in wanted and self.registered and self.real.growth is not None and result.growth is not None:
+        self._compare(
+            result, self._wanted("anatomy"), lambda m: (m.rows(ours), m.rows(theirs)), self.labeller.description
+        )
+        if self.registered and self.real.growth is not None and result.growth is not None:
             brain = self.registered.template.mask
-            self._compare(result, growth_comparisons(self.real.growth, result.growth, brain))
+            maps = [maps[:, brain][:, ::EVERY] for maps in (self.real.growth, result.growth)]
+            self._compare(result, self._wanted("growth"), lambda m: [m.rows(x) for x in maps], "registered fields")
         result.regions = region_rows(ours, theirs, self.options.resamples, self.options.seed)
         covariates = [[r.store.covariates(i) for i in a.index] for r, a in ((self.real, ours), (result, theirs))]
         result.effects = effect_rows(ours, theirs, (covariates[0], covariates[1]))
@@ -255,35 +272,25 @@ class Evaluation:
             both = [
                 dist.features(r.store, network, protocol, self.view, self.options.device) for r in (self.real, result)
             ]
-            self._compare(result, dist.feature_comparisons(both[0], both[1], network, protocol))
+            metrics = [dist.of_network(metric, network) for metric in self._wanted("features", protocol)]
+            self._compare(result, metrics, lambda m: [m.rows(x) for x in both], network.label)
 
         result.attempt(f"{network.distance} ({network.name}, {protocol})", action)
 
     def _images(self, result: SetResult, protocol: Protocol) -> None:
-        real, store, options = self.real.store, result.store, self.options
-        paper = protocol == "paper"
+        options = self.options
+        sides = Sides(
+            self.real.store, result.store, self.view, options.pairs, options.passes, options.seed, self._real_images
+        )
 
-        def mmd() -> None:
-            ours, theirs = (dist.as_published(s, self.view) if paper else s.images() for s in (real, store))
-            self._compare(result, [dist.image_mmd(ours, theirs, protocol)])
+        def compare(metric: Metric, both: Both) -> None:
+            what = f"{metric.title} ({protocol})"
+            result.attempt(what, lambda: self._compare(result, [metric], both, "images"))
 
-        def similarity() -> Comparison:
-            if paper:
-                across = dist.published_scores(real, store, self.view, options.passes, options.seed)
-                within = self._kept(
-                    "paper", lambda: dist.published_real_scores(real, self.view, options.pairs, options.seed)
-                )
-                return dist.published_ms_ssim_comparison(across, within)
-            within = self._kept("standard", lambda: dist.diversity(real, self.view, options.pairs, options.seed))
-            return dist.ms_ssim_comparison(within, dist.diversity(store, self.view, options.pairs, options.seed))
-
-        result.attempt(f"image MMD ({protocol})", mmd)
-        result.attempt(f"MS-SSIM ({protocol})", lambda: self._compare(result, [similarity()]))
-
-    def _kept(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
-        if key not in self._real_scores:
-            self._real_scores[key] = compute()
-        return self._real_scores[key]
+        for metric in self._wanted("sets", protocol):
+            compare(metric, lambda m: m.rows(sides))
+        for metric in self._wanted("image", protocol):
+            compare(metric, sides.each)
 
     def _copies(self, result: SetResult) -> None:
         def images(r: SetResult) -> Maps:

@@ -20,23 +20,7 @@ D = (
     "template's voxels in each brain, medians over voxels. Less than real brains get against real ones is no better: "
     "copies and repetitions do that."
 )
-ANATOMY = {
-    "mean_d": "Mean |d|, ICV-adjusted",
-    "mean_raw_d": "Mean |d|",
-    "small_d": "|d| < 0.2",
-    "wasserstein": "Wasserstein index",
-    "spread": "|log SD ratio|",
-    "thickness_d": "Thickness d",
-    "folding_d": "Folding d",
-    "asymmetry": "Asymmetry |d|",
-    "position": "Offset [mm]",
-    "contrast": "Contrast",
-    "sharpness": "Sharpness",
-    "noise": "Noise",
-    "growth_d": "log |J| |d|",
-    "growth_sd": "log |J| SD ratio",
-}
-IMAGES = ("fid_", "mmd_", "coverage_", "image_mmd", "ms_ssim")
+ANATOMY, IMAGES = ("anatomy", "growth"), ("features", "sets", "image")  # what metrics of a table need
 
 
 def _rows(evaluation: Evaluation, protocol: str) -> dict[str, dict[str, Row]]:
@@ -87,16 +71,15 @@ def wide(
     return Table(table, shown, caption, [*notes, FLOOR], lambda row: measured(row) and row["method"] in found)
 
 
-def _columns(evaluation: Evaluation, protocol: str, prefixes: Sequence[str]) -> list[Column]:
-    """Columns for what was measured under names that begin so."""
+def _columns(evaluation: Evaluation, protocol: str, needs: Sequence[str]) -> list[Column]:
+    """Columns for what was measured by metrics that need this and have a heading."""
     found: dict[str, Row] = {}
     for rows in _rows(evaluation, protocol).values():
-        found = found | {name: row for name, row in rows.items() if name.startswith(tuple(prefixes))}
-    return [_column(row, str(row["title"])) for row in found.values()]
-
-
-def _column(row: Row, title: str) -> Column:
-    return Column(str(row["name"]), title, better=row["better"], format=".3g")  # type: ignore[arg-type]
+        found |= {name: row for name, row in rows.items() if row["needs"] in needs and row["heading"] is not None}
+    return [
+        Column(name, str(row["heading"] or row["title"]), better=row["better"], format=".3g")  # type: ignore[arg-type]
+        for name, row in found.items()
+    ]
 
 
 def table1(evaluation: Evaluation, seconds: Mapping[str, float]) -> Table:
@@ -107,7 +90,7 @@ def table1(evaluation: Evaluation, seconds: Mapping[str, float]) -> Table:
     """
     columns = [*published.METRICS, published.UNSTATED_MMD]
     names = {column.name for column in columns}
-    columns += [c for c in _columns(evaluation, "paper", ("fid_", "mmd_")) if c.name not in names]
+    columns += [c for c in _columns(evaluation, "paper", IMAGES) if c.name not in names]
     notes = [f"Features: {network.label}." for network in evaluation.networks]
     if all(network.distance != "FID" for network in evaluation.networks):
         notes.append(
@@ -129,8 +112,7 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
     if rows:
         out["comparison"] = Table(rows, comparison.COLUMNS, "Every comparison with the real brains", [FLOOR])
     if "standard" in protocols:
-        known = {row["name"]: row for row in rows if row["protocol"] == "standard"}
-        columns = [_column(known[name], title) for name, title in ANATOMY.items() if name in known]
+        columns = _columns(evaluation, "standard", ANATOMY)
         if columns and evaluation.labeller:
             notes = [f"Labels: {evaluation.labeller.description}.", D]
             out["anatomy"] = wide(evaluation, "standard", columns, "Anatomy", notes=notes)

@@ -76,10 +76,6 @@ class Grams(NamedTuple):
     synthetic: Tensor
     across: Tensor
 
-    def rows(self, real: Tensor, synthetic: Tensor) -> "Grams":
-        """Those of the volumes with these indices, to resample."""
-        return Grams(self.real[real][:, real], self.synthetic[synthetic][:, synthetic], self.across[real][:, synthetic])
-
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
     pieces = zip(a.split(VOXELS, dim=1), b.split(VOXELS, dim=1), strict=True)

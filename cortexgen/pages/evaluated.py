@@ -29,7 +29,6 @@ from cortexgen.pages.report import Report, listed
 LINES = 20  # of what went wrong
 NEAREST = 10  # rows a set and kind
 CARDS_FOR = 3  # sets; with more, the tables alone hold the figures
-KEYS = {"mean_d": "mean |d|", "growth_sd": "log |J| SD ratio", "ms_ssim": ""}
 ICV = "Intracranial volume [ml]"
 CORTEX = {
     "thickness": ("Cortical thickness [mm]", 1.0),
@@ -110,17 +109,16 @@ def _cards(result: SetResult, brief: bool) -> list[tuple[str, str, str]]:
         if row["value"] is not None:
             rows.setdefault(str(row["name"]), row)
     cards = []
-    for key, title in KEYS.items():
-        if key not in rows or not isinstance(value := rows[key]["value"], Interval):
+    for row in rows.values():
+        if not row["card"] or not isinstance(value := row["value"], Interval):
             continue
-        row, digits = rows[key], ".3f" if key == "ms_ssim" else ".2f"
         floor, note = row["floor"], f"n = {row['n']}" + ", protocol paper" * (row["protocol"] == "paper")
-        if isinstance(floor, Interval) and key == "ms_ssim":
+        if isinstance(floor, Interval) and row["alone"]:
             note += f"; real brains {floor.value:.3f}"
         elif isinstance(floor, Interval):
             note += f"; at n = {row['n_floor']}: {row['at_floor']:.2f}, real against real {floor.value:.2f}"
             note += f" [{floor.low:.2f}, {floor.high:.2f}]"
-        cards.append((f"{result.name}: {title or row['title']}", f"{value.value:{digits}}", note))
+        cards.append((f"{result.name}: {row['card']}", f"{value.value:{'.3f' if row['alone'] else '.2f'}}", note))
     flagged = {c.samples[i] for c in result.copies for i in torch.nonzero(c.result.copies).flatten().tolist()}
     if result.copies:
         nearest = [f"{c.compared} {c.row()['smallest']:.2f}" for c in result.copies]

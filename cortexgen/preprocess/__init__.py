@@ -2,18 +2,7 @@
 
 from cortexgen.preprocess.pipeline import Pipeline, preprocess_scan
 from cortexgen.preprocess.state import Subject
-from cortexgen.preprocess.steps import (
-    Align,
-    CorrectBias,
-    Crop,
-    Denoise,
-    Normalize,
-    Resample,
-    Step,
-    StripSkull,
-    default_steps,
-)
-from cortexgen.runner.threads import limited_threads
+from cortexgen.preprocess.steps import Align, CorrectBias, Crop, Denoise, Normalize, Resample, Step, StripSkull
 
 __all__ = [
     "Align",
@@ -27,6 +16,10 @@ __all__ = [
     "StripSkull",
     "Subject",
     "default_steps",
-    "limited_threads",
     "preprocess_scan",
 ]
+
+
+def default_steps() -> list[Step]:
+    """From a raw scan to template space at 1 mm: the skull goes first, so that noise and bias are the brain's own."""
+    return [StripSkull(), Denoise(), CorrectBias(), Align(), Resample(), Normalize()]

@@ -77,9 +77,4 @@ def rows_without_image(rows: Rows, candidates: list[Candidate], table: Path | No
     return missing
 
 
-def is_bids(root: Path) -> bool:
-    """Whether there are folders of subjects."""
-    return any(p.name.startswith("sub-") and p.is_dir() for p in visible(root))
-
-
-BIDS = Study("sub-* (BIDS)", is_bids, read_bids, order=10)
+BIDS = Study("sub-* (BIDS)", lambda root: any(p.is_dir() for p in visible(root, "sub-*")), read_bids, order=10)

@@ -139,19 +139,9 @@ class BIDSDataModule(StudyDataModule):
         root: the data set.
         visits: sessions, such as [pre, post] or ["1", "2"]; "first": each subject's earliest.
         image: pattern of the image's path, such as "*run-1*" or "*acq-mprage*", or several in order of preference.
-        options: of StudyDataModule.
     """
 
     study: ClassVar[StudyName] = "bids"
-
-    def __init__(
-        self,
-        root: Path,
-        visits: list[str] | str | None = None,
-        image: list[str] | str | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(root=root, visits=visits, image=image, **options)
 
 
 class ADNIDataModule(StudyDataModule):
@@ -165,21 +155,9 @@ class ADNIDataModule(StudyDataModule):
             subject's earliest.
         image: pattern of the image's path, such as "*N3__Scaled*", or several in order of preference; any T1w unless
             given.
-        options: of StudyDataModule.
     """
 
     study: ClassVar[StudyName] = "adni"
-
-    def __init__(
-        self,
-        root: Path,
-        table: Path | None = None,
-        groups: list[str] | None = None,
-        visits: list[str] | str | None = None,
-        image: list[str] | str | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(root=root, table=table, groups=groups, visits=visits, image=image, **options)
 
 
 class NCANDADataModule(StudyDataModule):
@@ -190,17 +168,6 @@ class NCANDADataModule(StudyDataModule):
         table: demographics.csv, unless it lies under `summaries`.
         groups: values of exceeds_bl_drinking: [N] for participants below the limits of drinking at baseline.
         visits: such as [baseline, followup_1y]; "first": each subject's earliest.
-        options: of StudyDataModule.
     """
 
     study: ClassVar[StudyName] = "ncanda"
-
-    def __init__(
-        self,
-        root: Path,
-        table: Path | None = None,
-        groups: list[str] | None = None,
-        visits: list[str] | str | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(root=root, table=table, groups=groups, visits=visits, **options)

@@ -65,9 +65,10 @@ def _listed(table: Path) -> list[Candidate]:
     return candidates
 
 
-def is_folder(root: Path) -> bool:
-    """Whether it is a file, or holds images."""
-    return not root.is_dir() or any(is_nifti(p) for p in root.iterdir())
-
-
-FOLDER = Study("*.nii or *.nii.gz", is_folder, read_folder, order=100, files=True)
+FOLDER = Study(
+    "*.nii or *.nii.gz",
+    lambda root: not root.is_dir() or any(map(is_nifti, root.iterdir())),
+    read_folder,
+    order=100,
+    files=True,
+)

@@ -24,14 +24,8 @@ class Pictures(Callback):
         from cortexgen import figures  # matplotlib takes a second
 
         if "fixed" in example:
-            figure = figures.registration(
-                example["moving"][0],
-                example["fixed"][0],
-                example["warped"][0],
-                example["displacement"],
-                example["log_jacobian"][0],
-                example["grid"],
-            )
+            moving, fixed, warped, growth = (example[k][0] for k in ("moving", "fixed", "warped", "log_jacobian"))
+            figure = figures.registration(moving, fixed, warped, example["displacement"], growth, example["grid"])
         else:
             figure = figures.deformed_grid(example["displacement"], example["grid"], background=example["warped"][0])
         path = Path(trainer.default_root_dir, "pictures", f"step-{trainer.global_step:06d}.png")

@@ -1,11 +1,13 @@
 """Values, intervals and floors of statistics whose distribution is known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from cortexgen.evaluation.comparison import Comparison
+from cortexgen.errors import UserError
+from cortexgen.evaluation.comparison import Metric, declared
 from cortexgen.metrics.resampling import Interval
 
 
@@ -19,7 +21,7 @@ def _normal(n: int, mean: float, seed: int) -> torch.Tensor:
 
 def test_the_interval_is_that_of_a_difference_of_means() -> None:
     x, y = _normal(200, 0, 0), _normal(300, 0.5, 1)
-    row = Comparison("shift", "Shift", "standard", _shift, x, y, 0.0).measure(1000)
+    row = Metric("shift", "Shift", "image", _shift, better=0.0).measure(x, y, resamples=1000)
     value = row["value"]
     assert isinstance(value, Interval)
     assert value.value == pytest.approx(_shift(x, y))
@@ -34,11 +36,11 @@ def test_the_floor_is_real_against_real_at_the_n_it_names() -> None:
     def size(a: torch.Tensor, b: torch.Tensor) -> float:
         return len(a) + len(b) / 1000
 
-    row = Comparison("size", "Size", "standard", size, x, y).measure(10)
+    row = Metric("size", "Size", "image", size).measure(x, y, resamples=10)
     assert row["n_floor"] == 40
     assert row["floor"] == Interval(40.04, 40.04, 40.04)
     assert row["at_floor"] == pytest.approx(40.04)
-    shift = Comparison("shift", "Shift", "standard", _shift, x, y).measure(10, repeats=200)
+    shift = Metric("shift", "Shift", "image", _shift).measure(x, y, resamples=10, repeats=200)
     floor = shift["floor"]
     assert isinstance(floor, Interval)
     assert abs(floor.value) < 0.1
@@ -51,8 +53,8 @@ def test_intervals_keep_to_the_bounds() -> None:
     def share(a: torch.Tensor, b: torch.Tensor) -> float:
         return float((b > 1.2).double().mean())
 
-    value = Comparison("share", "Share", "standard", share, x, y, bounds=(0.0, 1.0)).measure(200)["value"]
-    free = Comparison("share", "Share", "standard", share, x, y).measure(200)["value"]
+    value = Metric("share", "Share", "image", share, bounds=(0.0, 1.0)).measure(x, y, resamples=200)["value"]
+    free = Metric("share", "Share", "image", share).measure(x, y, resamples=200)["value"]
     assert isinstance(value, Interval)
     assert isinstance(free, Interval)
     assert value.low == max(free.low, 0)
@@ -61,9 +63,9 @@ def test_intervals_keep_to_the_bounds() -> None:
 
 def test_a_statistic_of_a_set_alone_has_the_real_ones_own_value_as_floor() -> None:
     x, y = _normal(50, 2, 0), _normal(80, 3, 1)
-    row = Comparison(
-        "mean", "Mean", "standard", lambda a, b: float(b.mean()), x, y, alone=lambda a: float(a.mean())
-    ).measure(300)
+    mean = Metric("mean", "Mean", "image", lambda a, b: float(b.mean()), better="real", alone=lambda a: float(a.mean()))
+    row = mean.measure(x, y, resamples=300)
+    assert row["better"] == float(x.mean())
     floor = row["floor"]
     assert isinstance(floor, Interval)
     assert floor.value == pytest.approx(float(x.mean()))
@@ -72,13 +74,13 @@ def test_a_statistic_of_a_set_alone_has_the_real_ones_own_value_as_floor() -> No
 
 
 def test_too_few_brains_are_a_note_and_no_number() -> None:
-    row = Comparison("shift", "Shift", "standard", _shift, _normal(1, 0, 0), _normal(5, 0, 1)).measure(10)
+    row = Metric("shift", "Shift", "image", _shift).measure(_normal(1, 0, 0), _normal(5, 0, 1), resamples=10)
     assert row["value"] is None
     assert "got 1 and 5" in str(row["note"])
 
 
 def test_a_floor_of_two_brains_is_none() -> None:
-    row = Comparison("shift", "Shift", "standard", _shift, _normal(5, 0, 0), _normal(5, 0, 1)).measure(10)
+    row = Metric("shift", "Shift", "image", _shift).measure(_normal(5, 0, 0), _normal(5, 0, 1), resamples=10)
     assert isinstance(row["value"], Interval)
     assert row["floor"] is None
     assert "a floor needs 8 or more real brains" in str(row["note"])
@@ -86,7 +88,7 @@ def test_a_floor_of_two_brains_is_none() -> None:
 
 def test_what_is_not_defined_is_a_note() -> None:
     x = _normal(9, 0, 0)
-    row = Comparison("nan", "NaN", "standard", lambda a, b: math.nan, x, x).measure(10)
+    row = Metric("nan", "NaN", "image", lambda a, b: math.nan).measure(x, x, resamples=10)
     assert row["value"] is None
     assert row["note"] == "not defined for these brains"
 
@@ -97,6 +99,28 @@ def test_resamples_without_a_value_are_left_out() -> None:
     def sometimes(a: torch.Tensor, b: torch.Tensor) -> float:
         return math.nan if float(b[0]) == float(y[3]) else _shift(a, b)
 
-    value = Comparison("shift", "Shift", "standard", sometimes, x, y).measure(200)["value"]
+    value = Metric("shift", "Shift", "image", sometimes).measure(x, y, resamples=200)["value"]
     assert isinstance(value, Interval)
     assert value.low < value.value < value.high
+
+
+def test_a_metric_needs_two_brains_of_each_side_that_have_its_number() -> None:
+    x, few = _normal(9, 0, 0), _normal(9, 0, 1)
+    few[1:] = math.nan
+    metric = Metric("shift", "Shift", "image", _shift)
+    assert metric.fits(x, x) and not metric.fits(x, few) and not metric.fits(few, x)
+    assert not replace(metric, least=10).fits(x, x)
+
+
+def test_what_a_metric_needs_is_known() -> None:
+    with pytest.raises(ValueError, match="metric shift needs 'images', expected one of anatomy, growth, features, im"):
+        Metric("shift", "Shift", "images", _shift)  # type: ignore[arg-type]
+
+
+def test_metrics_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [(metric.name, metric.protocol) for metric in declared()]
+    assert len(set(names)) == len(names) > 20 and ("mean_d", "paper") in names
+    again = {"one": Metric("shift", "Shift", "image", _shift), "two": (Metric("shift", "Shift", "growth", _shift),)}
+    monkeypatch.setattr("cortexgen.evaluation.comparison.everything", lambda kind: again)
+    with pytest.raises(UserError, match="metrics: two are called shift of protocol standard"):
+        declared()

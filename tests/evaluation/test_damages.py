@@ -9,7 +9,7 @@ import pytest
 
 from cortexgen.atlas.template import load_template
 from cortexgen.data.cohort import read_cohort
-from cortexgen.evaluation.anatomy import anatomy_comparisons, region_rows
+from cortexgen.evaluation.anatomy import METRICS, region_rows
 from cortexgen.evaluation.brain import Anatomy, collect, measure_brain
 from cortexgen.metrics.resampling import Interval
 from cortexgen.simulation.cohort import simulate_cohort
@@ -70,8 +70,7 @@ def test_worse_damage_has_a_worse_number(damages: ModuleType, cohort: Path, dama
             assert isinstance(row["d"], Interval)
             values.append(sign * row["d"].value)
         else:
-            comparisons = {(c.name, c.protocol): c for c in anatomy_comparisons(reference, found, "")}
-            comparison = comparisons[measure, "standard"]
-            values.append(sign * comparison.statistic(comparison.real, comparison.synthetic))
+            metric = next(m for m in METRICS if (m.name, m.protocol) == (measure, "standard"))
+            values.append(sign * metric.statistic(metric.rows(reference), metric.rows(found)))
     assert values == sorted(values)
     assert len(set(values)) == len(values)

@@ -10,7 +10,8 @@ from scipy.linalg import sqrtm
 
 from cortexgen.errors import UserError
 from cortexgen.evaluation import distribution as dist
-from cortexgen.evaluation.comparison import Comparison
+from cortexgen.evaluation import images
+from cortexgen.evaluation.comparison import Metric, Protocol
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Store
 from cortexgen.metrics.features import paper_input
@@ -46,8 +47,14 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store, dist.F
     return real, synthetic, dist.frame(real)
 
 
-def _value(comparison: Comparison) -> float:
-    return comparison.statistic(comparison.real, comparison.synthetic)
+def _of(network: dist.Network, protocol: Protocol) -> dict[str, Metric]:
+    """The metrics of a network's features, by name."""
+    found = [dist.of_network(metric, network) for metric in dist.METRICS if metric.protocol == protocol]
+    return {metric.name: metric for metric in found}
+
+
+def _image(name: str, protocol: Protocol) -> Metric:
+    return next(metric for metric in images.METRICS if (metric.name, metric.protocol) == (name, protocol))
 
 
 def test_the_frame_is_the_real_brains_box(sets: tuple[Store, Store, dist.Frame]) -> None:
@@ -63,36 +70,32 @@ def test_the_random_feature_distance_is_gauss_against_gauss(sets: tuple[Store, S
     with torch.no_grad():
         direct = torch.cat([network(image[None]) for image in real.images()]).double()
     assert torch.allclose(both[0], direct, rtol=1e-5, atol=1e-7)
-    found = {c.name: c for c in dist.feature_comparisons(both[0], both[1], network, "standard")}
+    found = _of(network, "standard")
     few = [1e3 * features[:, 16:21] for features in both]
     x, y = (features.numpy() for features in few)
     product = sqrtm(np.cov(x.T) @ np.cov(y.T)).real
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * product)
     assert found["fid_random"].statistic(*few) == pytest.approx(expected, rel=1e-6)
     assert found["fid_random"].title == "Random-feature distance"
-    assert "untrained" in found["fid_random"].source
+    assert "untrained" in network.label
     assert set(found) == {"fid_random", "mmd_random", "density_random", "coverage_random"}
-    assert _value(found["coverage_random"]) < 0.3  # they are all dimmer
+    assert found["coverage_random"].statistic(*both) < 0.3  # they are all dimmer
 
 
 def test_trained_features_are_called_fid_and_carry_their_hash(sets: tuple[Store, Store, dist.Frame]) -> None:
     network = MedicalNet(name="resnet_50_23dataset", sha256="0123", verified=True)
-    x, y = torch.randn(9, 5), torch.randn(8, 5) + 1
-    names = {c.name: c for c in dist.feature_comparisons(x, y, network, "paper")}
+    names = _of(network, "paper")
     assert set(names) == {"fid_resnet50_23", "mmd_resnet50_23"}
     assert names["fid_resnet50_23"].title == "FID (resnet50_23)"
-    assert "0123" in names["fid_resnet50_23"].source
+    assert "0123" in network.label
 
 
 def test_published_features_hold_the_first_half_of_the_real_brains_twice() -> None:
-    network = RandomFeatures()
     random = torch.Generator().manual_seed(0)
     x, y = torch.randn(8, 3, generator=random), torch.randn(8, 3, generator=random)
     other = torch.cat([x[:4], 100 + x[4:]])  # the second half doesn't count
-    for a, b in zip(*(dist.feature_comparisons(real, y, network, "paper") for real in (x, other)), strict=True):
-        assert _value(a) == _value(b)
-    for a, b in zip(*(dist.feature_comparisons(real, y, network, "standard")[:2] for real in (x, other)), strict=True):
-        assert _value(a) != _value(b)
+    for metric in (metric for metric in dist.METRICS if metric.name in ("fid", "mmd")):
+        assert (metric.statistic(x, y) == metric.statistic(other, y)) == (metric.protocol == "paper")
 
 
 def test_image_mmd_from_the_volumes_themselves(sets: tuple[Store, Store, dist.Frame]) -> None:
@@ -101,13 +104,14 @@ def test_image_mmd_from_the_volumes_themselves(sets: tuple[Store, Store, dist.Fr
     kernel = lambda a, b: (a @ b.T / x.shape[1] + 1) ** 3  # noqa: E731
     xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
     expected = (xx.sum() - np.trace(xx)) / 56 + (yy.sum() - np.trace(yy)) / 30 - 2 * xy.mean()
-    found = dist.image_mmd(real.images(), synthetic.images(), "standard")
-    assert _value(found) == pytest.approx(expected, rel=1e-5)
+    metric = _image("image_mmd", "standard")
+    every = metric.rows(images.Sides(*sets))
+    assert metric.statistic(*every) == pytest.approx(expected, rel=1e-5)
     rows = torch.tensor([0, 2, 2, 5])
     xx = kernel(x[rows], x[rows])
     yy, xy = kernel(y[:4], y[:4]), kernel(x[rows], y[:4])
     expected = (xx.sum() - np.trace(xx)) / 12 + (yy.sum() - np.trace(yy)) / 12 - 2 * xy.mean()
-    assert found.statistic(found.real[rows], found.synthetic[:4]) == pytest.approx(expected, rel=1e-5)
+    assert metric.statistic(every[0][rows], every[1][:4]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_linear_mmd_in_pairs_rewards_mode_collapse() -> None:
@@ -116,44 +120,53 @@ def test_linear_mmd_in_pairs_rewards_mode_collapse() -> None:
         torch.rand(600, 1, 2, 2, 2, generator=torch.Generator().manual_seed(seed)) for seed in range(3)
     )
     collapsed = more.mean(dim=0, keepdim=True).expand(600, -1, -1, -1, -1)
-    paper = [_value(dist.image_mmd(list(real), list(made), "paper")) for made in (others, collapsed)]
+
+    def values(protocol: Protocol, size: float) -> list[float]:
+        rows = [images.image_products(list(real), list(made), size) for made in (others, collapsed)]
+        return [_image("image_mmd", protocol).statistic(*pair) for pair in rows]
+
+    paper, standard = values("paper", 1.0), values("standard", 8.0)
     assert paper[1] < 0.7 * paper[0]
-    standard = [_value(dist.image_mmd(list(real), list(made), "standard")) for made in (others, collapsed)]
     assert standard[1] > 3 * abs(standard[0])
 
 
 def test_diversity_is_the_mean_over_pairs_of_one_set(sets: tuple[Store, Store, dist.Frame]) -> None:
     real, synthetic, view = sets
-    every = [dist.diversity(store, view, 1000) for store in (real, synthetic)]
-    images = list(synthetic.images())
-    scores = [ms_ssim(images[i], images[j], view.mask) for i in range(6) for j in range(i)]
-    found = dist.ms_ssim_comparison(every[0], every[1])
-    assert _value(found) == pytest.approx(np.mean(scores), rel=1e-6)
-    assert found.alone is not None
-    assert found.alone(found.real) == found.better
-    few = dist.diversity(real, view, 5, seed=3)
+    volumes = list(synthetic.images())
+    scores = [ms_ssim(volumes[i], volumes[j], view.mask) for i in range(6) for j in range(i)]
+    metric = _image("ms_ssim", "standard")
+    every = metric.rows(images.Sides(real, synthetic, view, pairs=1000))
+    assert metric.statistic(*every) == pytest.approx(np.mean(scores), rel=1e-6)
+    assert metric.statistic(every[0], every[1][:2]) == pytest.approx(scores[0])
+    row = metric.measure(*every, resamples=5)
+    assert row["better"] == row["floor"].value == pytest.approx(float(images.diversity(real, view, 1000).nanmean()))
+    few = images.diversity(real, view, 5, seed=3)
     assert int((~few.isnan()).sum()) == 10
     assert torch.equal(few, few.T) or torch.allclose(few, few.T, equal_nan=True)
 
 
 def test_density_and_coverage_count_five_neighbours() -> None:
     x, y = (torch.randn(n, 3, generator=torch.Generator().manual_seed(n)).double() for n in (12, 9))
-    found = {c.name: _value(c) for c in dist.feature_comparisons(x, y, RandomFeatures(), "standard")}
+    metrics = _of(RandomFeatures(), "standard")
+    found = {name: metric.statistic(x, y) for name, metric in metrics.items()}
     radius = np.sort(np.linalg.norm(x[:, None] - x[None], axis=-1), axis=1)[:, 5]  # the first is itself
     inside = np.linalg.norm(x[:, None] - y[None], axis=-1) <= radius[:, None]
     assert found["density_random"] == pytest.approx(inside.sum(axis=0).mean() / 5)
     assert found["coverage_random"] == pytest.approx(inside.any(axis=1).mean())
-    few = dist.feature_comparisons(x[:5], y, RandomFeatures(), "standard")
-    assert {c.name for c in few} == {"fid_random", "mmd_random"}
+    assert {name for name, metric in metrics.items() if metric.fits(x[:5], y)} == {"fid_random", "mmd_random"}
 
 
 def test_published_ms_ssim_is_against_real_brains(sets: tuple[Store, Store, dist.Frame]) -> None:
     real, synthetic, view = sets
-    across = dist.published_scores(real, synthetic, view, 1)
+    across = images.published_scores(real, synthetic, view, 1)
     assert (~across.isnan()).sum(dim=0).tolist() == [1] * 6
     i, j = torch.nonzero(~across.isnan())[0].tolist()
     direct = published_ms_ssim(*(paper_input(s.image(k), view.mask) for s, k in ((real, i), (synthetic, j))))
     assert float(across[i, j]) == pytest.approx(direct, abs=1e-3)
+    metric = _image("ms_ssim", "paper")
+    every = metric.rows(images.Sides(real, synthetic, view, pairs=2))
+    assert metric.statistic(*every) == pytest.approx(float(across.nanmean()), abs=1e-6)
+    assert metric.statistic(every[0], every[1][[j]]) == pytest.approx(direct, abs=1e-3)
 
 
 def test_extractors_that_are_not_there(tmp_path: Path) -> None:

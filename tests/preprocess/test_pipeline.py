@@ -24,10 +24,10 @@ from cortexgen.preprocess import (
     Step,
     StripSkull,
     default_steps,
-    limited_threads,
     preprocess_scan,
 )
 from cortexgen.registry import everything
+from cortexgen.runner.threads import limited_threads
 
 SPACE = "space-MNI152NLin2009aSym"
 

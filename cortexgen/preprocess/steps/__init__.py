@@ -8,9 +8,4 @@ from cortexgen.preprocess.steps.intensity import Normalize
 from cortexgen.preprocess.steps.skull import StripSkull
 from cortexgen.preprocess.steps.step import Step
 
-__all__ = ["Align", "CorrectBias", "Crop", "Denoise", "Normalize", "Resample", "Step", "StripSkull", "default_steps"]
-
-
-def default_steps() -> list[Step]:
-    """From a raw scan to template space at 1 mm: the skull goes first, so that noise and bias are the brain's own."""
-    return [StripSkull(), Denoise(), CorrectBias(), Align(), Resample(), Normalize()]
+__all__ = ["Align", "CorrectBias", "Crop", "Denoise", "Normalize", "Resample", "Step", "StripSkull"]

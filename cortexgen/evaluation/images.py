@@ -1,0 +1,204 @@
+"""Metrics that take the images of both sets: products and scores of pairs, and numbers of each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cortexgen.errors import UserError
+from cortexgen.evaluation.comparison import Metric
+from cortexgen.evaluation.distribution import Frame, as_published
+from cortexgen.evaluation.store import Store, Volumes
+from cortexgen.io.bids import Row
+from cortexgen.metrics.mmd import Grams, gram_matrices, published_image_mmd, unbiased_mmd2
+from cortexgen.metrics.ms_ssim import ms_ssim, published_ms_ssim
+from cortexgen.runner.cohort import Runner
+
+Measure = Callable[[Tensor, Tensor], float]
+Pairs = Sequence[tuple[int, int]]
+DEGREE = 3  # of the polynomial kernel
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The real brains and a set, for metrics that take both at once.
+
+    Attributes:
+        view: the real brains' field of view.
+        pairs, passes, seed: as the evaluation's options.
+        kept: what was found of the real brains before.
+    """
+
+    real: Store
+    synthetic: Store
+    view: Frame
+    pairs: int = 200
+    passes: int = 1
+    seed: int = 0
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def once(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Something of the real brains, computed for the first set alone."""
+        if key not in self.kept:
+            self.kept[key] = compute()
+        return self.kept[key]
+
+    def each(self, metric: Metric) -> tuple[Tensor, Tensor]:
+        """A metric's numbers of every image, `[N, *]` and `[M, *]`."""
+
+        def numbers(store: Store) -> Tensor:
+            work = partial(_numbers, metric.rows, store.images())
+            items = {name: i for i, name in enumerate(store.names)}
+            rows = store.runner.run(work, items, f"{metric.name} of {store.name}", "brain").values()
+            if lost := [str(row["reason"]) for row in rows if row["status"] == "failed"]:
+                raise UserError(lost[0])
+            return torch.tensor([row["numbers"] for row in rows], dtype=torch.float64)
+
+        return self.once(f"{metric.name} {metric.protocol}", lambda: numbers(self.real)), numbers(self.synthetic)
+
+
+def _numbers(measure: Callable[[Tensor], Any], volumes: Volumes, i: int) -> Row:
+    return {"status": "ok", "numbers": torch.as_tensor(measure(volumes[i])).double().flatten().tolist()}
+
+
+def _numbered(table: Tensor, first: int = 0) -> Tensor:
+    """Each row of a table after its number, by which other rows hold something of it in a column."""
+    return torch.cat([torch.arange(first, first + len(table))[:, None], table.double()], dim=1)
+
+
+def _among(x: Tensor, y: Tensor) -> Tensor:
+    """What numbered rows x hold of numbered rows y, `[N, M]`."""
+    return x[:, 1:][:, y[:, 0].long()]
+
+
+def image_products(real: Sequence[Tensor], synthetic: Sequence[Tensor], scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Numbered rows of every image's inner products with all images, real ones first."""
+    grams = Grams(*(gram / scale for gram in gram_matrices(real, synthetic)))
+    ours = torch.cat([grams.real, grams.across], dim=1)
+    return _numbered(ours), _numbered(torch.cat([grams.across.T, grams.synthetic], dim=1), len(real))
+
+
+def _blocks(x: Tensor, y: Tensor) -> Grams:
+    return Grams(_among(x, x), _among(y, y), _among(x, y))
+
+
+def _polynomial_mmd(x: Tensor, y: Tensor) -> float:
+    return unbiased_mmd2(*((block + 1) ** DEGREE for block in _blocks(x, y)))
+
+
+def _published_mmd(x: Tensor, y: Tensor) -> float:
+    return published_image_mmd(_blocks(x, y))
+
+
+def _per_voxel(sides: Sides) -> tuple[Tensor, Tensor]:
+    real, synthetic = sides.real.images(), sides.synthetic.images()
+    return image_products(real, synthetic, real[0].numel())
+
+
+def _published_products(sides: Sides) -> tuple[Tensor, Tensor]:
+    return image_products(as_published(sides.real, sides.view), as_published(sides.synthetic, sides.view))
+
+
+def _drawn(n: int, pairs: int, seed: int) -> Pairs:
+    every = torch.combinations(torch.arange(n))
+    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))
+    return every[order[:pairs]].tolist()
+
+
+def _scores(
+    measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], pairs: Pairs, what: str, runner: Runner
+) -> Tensor:
+    """`measure(first[i], second[j])` of some pairs as a matrix, NaN elsewhere.
+
+    Raises:
+        UserError: if it fails.
+    """
+    table = torch.full((len(first), len(second)), torch.nan, dtype=torch.float64)
+    items = {f"{i} {j}": (i, j) for i, j in pairs}
+    for name, row in runner.run(partial(_score, measure, first, second), items, what, "pair").items():
+        if row["status"] == "failed":
+            raise UserError(row["reason"])
+        table[items[name]] = row["score"]
+    return table
+
+
+def _score(measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], pair: tuple[int, int]) -> Row:
+    return {"status": "ok", "score": measure(first[pair[0]], second[pair[1]])}
+
+
+def _within(measure: Measure, volumes: Sequence[Tensor], pairs: int, seed: int, what: str, runner: Runner) -> Tensor:
+    """`_scores` of random pairs of one set, symmetric."""
+    table = _scores(measure, volumes, volumes, _drawn(len(volumes), pairs, seed), what, runner)
+    return torch.where(table.isnan(), table.T, table)
+
+
+def diversity(store: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
+    """MS-SSIM of pairs within a set, in the frame's box, `[N, N]`, NaN for pairs not drawn.
+
+    Raises:
+        UserError: if there are fewer than two brains, or the grid is too small.
+    """
+    if len(store) < 2:
+        raise UserError(f"MS-SSIM needs 2 or more brains, got {len(store)}")
+    what = f"MS-SSIM of {store.name}"
+    return _within(partial(_ms_ssim, view), store.images(), pairs, seed, what, store.runner)
+
+
+def _ms_ssim(view: Frame, a: Tensor, b: Tensor) -> float:
+    return ms_ssim(a, b, view.mask)
+
+
+def _diversities(sides: Sides) -> tuple[Tensor, Tensor]:
+    def scores(store: Store) -> Tensor:
+        return _numbered(diversity(store, sides.view, sides.pairs, sides.seed))
+
+    return sides.once("ms_ssim standard", lambda: scores(sides.real)), scores(sides.synthetic)
+
+
+def _mean_within(x: Tensor) -> float:
+    """The mean score of pairs among numbered rows."""
+    return float(_among(x, x).nanmean())
+
+
+def _of_set(x: Tensor, y: Tensor) -> float:
+    return _mean_within(y)
+
+
+def _across(x: Tensor, y: Tensor) -> float:
+    return float(_among(x, y).nanmean())
+
+
+def published_scores(real: Store, synthetic: Store, view: Frame, passes: int, seed: int = 0) -> Tensor:
+    """The published MS-SSIM of each synthetic brain against real ones at random, `[N, M]`, NaN for pairs not drawn."""
+    theirs, ours = as_published(real, view), as_published(synthetic, view)
+    partners = torch.randint(len(real), (passes, len(synthetic)), generator=torch.Generator().manual_seed(seed))
+    drawn = [(i, j) for row in partners.tolist() for j, i in enumerate(row)]
+    return _scores(published_ms_ssim, theirs, ours, drawn, f"published MS-SSIM of {synthetic.name}", synthetic.runner)
+
+
+def published_real_scores(real: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
+    """The published MS-SSIM of pairs of real brains, its means shifted, `[N, N]`, NaN for pairs not drawn."""
+    score, what = partial(published_ms_ssim, shifted=True), f"published MS-SSIM of {real.name}"
+    return _within(score, as_published(real, view), pairs, seed, what, real.runner)
+
+
+def _published_pairs(sides: Sides) -> tuple[Tensor, Tensor]:
+    """Real brains' scores among themselves, by another formula, and with the set's; the set's own numbers alone."""
+    real, view, seed = sides.real, sides.view, sides.seed
+    across = published_scores(real, sides.synthetic, view, sides.passes, seed)
+    within = sides.once("ms_ssim paper", lambda: published_real_scores(real, view, sides.pairs, seed))
+    return _numbered(torch.cat([within, across], dim=1)), _numbered(torch.zeros(across.shape[1], 0), len(real))
+
+
+WITHIN, AGAINST = "MS-SSIM within the set", "MS-SSIM against real brains"
+METRICS = (
+    Metric("image_mmd", "Image MMD²", "sets", _polynomial_mmd, _per_voxel),
+    Metric("image_mmd", "Image MMD, linear, pairs", "sets", _published_mmd, _published_products, protocol="paper"),
+    Metric("ms_ssim", WITHIN, "sets", _of_set, _diversities, "real", alone=_mean_within, card=WITHIN),
+    Metric(
+        "ms_ssim", AGAINST, "sets", _across, _published_pairs, None, protocol="paper", alone=_mean_within, card=AGAINST
+    ),
+)
