@@ -5,7 +5,6 @@ import io
 import math
 import re
 import shutil
-from contextlib import nullcontext
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool3d
 
-from cortexgen.errors import UserError
+from cortexgen.contracts import Frame
 from cortexgen.evaluation.distribution import load_extractors
 from cortexgen.evaluation.labelling import GivenLabels, Labelled
 from cortexgen.evaluation.reading import BrainSet
@@ -234,23 +233,13 @@ def test_how_it_was_measured_is_said(case: Case) -> None:
     assert facts["Real brains"].endswith("N = 5") and facts["Set two"].endswith("N = 2")
 
 
-class PartlyLabelled(GivenLabels):
-    """No labels for the brains of a set."""
-
-    def label(self, store, i) -> Labelled:
-        if store.name == "bare":
-            raise UserError("no label map for this one")
-        return super().label(store, i)
-
-
 def test_a_set_without_labels_beside_one_with(cohort: Path, sets: Path, tmp_path: Path) -> None:
     real = BrainSet(cohort)
-    labeller = PartlyLabelled(real.classes)
-    evaluation = Evaluation(real, tmp_path, labeller, [], Options(("standard",), pairs=2, resamples=2))
-    for name in ("bare", "whole"):
-        evaluation.add(name, BrainSet(sets / "two", grid=real.grid, classes=real.classes))
+    evaluation = Evaluation(real, tmp_path, GivenLabels(real.classes), [], Options(("standard",), pairs=2, resamples=2))
+    evaluation.add("bare", BrainSet(sets / "two", labels=None, grid=real.grid))
+    evaluation.add("whole", BrainSet(sets / "two", grid=real.grid, classes=real.classes))
     page = _page(tmp_path / "page.html", evaluation)
-    assert "no label map for this one" in " ".join(page.words) and "The paper's table" not in page.headings
+    assert "has no label map" in " ".join(page.words) and "The paper's table" not in page.headings
     assert any(image["alt"].startswith("whole: regional volumes") for image in page.images)
     assert not any(image["alt"].startswith("bare: regional volumes") for image in page.images)
 
@@ -294,8 +283,7 @@ def _stub(grid: Grid, image: Tensor, coarse: Grid) -> Any:
     def pair(moving: Any, fixed: Any) -> tuple[tuple[Tensor, Tensor], None]:
         return (moving.model_image, fixed), None
 
-    module = SimpleNamespace(h=SimpleNamespace(integration_steps=4))
-    registrar = SimpleNamespace(grid=grid, velocity_grid=coarse, module=module, pair=pair, arithmetic=nullcontext)
+    registrar = SimpleNamespace(grid=grid, frame=Frame(grid, coarse, steps=4), pair=pair)
     registrar.prepared = lambda fixed, *_: fixed[None]
     registrar.atlas = lambda spacing: SimpleNamespace(model_image=image[None])
     mask = torch.ones(1, *coarse.shape, dtype=torch.bool)
@@ -303,12 +291,12 @@ def _stub(grid: Grid, image: Tensor, coarse: Grid) -> Any:
 
 
 class MovedLabels(GivenLabels):
-    """Label maps, and for each brain a field that moves it along H by its number in the set."""
+    """Label maps, and for each brain a field that moves it along H by the number in its name, less one."""
 
-    def label(self, store, i) -> Labelled:
-        velocity = torch.zeros(3, *store.grid.shape)
-        velocity[1] = float(i)
-        return Labelled(super().label(store, i).labels, None, velocity)
+    def label(self, image: Tensor, grid: Grid, source: Path, given: Tensor | None = None) -> Labelled:
+        velocity = torch.zeros(3, *grid.shape)
+        velocity[1] = float(source.name[-1]) - 1
+        return Labelled(super().label(image, grid, source, given).labels, None, velocity)
 
 
 def test_the_registration_of_a_brain_of_each_set_is_drawn_from_the_field_that_labelled_it(
