@@ -102,19 +102,13 @@ def generate(
     Raises:
         UserError: for options that can't be met, or weights of stage 1.
     """
-    generator = fields(
-        Path(checkpoint) if checkpoint else None,
-        seed,
-        dict(conditions) if conditions else None,
-        guidance,
-        correction,
-        steps=steps,
-        resolution=resolution,
-        native_size=native_size,
-        micro_batch=micro_batch,
-        device=device,
-        precision=precision,
-    )
+    given: dict[str, Any] = {
+        "conditions": dict(conditions) if conditions else None,
+        "guidance": guidance,
+        "correction": correction,
+    }
+    given |= {"steps": steps, "resolution": resolution, "native_size": native_size, "micro_batch": micro_batch}
+    generator = fields(Path(checkpoint) if checkpoint else None, device, seed=seed, precision=precision, **given)
 
     def draw(first: int) -> list[Brain]:
         return list(generator.draws(range(first, min(first + generator.batch, num_samples))))

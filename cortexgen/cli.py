@@ -7,7 +7,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from cortexgen import __version__
+from cortexgen.commands import COMMANDS
+from cortexgen.commands.arguments import run_command
 from cortexgen.errors import UserError
+from cortexgen.training.presets import PRESETS
 
 VERBS = {
     "fit": "train either stage",
@@ -19,8 +23,6 @@ VERBS = {
 
 def help_text() -> str:
     """What `cortexgen --help` prints."""
-    from cortexgen.commands import COMMANDS
-    from cortexgen.training.presets import PRESETS
 
     def rows(entries: dict[str, str]) -> str:
         return "\n".join(f"  {name:<10} {text}" for name, text in entries.items())
@@ -61,16 +63,12 @@ def run(args: Sequence[str]) -> Any:
     Raises:
         UserError: for a user's mistake.
     """
-    from cortexgen.commands import COMMANDS
-
     name, *rest = args
     if name in COMMANDS:
-        from cortexgen.commands.arguments import run_command
-
         return run_command(name, rest)
     if name not in VERBS:
         raise UserError(f"unknown command {name!r}; there are {', '.join([*COMMANDS, *VERBS])}")
-    from cortexgen.training import run_verb
+    from cortexgen.training import run_verb  # imports Lightning: seconds
 
     return run_verb(args)
 
@@ -82,8 +80,6 @@ def main(args: Sequence[str] | None = None) -> None:
         print(help_text())
         return
     if args[0] == "--version":
-        from cortexgen import __version__
-
         print(f"cortexgen {__version__}")
         return
     for stream in (sys.stdout, sys.stderr):  # names of files needn't be text that a terminal can show

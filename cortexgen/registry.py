@@ -82,6 +82,8 @@ def made(kind: str, name: str, options: Mapping[str, Any], aside: Collection[str
     """
     make = find(kind, name)
     taken = inspect.signature(make).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        return make(**{option: value for option, value in options.items() if value is not None})
     refused = [option for option, value in options.items() if value is not None and option not in {*taken, *aside}]
     if refused:
         raise UserError(f"{name}: takes no {' and no '.join(refused)}; there are {', '.join(taken)}")

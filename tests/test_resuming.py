@@ -14,7 +14,6 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch.utils.data import default_collate
 
 from cortexgen.cli import run
-from cortexgen.data import fields
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.order import TrainingSamples
 from cortexgen.data.registration import RegistrationDataModule
@@ -200,7 +199,7 @@ def test_a_large_cohort_is_validated_and_saved_before_an_epoch_ends(config, coho
     sides = data.side
     monkeypatch.setattr(data, "side", lambda self, side: sides(self, side) * (800 if side == "train" else 1))
     monkeypatch.setattr(TrainingSamples, "__getitem__", lambda self, key: {"name": "sub-0001"})
-    monkeypatch.setattr(fields, "_collate", default_collate)
+    monkeypatch.setattr(FieldDataModule, "collate", staticmethod(default_collate))
     monkeypatch.setattr(module, "training_step", lambda self, *_: next(self.parameters()).sum())
     monkeypatch.setattr(module, "example", lambda self: None)
     monkeypatch.setattr("cortexgen.modules.fielddiffusion.field_statistics", lambda *_: {})

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +50,9 @@ class Template:
     grid: Grid
     hash: str
     numbers: tuple[int, ...] = ()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # every process has the default one
+        return (load_template, ()) if self.name == MNI152 and self is _mni152() else super().__reduce_ex__(protocol)
 
     @property
     def mask(self) -> Tensor:

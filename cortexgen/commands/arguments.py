@@ -10,8 +10,7 @@ from cortexgen.commands import load
 from cortexgen.training.presets import PresetParser
 
 TRUTH = ("true", "false", "yes", "no")
-ALONE = ("--help", "--print_config")  # take no value
-FIXED = "--fixed"  # another way to say IMAGES
+ALONE = ("--help", "--print_config")  # options without a value
 
 
 class _Parser(PresetParser):
@@ -55,7 +54,7 @@ def arranged(command: Callable[..., None], args: Sequence[str]) -> list[str]:
             equals, value = "=", "true"
         elif not equals and option not in ALONE and not following.startswith("--"):
             equals, value = "=", rest.pop(0)
-        if option == FIXED and equals and "images" in parameters:
+        if option == "--fixed" and equals and "images" in parameters:
             places.insert(0, value)
         else:
             options.append(option + equals + value)

@@ -22,6 +22,7 @@ from cortexgen.io.paths import is_file_name
 from cortexgen.pages.evaluated import write_report
 from cortexgen.pages.registered import write_registered_report
 from cortexgen.registry import made
+from cortexgen.runner.cohort import Runner
 from cortexgen.runner.precision import Precision, choose_device
 
 
@@ -60,6 +61,8 @@ def evaluate(
     keep: bool = False,
     device: str = "auto",
     precision: Precision = "auto",
+    jobs: int = 1,
+    scheduler: str | None = None,
 ) -> None:
     """Compare synthetic brains with real ones: the paper's table, anatomy, memorization, each with floor and interval.
 
@@ -106,16 +109,15 @@ def evaluate(
         keep: Keep the decoded volumes in OUT/work when done.
         device: Of the networks: cpu, cuda, cuda:1, or auto.
         precision: Of the registration network: bf16, 32, or auto.
+        jobs: Brains, or pairs, at a time on this machine, each in a process of its own.
+        scheduler: Address of a Dask scheduler whose workers take them; needs `cortexgen[cluster]`, and folders that all
+            of them see.
     """
-    for name, value, least in (
-        ("pairs", pairs, 1),
-        ("passes", passes, 1),
-        ("resamples", resamples, 2),
-        ("seed", seed, 0),
-    ):
+    counts = {"pairs": (pairs, 1), "passes": (passes, 1), "resamples": (resamples, 2), "seed": (seed, 0)}
+    for name, (value, least) in counts.items():
         if value < least:
             raise UserError(f"--{name}: expected {least} or more, got {value}")
-    sets, choice = named_sets(synthetic), HeaderChoice(trust, orientation)
+    sets, choice, runner = named_sets(synthetic), HeaderChoice(trust, orientation), Runner(jobs, scheduler)
     if registration:
         sources = Sources(
             images=images or WARPED,
@@ -129,7 +131,7 @@ def evaluate(
         )
         facts = {"fixed": str(Path(real).resolve())}
         examine_evaluation(out, facts, sets, [real, *sets.values()])
-        found = evaluate_registration(real, sets, out, sources)
+        found = evaluate_registration(real, sets, out, sources, runner)
         note_sets(out, facts, found.registered)
         write_registered_report(out / REPORT, found)
         close(found.problems, {}, out)
@@ -168,14 +170,15 @@ def evaluate(
         device=str(choose_device(device)),
     )
     trained_on = BrainSet(train, **common) if train else None
-    evaluation = Evaluation(ours, out, labeller, networks, options, trained_on)
     failures: dict[str, str] = {}
-    for (name, folder), labels_from in zip(sets.items(), maps, strict=True):
-        try:
-            evaluation.add(name, BrainSet(folder, labels_from, **common))
-        except UserError as error:
-            failures[name] = str(error)
-        tables = write_evaluation(evaluation, out, failures, seconds or {})
+    with runner:
+        evaluation = Evaluation(ours, out, labeller, networks, options, trained_on, runner)
+        for (name, folder), labels_from in zip(sets.items(), maps, strict=True):
+            try:
+                evaluation.add(name, BrainSet(folder, labels_from, **common))
+            except UserError as error:
+                failures[name] = str(error)
+            tables = write_evaluation(evaluation, out, failures, seconds or {})
     write_report(out / REPORT, evaluation, tables, failures)
     if not keep:
         evaluation.clear()

@@ -68,9 +68,8 @@ def _measured(table: Path) -> dict[str, Any]:
     for row in rows:
         split.setdefault(str(row["split"]), []).append(str(row["participant_id"]))
     validation = [row for row in rows if row["split"] == "val"]
-    names = [k for k in rows[0] if not k.startswith("volume_")]
     means = {}
-    for name in names:
+    for name in (k for k in rows[0] if not k.startswith("volume_")):
         values = [row[name] for row in validation if isinstance(row[name], (int, float))]
         if values:
             means[name] = round(sum(values) / len(values), 4)

@@ -86,9 +86,9 @@ def register(
     original = load_template(template, template_labels, None if moving else label_table, trust)
     given: dict[str, Any] = {"checkpoint": checkpoint, "refine": refine or None, "mirror": None if mirror else False}
     given["refine_intensity"] = refine_intensity if refine else None
-    other = Moving(moving, _entity(moving), moving_labels, label_table) if moving else None
-    how = (other, frames, nearest_labels, affine, device, precision, choice)
-    work = RegisterScans(Path(out).resolve(), method, given, original, *how)
+    other = Moving(moving, moving_labels, _entity(moving), label_table) if moving else None
+    how = {"device": device, "precision": precision, "affine": affine, "choice": choice, "nearest": nearest_labels}
+    work = RegisterScans(Path(out).resolve(), method, given, original, other, frames, **how)
     registrar, _ = work.prepared()
     scans = find_scans(images, pattern, labels)
     made_by = registrar.registration.describe()

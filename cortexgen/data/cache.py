@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,27 +20,19 @@ from cortexgen.io.atomic import atomic, remove_leftovers, write_array
 Caching = Literal["memory", "disk", "none"]
 
 
-class Cache(Protocol):
-    """Where decoded volumes are kept; what `get` returns must not be written to."""
+class Cache:
+    """Where decoded volumes are kept; this one keeps none. What `get` returns must not be written to."""
 
     def get(self, source: Path, decode: Callable[[], Tensor]) -> Tensor:
         """The volume that `decode` makes of the file `source`."""
-
-    def __contains__(self, source: Path) -> bool:
-        """Whether the file needn't be decoded."""
-
-
-class NoCache:
-    """Decodes every time."""
-
-    def get(self, source: Path, decode: Callable[[], Tensor]) -> Tensor:
         return decode()
 
     def __contains__(self, source: Path) -> bool:
+        """Whether the file needn't be decoded."""
         return False
 
 
-class MemoryCache:
+class MemoryCache(Cache):
     """Keeps volumes in this process; loader processes that are forked from it share them."""
 
     def __init__(self) -> None:
@@ -55,7 +47,7 @@ class MemoryCache:
         return source in self._volumes
 
 
-class DiskCache:
+class DiskCache(Cache):
     """Keeps volumes as .npy files that any number of processes read and write.
 
     An entry's name is a hash of its source's path, size and time of change, and of the recipe: what has changed is
@@ -118,7 +110,7 @@ def open_cache(kind: Caching | bool, folder: Path, recipe: object) -> Cache:
     """
     if kind == "disk":
         return DiskCache(folder, recipe)
-    return MemoryCache() if kind in ("memory", True) else NoCache()
+    return MemoryCache() if kind in ("memory", True) else Cache()
 
 
 def _alone(path: Path) -> AbstractContextManager[Any]:

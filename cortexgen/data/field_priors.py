@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from cortexgen.data.fields import FieldDataModule
 from cortexgen.diffusion import GaussianPrior, fit_priors
 
 
+@dataclass(frozen=True)
 class FieldPriors:
     """The prior of the scaled training fields, and for each fold of the subjects the one that doesn't know them.
 
@@ -24,8 +26,9 @@ class FieldPriors:
         fold_of: each training scan, by name.
     """
 
-    def __init__(self, whole: GaussianPrior, others: list[GaussianPrior], fold_of: dict[str, int]) -> None:
-        self.whole, self.others, self.fold_of = whole, others, fold_of
+    whole: GaussianPrior
+    others: list[GaussianPrior]
+    fold_of: dict[str, int]
 
     @classmethod
     def fit(cls, data: FieldDataModule, mean: Tensor, scale: Tensor, modes: int, folds: int) -> "FieldPriors":

@@ -4,6 +4,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -30,9 +31,11 @@ IN_MEMORY = 1 << 30  # bytes of all fields that each process keeps, unless told 
 DECODING = 1  # raised when `read_field`, or what is made of the fields, gives something else
 
 
+@dataclass(frozen=True)
 class _Fields(TrainingSamples):
-    def __init__(self, data: "FieldDataModule", scans: Sequence[Scan], mirror: bool) -> None:
-        self.data, self.scans, self.mirror = data, list(scans), mirror
+    data: "FieldDataModule"
+    scans: Sequence[Scan]
+    mirror: bool
 
     def __len__(self) -> int:
         return len(self.scans)

@@ -1,6 +1,7 @@
 """Reading of scans onto the working grid, and the samples of stage 1."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -56,10 +57,11 @@ def load_labels(scan: Scan, grid: Grid, template: Template, choice: HeaderChoice
     return labels if found.matches(grid) else labels_on(labels, found, grid)
 
 
+@dataclass(frozen=True)
 class ScanReader:
     """A cohort's images and labels on the working grid, decoded once if there is a cache.
 
-    Arguments:
+    Attributes:
         native: the cohort's grid.
         grid: the working grid.
         template: on it.
@@ -67,13 +69,18 @@ class ScanReader:
         cache: of decoded volumes.
     """
 
-    def __init__(self, native: Grid, grid: Grid, template: Template, choice: HeaderChoice, cache: Cache) -> None:
-        self.native, self.grid, self.template = native, grid, template
-        self.choice, self.cache = choice, cache
+    native: Grid
+    grid: Grid
+    template: Template
+    choice: HeaderChoice
+    cache: Cache
 
-    def has(self, scan: Scan, labelled: bool) -> bool:
-        """Whether a scan, or its labels too, need not be decoded."""
-        return scan.image in self.cache and (not labelled or scan.labels is None or scan.labels in self.cache)
+    def read(self, scan: Scan, labelled: bool) -> None:
+        """Decode a scan, and its labels, unless that was done."""
+        if scan.image not in self.cache:
+            self.image(scan)
+        if labelled and scan.labels is not None and scan.labels not in self.cache:
+            self.labels(scan)
 
     def image(self, scan: Scan) -> Tensor:
         """`[1, D, H, W]` float32."""
@@ -90,20 +97,16 @@ class ScanReader:
         return self.cache.get(scan.labels, decode).long()
 
 
+@dataclass(frozen=True)
 class Scans(TrainingSamples):
-    """Pairs of moving and fixed image, with labels where they are asked for."""
+    """Pairs of moving and fixed image, with labels where they are asked for, or parts of them."""
 
-    def __init__(
-        self,
-        reader: ScanReader,
-        scans: Sequence[Scan],
-        labelled: bool,
-        augmentation: Augmentation = "none",
-        pairs: float = 0.0,
-        patches: PatchSampler | None = None,
-    ) -> None:
-        self.reader, self.scans, self.labelled = reader, list(scans), labelled
-        self.augmentation, self.pairs, self.patches = augmentation, pairs, patches
+    reader: ScanReader
+    scans: Sequence[Scan]
+    labelled: bool
+    augmentation: Augmentation = "none"
+    pairs: float = 0.0
+    patches: PatchSampler | None = None
 
     def __len__(self) -> int:
         return len(self.scans)
@@ -122,13 +125,14 @@ class Scans(TrainingSamples):
         return sample if self.patches is None else self.patches(sample, generator)
 
 
+@dataclass(frozen=True)
 class Predictions(Dataset):
     """Indices and images to register; an unreadable one comes as its error, so that the others go on."""
 
-    def __init__(
-        self, reader: ScanReader, scans: Sequence[Scan], problems: Mapping[str, str], indices: Sequence[int]
-    ) -> None:
-        self.reader, self.scans, self.problems, self.indices = reader, scans, problems, list(indices)
+    reader: ScanReader
+    scans: Sequence[Scan]
+    problems: Mapping[str, str]
+    indices: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -142,7 +146,3 @@ class Predictions(Dataset):
             return {"index": index, "fixed": self.reader.image(scan).unsqueeze(0)}
         except Exception as error:
             return {"index": index, "error": reason(error)}
-
-
-def first(batch: list[Any]) -> Any:
-    return batch[0]

@@ -15,7 +15,6 @@ from cortexgen.atlas.template import Template
 from cortexgen.data.cohort import Scan
 from cortexgen.data.order import Order, OrderedLoader, TrainingSamples
 from cortexgen.errors import UserError, reason
-from cortexgen.io import Grid
 
 
 class StageDataModule(LightningDataModule):
@@ -24,14 +23,11 @@ class StageDataModule(LightningDataModule):
     Attributes:
         batch_size: of training, on one device.
         num_workers: loading processes.
-        template: the moving image.
-        grid: that is worked on.
-        scans: of the cohort; those that can't be used are in `problems`, by name with the reason.
+        scans: of the cohort; `problems` says why some can't be used, by name.
         split: the side of each subject: "train", "val" or "test".
     """
 
     template: Template
-    grid: Grid
     split: dict[str, str]
 
     def __init__(self, batch_size: int, num_workers: int) -> None:

@@ -29,16 +29,13 @@ def _subject(volumes: dict[str, Tensor], affine: Any = None) -> Any:
 class PatchSampler:
     """Cuts the same part out of all images of a sample, mostly one whose middle is in the brain.
 
-    TorchIO's weighted sampler, with weights for the places where a patch may start; its queue of patches is left out,
-    since what it gives depends on what it gave before, and a training that goes on must see what it would have seen.
+    What TorchIO's queue of patches gives depends on what it gave before; a training that goes on must see what it would
+    have seen, so that each sample's generator draws its patch.
 
     Arguments:
-        size: D, H, W of a patch.
+        size: D, H, W of a patch, up to the grid's.
         grid: of the images.
         brain: a mask on it, `[1, D, H, W]`.
-
-    Raises:
-        UserError: if a patch is larger than the images.
     """
 
     def __init__(self, size: Sequence[int], grid: Grid, brain: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +12,9 @@ from torch.utils.data import DataLoader
 from cortexgen.atlas.box import brain_box
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.augmentation import Augmentation
-from cortexgen.data.cache import Caching, NoCache, cache_folder, open_cache
+from cortexgen.data.cache import Caching, cache_folder, open_cache
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
-from cortexgen.data.loading import DECODING, Predictions, ScanReader, Scans, first
+from cortexgen.data.loading import DECODING, Predictions, ScanReader, Scans
 from cortexgen.data.module import StageDataModule
 from cortexgen.data.patches import PatchSampler
 from cortexgen.errors import UserError, reason
@@ -131,10 +132,12 @@ class RegistrationDataModule(StageDataModule):
                 f"augmentation: paper turns axial slices, which must be square; the working grid is {self.grid}: "
                 "set a crop such as [32, 128, 128]"
             )
-        if stage != "predict" and not isinstance(self.reader.cache, NoCache):
+        if stage != "predict" and self.caching not in ("none", False):
             sides = {"fit": ("train", "val"), "validate": ("val",), "test": ("test", "val")}[stage]
             scans = [scan for side in sides for scan in self.side(side)]
-            self._read_once(scans, self._read, "reading images", "scan")
+            self._read_once(
+                scans, lambda s: self.reader.read(s, self.split[s.subject] != "train"), "reading images", "scan"
+            )
         if stage == "fit" and not self.side("train"):
             raise UserError(f"{self.root}: no readable subject is left to train on")
 
@@ -165,14 +168,6 @@ class RegistrationDataModule(StageDataModule):
                 self._leave_out(scan, f"{scan.image}: its grid is {grid}; the cohort's is {common}")
         return common
 
-    def _read(self, scan: Scan) -> None:
-        """What training or validation asks of a scan, unless it is there already."""
-        labelled = self.split[scan.subject] != "train"
-        if not self.reader.has(scan, labelled):
-            self.reader.image(scan)
-            if labelled:
-                self.reader.labels(scan)
-
     def image_of(self, scan: Scan) -> Tensor:
         """A scan's image on the working grid, `[1, D, H, W]` float32."""
         return self.reader.image(scan)
@@ -197,4 +192,4 @@ class RegistrationDataModule(StageDataModule):
         """Every scan of the cohort, or of one side, one by one."""
         chosen = [i for i, s in enumerate(self.scans) if self.only in (None, self.split[s.subject])]
         dataset = Predictions(self.reader, self.scans, self.problems, chosen)
-        return DataLoader(dataset, batch_size=1, collate_fn=first, num_workers=self.num_workers)
+        return DataLoader(dataset, collate_fn=itemgetter(0), num_workers=self.num_workers)

@@ -15,30 +15,19 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[], Tensor]
 Seen = tuple[Tensor, Tensor]  # a level, and x0 as the denoiser saw it there
 
-
 # Where fields are made: smooth fields have modes whose variance exceeds a voxel's a thousandfold, and which only much
 # noise hides; above the upper end a voxel's noise is a fiftieth of its deviation.
 LIMITS = (-16.0, 8.0)
 
 
 class Sampler(ABC):
-    """Walks from noise to x0 in a fixed number of calls of a denoiser.
-
-    Arguments:
-        schedule: of the log-SNR.
-        steps: calls of the denoiser.
-        limits: of the log-SNR, for samplers that choose their levels.
+    """Walks from noise to x0 in `steps` calls of a denoiser.
 
     Attributes:
         levels: the log-SNR of each call, `[steps]` float64, rising.
-
-    Raises:
-        ValueError: if there is less than one step.
     """
 
-    def __init__(self, schedule: CosineSchedule, steps: int = 24, limits: tuple[float, float] = LIMITS) -> None:
-        if steps < 1:
-            raise ValueError(f"a sampler needs at least one step, got {steps}")
+    def __init__(self, schedule: CosineSchedule, steps: int, limits: tuple[float, float]) -> None:
         self.levels = self._levels(schedule, steps, limits)
 
     @staticmethod
@@ -49,30 +38,21 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, z: Tensor, now: Seen, then: Tensor, before: Seen | None, noise: Noise) -> Tensor:
-        """z at the next level.
-
-        Arguments:
-            z: `[B, *]` at the present level.
-            now: that level, and the denoiser's x0 of z.
-            then: the next level.
-            before: the previous level and its x0.
-            noise: gives standard normal noise `[B, *]`.
-        """
+        """z at the level `then`, from z `[B, *]` and what the denoiser says of it; `before` is of the step before."""
 
     def __call__(self, denoise: Denoiser, noise: Noise) -> Tensor:
         """Draw x0 `[B, *]`: what the denoiser says at the last level.
 
         Arguments:
             denoise: `(z [B, *], log_snr [B]) -> x0 [B, *]`.
-            noise: called once, and by some samplers once more a step.
+            noise: gives standard normal noise `[B, *]`; called once, and by some samplers once more a step.
         """
-        z, before = noise(), None
-        x0 = z
+        x0 = z = noise()
+        before = None
         for level, then in zip(self.levels, [*self.levels[1:], None], strict=True):
             x0 = denoise(z, level.expand(len(z)).to(z.device))
             if then is not None:
-                z = self.step(z, (level, x0), then, before, noise)
-                before = level, x0
+                z, before = self.step(z, (level, x0), then, before, noise), (level, x0)
         return x0
 
 
@@ -125,11 +105,13 @@ SAMPLERS: dict[SamplerName, type[Sampler]] = {"ancestral": Ancestral, "ddim": DD
 def sampler_named(
     name: SamplerName, schedule: CosineSchedule, steps: int = 24, limits: tuple[float, float] = LIMITS
 ) -> Sampler:
-    """The sampler of a name; see `Sampler`.
+    """The sampler of a name, with so many steps between limits of the log-SNR, should it choose its levels.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name or fewer than one step.
     """
+    if steps < 1:
+        raise ValueError(f"a sampler needs at least one step, got {steps}")
     if name not in SAMPLERS:
         raise ValueError(f"unknown sampler {name!r}; there are {', '.join(SAMPLERS)}")
     return SAMPLERS[name](schedule, steps, limits)

@@ -105,43 +105,40 @@ class Table:
         self.references = list(dict.fromkeys(str(row[PUBLISHED]) for row in self.rows if row[PUBLISHED]))
         if not self.columns:
             raise ValueError("a table needs a column")
-        flat = self._flat_names()
-        if len(set(flat)) < len(flat):
-            raise ValueError(f"two columns have one name: {', '.join(flat)}")
+        self.flat()
 
-    def _flat_names(self) -> list[str]:
-        names = []
-        for column in self.columns:
-            interval = any(isinstance(row[column.name], Interval) for row in self.rows)
-            names += [column.name, f"{column.name}_low", f"{column.name}_high"] if interval else [column.name]
-        return names + [PUBLISHED] * bool(self.references)
+    def flat(self) -> dict[str, list[Any]]:
+        """The columns by name, intervals as three of them: `name`, `name_low` and `name_high`.
 
-    def flat(self) -> list[dict[str, float | int | bool | str | None]]:
-        """The rows with intervals in columns of their own, `name_low` and `name_high`."""
-        rows = []
-        for row in self.rows:
-            cells: dict[str, Any] = dict(row)
-            for name, value in row.items():
-                if isinstance(value, Interval):
-                    names = name, f"{name}_low", f"{name}_high"
-                    cells |= {key: _plain(end, key) for key, end in zip(names, value, strict=True)}
-            rows.append({name: cells.get(name) for name in self._flat_names()})
-        return rows
+        Raises:
+            ValueError: if two have one name.
+        """
+        flat: dict[str, list[Any]] = {}
+        for name in [*(c.name for c in self.columns), *[PUBLISHED] * bool(self.references)]:
+            values = [row[name] for row in self.rows]
+            parts: dict[str, Sequence[Value]] = {name: values}
+            if any(isinstance(value, Interval) for value in values):
+                ends = [value if isinstance(value, Interval) else (value, None, None) for value in values]
+                parts = dict(zip((name, f"{name}_low", f"{name}_high"), zip(*ends, strict=True), strict=True))
+            for key, found in parts.items():
+                if key in flat:
+                    raise ValueError(f"two columns have one name: {key}")
+                flat[key] = [_plain(value, key) for value in found]
+        return flat
 
     def to_csv(self) -> str:
         """Numbers in full, missing values as empty cells."""
-        rows = [[str(v).lower() if isinstance(v, bool) else v for v in row.values()] for row in self.flat()]
-        return pd.DataFrame(rows, columns=self._flat_names(), dtype=object).to_csv(index=False, lineterminator="\n")
+        flat = {name: [str(v).lower() if isinstance(v, bool) else v for v in c] for name, c in self.flat().items()}
+        return pd.DataFrame(flat, dtype=object).to_csv(index=False, lineterminator="\n")
 
     def to_json(self) -> str:
         """Caption, notes, columns and rows; infinite numbers, which JSON doesn't have, as text."""
         columns = [
             {"name": c.name, "title": c.title or c.name, "unit": c.unit, "better": c.better} for c in self.columns
         ]
-        rows = [
-            {name: str(v) if isinstance(v, float) and math.isinf(v) else v for name, v in row.items()}
-            for row in self.flat()
-        ]
+        flat = self.flat()
+        cells = [[str(v) if isinstance(v, float) and math.isinf(v) else v for v in column] for column in flat.values()]
+        rows = [dict(zip(flat, line, strict=True)) for line in zip(*cells, strict=True)]
         content = {"caption": self.caption, "notes": self.notes, "columns": columns, "rows": rows}
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

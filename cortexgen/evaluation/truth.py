@@ -83,20 +83,16 @@ def measure(cohort: Path, fields: Path, brains: Path) -> Result:
     ratio = synthetic.std(dim=0) / real.std(dim=0)
     effect = (synthetic.mean(dim=0) - real.mean(dim=0)) / ((synthetic.var(dim=0) + real.var(dim=0)) / 2).sqrt()
     names = list(template.classes[1:])
-    folds = sum(_folds(transform(brains, scan.name, template.name, "T1w")) for scan in generated)
+    fields_drawn = (read_field(transform(brains, scan.name, template.name, "T1w"))[0] for scan in generated)
     registration = {"subjects": len(subjects), **mean, "folded_voxels": int(sum(s["folded_voxels"] for s in subjects))}
     registration["error_reduction"] = 1 - mean["error_mm"] / mean["error_before_mm"]
     registration["dice_gain"] = mean["dice"] - mean["dice_before"]
     generation = {
         "samples": len(generated),
-        "folded_voxels": folds,
+        "folded_voxels": sum(int(folded(field[None])[0]) for field in fields_drawn),
         "sd_ratio_median": float(ratio.median()),
         "sd_ratio": dict(zip(names, ratio.tolist(), strict=True)),
         "cohens_d": dict(zip(names, effect.tolist(), strict=True)),
     }
     metrics = {"registration": registration, "generation": generation}
     return Result(metrics, subjects, names, (real, synthetic), simulated, generated, fields, template)
-
-
-def _folds(path: Path) -> int:
-    return int(folded(read_field(path)[0][None])[0])

@@ -6,6 +6,7 @@ superior on top; in sagittal panels anterior is on the right. All panels of a fi
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ from cortexgen.figures.planes import (
     window,
 )
 from cortexgen.figures.sheet import Sheet, three_planes
-from cortexgen.io import Grid
+from cortexgen.io import Grid, atomic
 
 UNDER_LABELS = 0.8
 
@@ -38,6 +39,13 @@ def to_png(figure: Figure, dpi: float = 150) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=dpi, facecolor=figure.get_facecolor(), metadata={"Software": None})
     return content.getvalue()
+
+
+def write_png(path: Path, figure: Figure) -> None:
+    """Write the figure of `to_png`, atomically."""
+    content = to_png(figure)
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def slices(

@@ -11,33 +11,18 @@ REAL, SYNTHETIC = "#3b6ea8", "#d9762b"
 GROUPS = (REAL, SYNTHETIC, "#3f8f5f", "#8a5aa8", "#b8445a", "#6b6f2a")
 
 # FreeSurfer's, for the 18 classes of the default template, so that readers find their own colours.
-_CLASSES = (
-    (0, 0, 0),
-    (245, 245, 245),
-    (205, 62, 78),
-    (120, 18, 134),
-    (196, 58, 250),
-    (220, 248, 164),
-    (230, 148, 34),
-    (0, 118, 14),
-    (122, 186, 220),
-    (236, 13, 176),
-    (12, 48, 255),
-    (204, 182, 142),
-    (42, 204, 164),
-    (119, 159, 176),
-    (220, 216, 20),
-    (103, 255, 255),
-    (255, 165, 0),
-    (165, 42, 42),
+_HEX = (
+    "000000 f5f5f5 cd3e4e 781286 c43afa dcf8a4 e69422 00760e 7abadc "
+    "ec0db0 0c30ff ccb68e 2acca4 779fb0 dcd814 67ffff ffa500 a52a2a"
 )
+_CLASSES = np.frombuffer(bytes.fromhex(_HEX), np.uint8).reshape(-1, 3) / 255
 
 
 def class_colour(k: int) -> tuple[float, float, float]:
     """RGB in [0, 1] of a class; classes beyond the default template's 18 go round the colour wheel."""
     if k < len(_CLASSES):
-        r, g, b = _CLASSES[k]
-        return r / 255, g / 255, b / 255
+        r, g, b = _CLASSES[k].tolist()
+        return r, g, b
     return colorsys.hsv_to_rgb(k * 0.618034 % 1, 0.65, 0.95)
 
 

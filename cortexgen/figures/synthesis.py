@@ -1,7 +1,6 @@
 """Pictures of synthesis by reverse diffusion, in the conventions of `cortexgen.figures.brains`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cortexgen.figures.brains import to_png
 from cortexgen.figures.planes import Array, View, array, foreground, heat, window
 from cortexgen.figures.sheet import plane_rows
-from cortexgen.io import Grid, atomic
+from cortexgen.io import Grid
 
 COLUMN = 1.8
 
@@ -51,22 +49,3 @@ def synthesis(
     scale = ScalarMappable(Normalize(0, difference["vmax"]), difference["cmap"])
     sheet.colour_bar(len(items) - 1, scale, "intensity", 0.42, "max")
     return sheet.figure
-
-
-def synthesis_figure(
-    path: Path,
-    moving: Tensor,
-    fixed: Tensor,
-    states: Sequence[tuple[int, Tensor]],
-    result: Tensor,
-    grid: Grid,
-    title: str | None = None,
-) -> None:
-    """Write the figure of `synthesis` as PNG, atomically; the same bytes for the same images.
-
-    Raises:
-        ValueError: if there is no state, or a shape is not that of the grid.
-    """
-    content = to_png(synthesis(moving, fixed, states, result, grid, title))
-    with atomic(path) as temporary:
-        temporary.write_bytes(content)

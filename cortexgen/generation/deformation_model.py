@@ -1,13 +1,13 @@
 """The classical yardstick: principal components of velocity fields with Gaussian coefficients."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cortexgen.atlas.labels import LabelMap
 from cortexgen.atlas.template import Template
 from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder
 from cortexgen.data.field_statistics import field_statistics
@@ -66,40 +66,20 @@ class StatisticalDeformationModel(nn.Module, Velocities):
 
 
 @single_thread()
-def deformation_model(
-    fields: Path,
-    seed: int = 0,
-    conditions: Mapping[str, Any] | None = None,
-    resolution: float | None = None,
-    native_size: bool = False,
-    save_fields: bool = False,
-    template: Template | None = None,
-    parcellation: LabelMap | None = None,
-    micro_batch: int | None = None,
-) -> FieldGenerator:
+def deformation_model(fields: Path, template: Template | None = None, **options: Any) -> FieldGenerator:
     """The model of a folder of registered fields, with those of its covariates that generation knows by name.
 
     Arguments:
         fields: what stage 1 predicted; all of them are taken, unless some are held out.
+        options: as of `Velocities.take`.
     """
     data = FieldDataModule(fields, val=None if recorded_sides(fields) else 0.0)
     data.setup("fit")
     rows = [scan.covariates for scan in data.side("train")]
     names = []
     for name in ("age", "sex", HEAD_SIZE):
-        try:
+        with suppress(UserError):
             CovariateEncoder.fit([name], rows)
-        except UserError:
-            continue
-        names.append(name)
-    model = StatisticalDeformationModel(data, tuple(names)).take(
-        sample_seed=seed,
-        conditions=conditions,
-        spacing=resolution,
-        native_size=native_size,
-        save_fields=save_fields,
-        template=template or data.template,
-        parcellation=parcellation,
-        micro_batch=micro_batch,
-    )
-    return FieldGenerator(model)
+            names.append(name)
+    model = StatisticalDeformationModel(data, tuple(names))
+    return FieldGenerator(model.take(template=template or data.template, **options))

@@ -19,6 +19,8 @@ from cortexgen.errors import UserError
 from cortexgen.runner.precision import Precision, arithmetic_name, autocast
 from cortexgen.spatial.precision import full_precision
 
+ALIASES = {"seed": "sample_seed", "resolution": "spacing"}
+
 
 class Velocities:
     """A distribution of a cohort's velocity fields, given covariates or not.
@@ -135,12 +137,15 @@ class Velocities:
         return chosen | {HEAD_SIZE: spec["mean"] + spec["std"] * value}
 
     def take(self, **options: Any) -> Self:
-        """The same with options set, by name.
+        """The same with options set, by the names that `cortexgen generate` has for them.
 
         Raises:
-            UserError: if they can't be met.
+            UserError: if there is no such option, or it can't be met.
         """
-        for name, value in options.items():
+        for option, value in options.items():
+            name = ALIASES.get(option, option)
+            if not hasattr(type(self), name):
+                raise UserError(f"{option}: these fields are drawn without it")
             setattr(self, name, value)
         self.check_options()
         return self

@@ -30,13 +30,8 @@ def is_analyze(path: Path) -> bool:
 
 def unreadable(path: Path) -> str:
     """Why there is nothing behind a path, "" if there is."""
-    if path.exists():
-        return ""
-    return (
-        f"{path}: a link to nothing (has its content been downloaded?)"
-        if path.is_symlink()
-        else f"{path}: no such file"
-    )
+    why = "a link to nothing (has its content been downloaded?)" if path.is_symlink() else "no such file"
+    return "" if path.exists() else f"{path}: {why}"
 
 
 def no_file(path: Path) -> str:

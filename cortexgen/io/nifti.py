@@ -136,18 +136,12 @@ def _spatial(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _to_memory(affine: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The reorientation of a file to memory order, and the affine that results."""
-    turn = ornt_transform(io_orientation(affine), MEMORY)
-    return turn, affine @ inv_ornt_aff(turn, shape)
-
-
 def to_memory(array: np.ndarray, affine: np.ndarray, path: Path) -> tuple[np.ndarray, Grid]:
     """Reorient an array `(X, Y, Z, ...)` of a file to (D, H, W, ...)."""
     codes = check_affine(affine, path)
-    turn, turned = _to_memory(affine, array.shape[:3])
+    turn = ornt_transform(io_orientation(affine), MEMORY)
     out = np.ascontiguousarray(apply_orientation(array, turn))
-    return out, Grid(out.shape[:3], turned, codes)
+    return out, Grid(out.shape[:3], affine @ inv_ornt_aff(turn, array.shape[:3]), codes)
 
 
 def to_file(array: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
@@ -166,12 +160,7 @@ def read_grid(path: Path, choice: HeaderChoice = NO_CHOICE) -> Grid:
         UserError: if the file is missing, no 3D image, or its header is not to be trusted (see `file_affine`).
     """
     image = open_image(path)
-    shape = _spatial(image, path)
-    found = file_affine(image, path, choice)
-    codes = check_affine(found, path)
-    turn, affine = _to_memory(found, shape)
-    d, h, w = (shape[int(np.where(turn[:, 0] == axis)[0][0])] for axis in range(3))
-    return Grid((d, h, w), affine, codes)
+    return to_memory(np.empty(_spatial(image, path), np.int8), file_affine(image, path, choice), path)[1]
 
 
 def read_volume(path: Path, labels: bool = False, choice: HeaderChoice = NO_CHOICE) -> tuple[Tensor, Grid]:

@@ -23,7 +23,7 @@ from cortexgen.metrics.random_features import RandomFeatures
 from cortexgen.metrics.resampling import bootstrap_interval, real_against_real, same_size
 from cortexgen.metrics.similarity import brain_ncc, brain_psnr, brain_ssim, ncc, psnr, ssim
 from cortexgen.metrics.surface_distance import hd95
-from cortexgen.metrics.voxelwise import VoxelMap, log_jacobian_shift, log_jacobian_spread
+from cortexgen.metrics.voxelwise import log_jacobian_shift, log_jacobian_spread
 
 __all__ = [
     "Cortex",
@@ -33,7 +33,6 @@ __all__ = [
     "Memorization",
     "Nearest",
     "RandomFeatures",
-    "VoxelMap",
     "adjusted",
     "adjusted_effects",
     "bootstrap_interval",

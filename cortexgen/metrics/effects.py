@@ -59,30 +59,24 @@ def sd_ratio(a: Tensor, b: Tensor) -> Estimate:
     return Estimate(ratio, ratio / low**0.5, ratio / high**0.5)
 
 
-def adjusted(volumes: Tensor, icv: Tensor, reference: tuple[Tensor, Tensor] | None = None) -> Tensor:
+def adjusted(volumes: Tensor, icv: Tensor) -> Tensor:
     """Volumes corrected for intracranial volume by the residual method, `V - slope (ICV - mean ICV)`, `[N, K]`.
-
-    Slope and mean come from the reference cohort. To compare cohorts give the real one as the reference of each:
-    slopes of their own would hide that a generator scales regions wrongly with the head.
 
     Arguments:
         volumes: `[N, K]`.
         icv: `[N]`.
-        reference: volumes `[M, K]` and ICV `[M]` of that cohort; the volumes themselves unless given.
 
     Raises:
         ValueError: if the shapes don't fit.
-        UserError: if the reference has fewer than three brains, or all of them one ICV.
+        UserError: if there are fewer than three brains, or all of them have one ICV.
     """
-    basis, sizes = (t.double() for t in (reference or (volumes, icv)))
-    if volumes.shape != (*icv.shape, *basis.shape[1:]) or basis.shape[:1] != sizes.shape:
-        shapes = [tuple(t.shape) for t in (volumes, icv, basis, sizes)]
-        raise ValueError(f"expected volumes [N, K], ICV [N] and those of the reference, got {shapes}")
-    if len(sizes) < 3 or sizes.min() == sizes.max():
-        raise UserError(f"ICV correction needs 3 or more brains of different ICV, got {len(sizes)}")
-    centred = sizes - sizes.mean()
-    slopes = centred @ (basis - basis.mean(dim=0)) / centred.square().sum()
-    return volumes.double() - (icv.double() - sizes.mean())[:, None] * slopes
+    if volumes.ndim != 2 or icv.shape != volumes.shape[:1]:
+        raise ValueError(f"expected volumes [N, K] and ICV [N], got {tuple(volumes.shape)} and {tuple(icv.shape)}")
+    if len(icv) < 3 or icv.min() == icv.max():
+        raise UserError(f"ICV correction needs 3 or more brains of different ICV, got {len(icv)}")
+    volumes, centred = volumes.double(), icv.double() - icv.double().mean()
+    slopes = centred @ (volumes - volumes.mean(dim=0)) / centred.square().sum()
+    return volumes - centred[:, None] * slopes
 
 
 def slope(y: Tensor, x: Tensor, others: Tensor | None = None) -> tuple[float, float]:
@@ -96,20 +90,16 @@ def slope(y: Tensor, x: Tensor, others: Tensor | None = None) -> tuple[float, fl
         ValueError: if the lengths differ.
         UserError: if there are no more brains than coefficients, or a column is a combination of the others.
     """
+    from statsmodels.regression.linear_model import OLS  # slow to import
+
     if x.shape != y.shape or y.ndim != 1 or (others is not None and (others.ndim != 2 or len(others) != len(y))):
         shapes = [tuple(t.shape) for t in (y, x, others) if t is not None]
         raise ValueError(f"expected y [N], x [N] and others [N, p], got {shapes}")
-    columns = [torch.ones_like(x)[:, None], x[:, None]] + ([] if others is None else [others])
-    design = torch.cat([column.double() for column in columns], dim=1)
+    design = torch.cat([torch.ones(len(x), 1), x[:, None], *([] if others is None else [others])], dim=1).double()
     n, p = design.shape
     if n <= p:
         raise UserError(f"a regression with {p} coefficients needs {p + 1} or more brains, got {n}")
-    scale = design.abs().amax(dim=0).clamp(min=1e-300)
-    design = design / scale
     if torch.linalg.matrix_rank(design) < p:
         raise UserError("regression: a column is constant or a combination of the others")
-    inverse = torch.linalg.pinv(design)
-    coefficients = inverse @ y.double()
-    variance = (y.double() - design @ coefficients).square().sum() / (n - p)
-    error = (variance * inverse[1].square().sum()).sqrt()
-    return float(coefficients[1] / scale[1]), float(error / scale[1])
+    fit = OLS(y.double().numpy(), design.numpy()).fit()
+    return float(fit.params[1]), float(fit.bse[1])

@@ -14,10 +14,9 @@ from torch.nn.functional import avg_pool3d
 
 from cortexgen.errors import UserError
 from cortexgen.metrics.box import bounding_box
-from cortexgen.metrics.gaussian import along_axes, gaussian_matrix
+from cortexgen.metrics.gaussian import gaussian_matrix, ssim_maps
 
 SIGMA, REACH = 1.5, 2  # of the Gaussian window, in voxels: 5 taps
-C1, C2 = 0.01**2, 0.03**2
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. (2003), finest scale first
 
 
@@ -29,11 +28,7 @@ def _window(n: int) -> Tensor:
 
 def _means(a: Tensor, b: Tensor) -> tuple[float, float]:
     """Mean SSIM, and mean of its contrast and structure alone, of images `[D, H, W]`."""
-    windows = [_window(n) for n in a.shape]
-    mean_a, mean_b, aa, bb, ab = along_axes(torch.stack([a, b, a * a, b * b, a * b]), windows)
-    variances = (aa - mean_a.square()).clamp(min=0) + (bb - mean_b.square()).clamp(min=0)
-    structure = (2 * (ab - mean_a * mean_b) + C2) / (variances + C2)
-    luminance = (2 * mean_a * mean_b + C1) / (mean_a.square() + mean_b.square() + C1)
+    luminance, structure = ssim_maps(a, b, [_window(n) for n in a.shape])
     return float((luminance * structure).double().mean()), float(structure.double().mean())
 
 
@@ -103,10 +98,7 @@ def published_ms_ssim(a: Tensor, b: Tensor, shifted: bool = False) -> float:
     pair, means = torch.stack([a, b]).float(), []
     for _ in WEIGHTS:
         windows = [torch.from_numpy(gaussian_filter1d(np.eye(n), SIGMA, axis=0)).float() for n in pair.shape[2:]]
-        x, y = pair[:, 0]
-        mean_x, mean_y, xx, yy, xy = along_axes(torch.stack([x, y, x * x, y * y, x * y]), windows)
-        structure = (2 * (xy - mean_x * mean_y) + C2) / (xx - mean_x.square() + yy - mean_y.square() + C2)
-        luminance = (2 * mean_x * mean_y + C1) / (mean_x.square() + mean_y.square() + C1)
+        luminance, structure = ssim_maps(pair[0, 0], pair[1, 0], windows)
         means.append([float(structure.double().mean()), float((luminance * structure).double().mean())])
         pair = avg_pool3d(pair, 2)
     structures, full = ((np.array(means) + 1) / 2 if shifted else np.array(means)).T

@@ -2,15 +2,12 @@
 
 import math
 
-import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
-from cortexgen.metrics.gaussian import along_axes, gaussian_matrix
-from cortexgen.spatial.precision import full_precision
+from cortexgen.metrics.gaussian import gaussian_matrix, ssim_maps
 
 SIGMA, REACH = 1.5, 5  # of the Gaussian window, in voxels: 11 taps
-C1, C2 = 0.01**2, 0.03**2
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -19,14 +16,9 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return -10 * math.log10(error) if error > 0 else math.inf
 
 
-@full_precision
 def _ssim_map(a: Tensor, b: Tensor) -> Tensor:
-    a, b = a.float(), b.float()
-    windows = [gaussian_matrix(n, SIGMA, REACH) for n in a.shape[-3:]]
-    mean_a, mean_b, aa, bb, ab = along_axes(torch.cat([a, b, a * a, b * b, a * b]), windows)
-    luminance = (2 * mean_a * mean_b + C1) / (mean_a.square() + mean_b.square() + C1)
-    variances = (aa - mean_a.square()).clamp(min=0) + (bb - mean_b.square()).clamp(min=0)
-    return luminance * (2 * (ab - mean_a * mean_b) + C2) / (variances + C2)
+    luminance, structure = ssim_maps(a, b, [gaussian_matrix(n, SIGMA, REACH) for n in a.shape[-3:]])
+    return luminance * structure
 
 
 def ssim(a: Tensor, b: Tensor) -> float:
@@ -66,20 +58,12 @@ def brain_psnr(a: Tensor, b: Tensor, mask: Tensor) -> float:
 
 
 def brain_ssim(a: Tensor, b: Tensor, mask: Tensor) -> float:
-    """Mean over a mask's voxels of the local `ssim`; windows at the brain's border reach beyond it.
-
-    Raises:
-        UserError: if the mask is empty.
-    """
+    """Mean over a mask's voxels of the local `ssim`, with windows beyond its border; errors as `brain_psnr`."""
     inside = _inside(mask, a)
     return float(_ssim_map(a, b).reshape(a.shape)[inside].double().mean())
 
 
 def brain_ncc(a: Tensor, b: Tensor, mask: Tensor) -> float:
-    """`ncc` over the voxels of a mask `[1, D, H, W]` or `[D, H, W]`.
-
-    Raises:
-        UserError: if the mask is empty.
-    """
+    """`ncc` over the voxels of a mask; shapes and errors as `brain_psnr`."""
     inside = _inside(mask, a)
     return ncc(a[inside], b[inside])

@@ -35,14 +35,9 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     )
     page.section("New brains", "Slices of simulated subjects and of generated ones, each with its labels.")
     shown = min(6, len(result.brains))
-    rows = {
-        "Simulated subjects": [_load(s.image) for s in result.cohort[:shown]],
-        "Generated brains": [_load(s.image) for s in result.brains[: 2 * shown]],
-    }
-    dsegs = {
-        "Simulated subjects": [_load(s.labels) for s in result.cohort[:shown]],
-        "Generated brains": [_load(s.labels) for s in result.brains[: 2 * shown]],
-    }
+    groups = {"Simulated subjects": result.cohort[:shown], "Generated brains": result.brains[: 2 * shown]}
+    rows = {name: [_load(scan.image) for scan in scans] for name, scans in groups.items()}
+    dsegs = {name: [_load(scan.labels) for scan in scans] for name, scans in groups.items()}
     for plane in ("axial", "coronal", "sagittal"):
         page.figure(figures.cohort(rows, grid, plane=plane), f"{plane.capitalize()} slices.")
     page.figure(figures.cohort(rows, grid, plane="coronal", labels=dsegs), "The labels come through the same field.")
@@ -58,30 +53,23 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
         figures.registration(template.image[0], fixed, warped, forward, growth, grid),
         f"{name}: template, subject, warped template, differences, the field as a grid, log growth from the template.",
     )
-    page.table(
-        result.subjects, "Held-out simulated subjects.", {k: ".3f" for k in result.subjects[0] if k != "folded_voxels"}
-    )
+    formats = {key: ".3f" for key in result.subjects[0] if key != "folded_voxels"}
+    page.table(result.subjects, "Held-out simulated subjects.", formats)
 
-    page.section(
-        "A generated field", "The field of the first new brain, and the growth it means for each template voxel."
-    )
+    text = "The field of the first new brain, and the growth it means for each template voxel."
+    page.section("A generated field", text)
     new = result.brains[0]
-    displacement, _ = read_field(transform(new.image.parents[2], new.name, template.name, "T1w"))
-    velocity, coarse = read_field(
-        derivative(new.image.parents[2], new.name, "field", space=template.name, desc="velocity")
-    )
+    root = new.image.parents[2]
+    displacement, _ = read_field(transform(root, new.name, template.name, "T1w"))
+    velocity, coarse = read_field(derivative(root, new.name, "field", space=template.name, desc="velocity"))
     back = resample_field(integrate(velocity[None], inverse=True), coarse.torch_affine, grid.shape, grid.torch_affine)
     page.figure(figures.deformed_grid(displacement, grid, background=_load(new.image)), "The field as a grid.")
-    page.figure(
-        figures.log_jacobian_map(log_jacobian(back)[0, 0], template.image[0], grid),
-        "log |J| of exp(-v), above 0 growth.",
-    )
+    growth_map = figures.log_jacobian_map(log_jacobian(back)[0, 0], template.image[0], grid)
+    page.figure(growth_map, "log |J| of exp(-v), above 0 growth.")
 
     page.section("Regional volumes", "Voxel counts of the label maps, the same on both sides.")
-    page.figure(
-        figures.volume_distributions(result.classes, *result.volumes, cohorts=("Simulated", "Generated")),
-        "Relative to the simulated mean.",
-    )
+    volumes = figures.volume_distributions(result.classes, *result.volumes, cohorts=("Simulated", "Generated"))
+    page.figure(volumes, "Relative to the simulated mean.")
     page.table(
         [{"region": n, "sd_ratio": g["sd_ratio"][n], "cohens_d": g["cohens_d"][n]} for n in result.classes],
         "Ratio of standard deviations (generated to simulated) and effect size of the means.",

@@ -24,7 +24,7 @@ from cortexgen.metrics.cortex import Cortex
 from cortexgen.metrics.memorization import FRACTION
 from cortexgen.metrics.resampling import Interval
 from cortexgen.pages import evaluated_brains as brains
-from cortexgen.pages.report import Report
+from cortexgen.pages.report import Report, listed
 
 LINES = 20  # of what went wrong
 NEAREST = 10  # rows a set and kind
@@ -58,27 +58,6 @@ HEADINGS = {
     ),
     "effects": ("Effects of covariates", "Estimated in the real brains and in the set, ICV held constant."),
 }
-PICTURES = (
-    "Brains are evenly spaced in the order of each set, not selected. Left is on the left. The sets of a figure share "
-    "one scale, one position and one intensity window."
-)
-REGISTRATION = (
-    "Labels come from registering the template (moving) to every brain (fixed), here to one of each set, in template "
-    "space at the network's voxel size. The lines are a regular grid of the template, 10 mm apart. log |J| is the "
-    "growth from the template: red where it was enlarged, blue where it shrank."
-)
-GROWTH = (
-    "log |J| of the way from the template to each brain, at every voxel of the template; above 0 is expansion. Maps "
-    "over all brains of a set are compared with those of the real brains."
-)
-NEIGHBOURS = (
-    "Whether samples repeat training subjects: the distance of each to the nearest of them, in smoothed images and, "
-    "where brains were registered, in log |J|, beside that of real brains."
-)
-CORTICAL = (
-    "Surfaces come from the label maps, whose voxels bound what can be seen: the numbers compare sets on this grid, "
-    "and are not those of a surface reconstruction."
-)
 
 
 def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table], failures: Mapping[str, str]) -> None:
@@ -90,7 +69,7 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
         failures: sets that could not be evaluated, and why.
     """
     real, sets = evaluation.real, evaluation.sets
-    names = _listed([f"{result.name} (N = {len(result.store)})" for result in sets]) or "nothing"
+    names = listed([f"{result.name} (N = {len(result.store)})" for result in sets]) or "nothing"
     page = Report(
         "Synthetic against real brains",
         f"{names}, compared with the N = {len(real.store)} real brains of {real.store.brains.path}",
@@ -105,25 +84,24 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
         _copies(page, evaluation, tables)
     labeller = evaluation.registered
     if labeller and any(result.labelled for result in sets):
-        page.section("Registration", REGISTRATION)
+        page.section("Registration")
+        page.add("evaluated/registration")
         brains.registrations(page, evaluation, labeller)
-    page.section("Slices", PICTURES)
+    page.section("Slices")
+    page.add("evaluated/slices")
     brains.slices(page, evaluation)
     _volumes(page, real, sets)
     if labeller and real.growth is not None and any(result.growth is not None for result in sets):
-        page.section("Growth on the template", GROWTH)
+        page.section("Growth on the template")
+        page.add("evaluated/growth")
         brains.growth_maps(page, evaluation, labeller)
     page.section("How to read this page")
-    page.add("reading", small=SMALL, fraction=FRACTION)
+    page.add("evaluated/reading", small=SMALL, fraction=FRACTION)
     page.table(_facts(evaluation))
     if "comparison" in tables:
         page.section("Every comparison")
         page.results(tables["comparison"])
     page.write(path)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _cards(result: SetResult, brief: bool) -> list[tuple[str, str, str]]:
@@ -169,7 +147,8 @@ def _left_out(page: Report, evaluation: Evaluation, failures: Mapping[str, str])
 
 
 def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -> None:
-    page.section("Nearest training subjects", NEIGHBOURS)
+    page.section("Nearest training subjects")
+    page.add("evaluated/copies")
     page.results(tables["copies"])
     found = [(result, c) for result in evaluation.sets for c in result.copies]
     histograms = [
@@ -182,7 +161,7 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
         )
         for result, c in found
     ]
-    references = _listed(list(dict.fromkeys(c.reference for _, c in found)))
+    references = listed(list(dict.fromkeys(c.reference for _, c in found)))
     caption = (
         f"Distance to the nearest training subject; reference: {references}. Left of the dashed line a sample may be "
         "a copy; a set that lies left of the reference varies too little or copies."
@@ -222,7 +201,9 @@ def _volumes(page: Report, real: SetResult, sets: Sequence[SetResult]) -> None:
     kept = [m for m in measures["real"] if all(np.isfinite(found[m]).any() for found in measures.values())]
     groups = {name: np.stack([found[m] for m in kept], axis=1) for name, found in measures.items()}
     cortex = any(title in kept for title, _ in CORTEX.values())
-    page.section("Cortex and whole brain" if cortex else "Whole brain", CORTICAL if cortex else "")
+    page.section("Cortex and whole brain" if cortex else "Whole brain")
+    if cortex:
+        page.add("evaluated/cortex")
     page.figure(distributions(groups, kept), "A point a brain; boxes span the quartiles, with the median.", dpi=120)
 
 
@@ -248,6 +229,6 @@ def _facts(evaluation: Evaluation) -> list[dict[str, str]]:
     labels = evaluation.labeller.description if evaluation.labeller else "none, no anatomy was measured"
     facts.append(("Labels", labels))
     facts += [(f"Features for {network.distance}", network.label) for network in evaluation.networks]
-    values = {**vars(options), "protocols": _listed(options.protocols), "held_out": ", ".join(sorted(options.held_out))}
+    values = {**vars(options), "protocols": listed(options.protocols), "held_out": ", ".join(sorted(options.held_out))}
     facts += [(f"Option {name}", str(value) or "none") for name, value in values.items()]
     return [{"": name, "Value": value} for name, value in facts]

@@ -124,8 +124,8 @@ def growth_maps(page: Report, evaluation: Evaluation, labeller: RegisteredLabels
     for result in evaluation.sets:
         if real is None or result.growth is None or min(len(real), len(result.growth)) < 2:
             continue
-        shift = log_jacobian_shift(real, result.growth, mask).values
-        ratio = log_jacobian_spread(real, result.growth, mask).values.log2()
+        shift = log_jacobian_shift(real, result.growth, mask)
+        ratio = log_jacobian_spread(real, result.growth, mask).log2()
         maps[result.name] = (shift.nan_to_num(0.0), ratio.nan_to_num(0.0).clamp(-10, 10))
     if not maps:
         return

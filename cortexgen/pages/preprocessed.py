@@ -57,7 +57,8 @@ def cohort_overview(
     page.table([_line(row, shown, flagged) for row in rows], formats=formats)
     others = [row for row in done if str(row["participant_id"]) not in flagged]
     if others:
-        page.section("Sheets without a flag", _SHEETS)
+        page.section("Sheets without a flag")
+        page.add("preprocessed/sheets")
         page.gallery({str(row["participant_id"]): _caption(row) for row in others}, columns=2)
     page.section("Steps", "What was run, in this order.")
     page.table([{key.capitalize(): _words(value) or None for key, value in step.items()} for step in steps])
@@ -67,10 +68,6 @@ def cohort_overview(
 _STRIPS = (
     "Each point is a scan; flagged ones are orange, named where there is room. Line: median. Band: what "
     "is no outlier, within 3.5 scaled median absolute deviations (from {} scans on)."
-)
-_SHEETS = (
-    "Red: the scan's brain mask. Blue: the template's brain, white matter and ventricles, which should follow the "
-    "scan's. Each picture leads to the sheet in full size."
 )
 
 

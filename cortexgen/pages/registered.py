@@ -16,28 +16,25 @@ from cortexgen.figures.charts import class_distributions
 from cortexgen.figures.deformations import registration
 from cortexgen.figures.planes import PLANES
 from cortexgen.io.bids import Row
-from cortexgen.pages.report import Report
+from cortexgen.pages.report import Report, listed
 from cortexgen.spatial import log_jacobian
 
 KEYS = ("dice", "hd95", "brain_ssim", "psnr", "folded")
-_PICTURES = (
-    "The pairs with the lowest, the middle and the highest Dice of each method, or SSIM in the brain where there are "
-    "no labels. Moving: the moving image on the fixed grid before registration. The yellow lines are a regular grid of "
-    "the moving image, 10 mm apart, after warping. log |J| is that of the way from moving to fixed, less its median in "
-    "the brain (the affine's): red where the moving image was enlarged, blue where it shrank."
-)
 
 
 def write_registered_report(path: Path, evaluation: RegistrationEvaluation, title: str = "Registration") -> None:
     """Write one self-contained HTML file: the tables, pictures of pairs, the classes, and what was left out."""
     best = _best(evaluation)
     n = len(evaluation.values(best, "psnr"))
-    page = Report(title, f"{n} images of {evaluation.pairs.fixed.path.name}, registered by {_listed(evaluation)}.")
+    page = Report(
+        title, f"{n} images of {evaluation.pairs.fixed.path.name}, registered by {listed(evaluation.registered)}."
+    )
     page.key_figures(_cards(evaluation, best))
     page.section("Methods")
     for table in _parts(evaluation.tables["registration"]):
         page.results(table)
-    page.section("Pairs", _PICTURES)
+    page.section("Pairs")
+    page.add("registered/pairs")
     for method in evaluation.registered:
         by = _by(evaluation, method)
         for rank, row in _examples(evaluation, method, by).items():
@@ -124,11 +121,6 @@ def _cards(evaluation: RegistrationEvaluation, best: str) -> list[tuple[str, str
             note = best if before.isnan() else f"{best}; {before:{c.format}} before registration"
             cards.append((c.title, f"{value:{c.format}} {c.unit}".strip(), note))
     return cards
-
-
-def _listed(evaluation: RegistrationEvaluation) -> str:
-    *others, last = evaluation.registered
-    return " and ".join([", ".join(others)] * bool(others) + [last])
 
 
 def _value(row: Row, by: Column) -> str:

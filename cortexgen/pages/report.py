@@ -89,6 +89,11 @@ class Report:
         return TEMPLATES.get_template("page.html").render(vars(self))
 
 
+def listed(names: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
 def as_text(picture: bytes) -> str:
     """A file as the base64 of a data address."""
     return base64.b64encode(picture).decode("ascii")

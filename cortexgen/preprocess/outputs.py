@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from cortexgen.data.cohort import Scan
-from cortexgen.io import Grid, atomic, write_json, write_volume
+from cortexgen.io import Grid, write_json, write_volume
 from cortexgen.io.bids import Row, anat, derivative, sidecar
 from cortexgen.io.itk import write_affine
 from cortexgen.io.output import read_record, record_path
@@ -86,12 +86,9 @@ class Outputs:
         return any(step["name"] == "normalize" for step in steps)
 
     def _draw(self, subject: Subject, native: tuple[Tensor, Tensor, Grid]) -> None:
-        from cortexgen.figures.brains import to_png
-        from cortexgen.figures.scan_sheet import subject_sheet
+        from cortexgen.figures import subject_sheet, write_png
 
         assert subject.mask is not None
         title, notes = self.scan.name, subject.flags
         figure = subject_sheet(subject.image, subject.mask, subject.grid, subject.template, title, notes, native)
-        content = to_png(figure)
-        with atomic(self.sheet) as temporary:
-            temporary.write_bytes(content)
+        write_png(self.sheet, figure)

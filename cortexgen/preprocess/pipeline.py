@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cortexgen.atlas.template import Template, load_template
+from cortexgen.atlas.template import Template
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError, reason
 from cortexgen.io import Grid, HeaderChoice, write_json
@@ -59,12 +59,6 @@ class Pipeline:
             if missing:
                 raise UserError(f"steps: {step.name} needs {' and '.join(missing)} too; add it, or leave both out")
             step.check(template)
-
-    def __getstate__(self) -> dict[str, Any]:  # the default template isn't sent along: every process has it
-        return self.__dict__ | {"template": None if self.template is load_template() else self.template}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"template": state["template"] or load_template()})
 
     def describe(self) -> list[dict[str, Any]]:
         """Name, version, options and tools of each step, in plain types."""

@@ -1,40 +1,28 @@
 """A cohort of registrations, in whatever processes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cortexgen import registry
 from cortexgen.atlas.template import Template
 from cortexgen.data.cohort import Scan
 from cortexgen.data.registered import kept_row, write_registrations
-from cortexgen.io import HeaderChoice
 from cortexgen.io.bids import Row
-from cortexgen.io.header import NO_CHOICE
 from cortexgen.registration.files import write_registered
-from cortexgen.registration.registrar import Affine, Prepared, Registrar
+from cortexgen.registration.registrar import Prepared, Registrar
 from cortexgen.runner.cohort import Runner
-from cortexgen.runner.precision import Precision
 
 ASIDE = ("template",)  # what not every method needs
 
 
-@dataclass(frozen=True)
-class Moving:
-    """An image that is registered instead of the template.
-
-    Attributes:
-        path: of the image.
-        name: in the names of transforms.
-        labels: its label map.
-        label_table: names of its classes.
-    """
+class Moving(NamedTuple):
+    """An image that is registered instead of the template; arguments of `Registrar.prepare`."""
 
     path: Path
+    labels: Path | None
     name: str
-    labels: Path | None = None
-    label_table: Path | None = None
+    label_table: Path | None
 
 
 class RegisterScans:
@@ -47,7 +35,7 @@ class RegisterScans:
         template: as it was given.
         moving: another image instead.
         frames: of the continuous deformation that are written, too.
-        nearest, affine, device, precision, choice: as of `Registrar`.
+        how: further arguments of `Registrar`.
     """
 
     def __init__(
@@ -58,15 +46,10 @@ class RegisterScans:
         template: Template,
         moving: Moving | None = None,
         frames: int = 0,
-        nearest: bool = False,
-        affine: Affine = "auto",
-        device: str = "auto",
-        precision: Precision = "auto",
-        choice: HeaderChoice = NO_CHOICE,
+        **how: Any,
     ) -> None:
         self.root, self.method, self.options, self.template = root, method, dict(options), template
-        self.moving, self.frames, self.nearest, self.affine = moving, frames, nearest, affine
-        self.device, self.precision, self.choice = device, precision, choice
+        self.moving, self.frames, self.how = moving, frames, how
         self._made: tuple[Registrar, Prepared | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,10 +65,8 @@ class RegisterScans:
             registration = registry.made(
                 "registrations", self.method, self.options | {"template": self.template}, ASIDE
             )
-            arithmetic = (self.device, self.precision, self.affine, self.choice, self.nearest)
-            registrar, moving = Registrar(registration, self.template, *arithmetic), self.moving
-            labelled = (moving.labels, moving.name, moving.label_table) if moving else ()
-            self._made = registrar, registrar.prepare(moving.path, *labelled) if moving else None
+            registrar = Registrar(registration, self.template, **self.how)
+            self._made = registrar, registrar.prepare(*self.moving) if self.moving else None
         return self._made
 
     def __call__(self, scan: Scan) -> Row:

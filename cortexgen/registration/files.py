@@ -86,8 +86,8 @@ def _write_frames(root: Path, scan: Scan, result: Registered, count: int) -> Non
 
 def _write_synthesis(root: Path, scan: Scan, found: Synthesis) -> None:
     """Algorithm 2 on the module's grid: the image, and a figure of the way to it."""
-    from cortexgen.figures.synthesis import synthesis_figure
+    from cortexgen.figures import synthesis, write_png
 
     path = derivative(root, scan.name, "T1w", desc="synthesis")
     write_volume(path, found.result[None], found.grid)
-    synthesis_figure(path.with_name(path.name.replace(".nii.gz", ".png")), *found)
+    write_png(path.with_name(path.name.replace(".nii.gz", ".png")), synthesis(*found))

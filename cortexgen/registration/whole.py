@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from cortexgen.data.cohort import Scan
-from cortexgen.io import Grid, atomic, write_field, write_json, write_volume
+from cortexgen.io import Grid, write_field, write_json, write_volume
 from cortexgen.io.bids import derivative, sidecar, transform
 from cortexgen.registration.propagation import Propagation
 from cortexgen.spatial import folded
@@ -37,7 +37,7 @@ def write_whole(root: Path, scan: Scan, velocity: Tensor, grid: Grid, maps: Prop
         velocity: `[1, 3, d, h, w]`, on `grid`.
         maps: between the whole images, for velocities on a grid continued from `grid`.
     """
-    from cortexgen.figures import deformed_grid, to_png  # matplotlib takes a second
+    from cortexgen.figures import deformed_grid, write_png  # matplotlib takes a second
 
     field = maps.forward(in_whole(velocity, grid, maps.velocity_grid))
     warped, image = maps.warp(field), derivative(root, scan.name, "T1w", desc="whole")
@@ -48,5 +48,5 @@ def write_whole(root: Path, scan: Scan, velocity: Tensor, grid: Grid, maps: Prop
         write_json(sidecar(path), about)
     write_field(xfm, field[0], maps.fixed.grid)
     write_volume(image, warped, maps.fixed.grid)
-    with atomic(image.with_name(image.name.replace(".nii.gz", ".png"))) as temporary:
-        temporary.write_bytes(to_png(deformed_grid(field[0], maps.fixed.grid, warped[0], title=scan.name)))
+    figure = deformed_grid(field[0], maps.fixed.grid, warped[0], title=scan.name)
+    write_png(image.with_name(image.name.replace(".nii.gz", ".png")), figure)

@@ -5,41 +5,27 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
 
 from cortexgen.contracts import Failed, Registered
 from cortexgen.data.cohort import Scan
 from cortexgen.data.registered import Record, kept_row, recorded_sides, write_registrations
 from cortexgen.errors import UserError, reason
 from cortexgen.io.bids import Row
-from cortexgen.io.output import open_run
 from cortexgen.registration.files import write_registered
+from cortexgen.runner.writer import RunWriter
 
 
-class RegistrationWriter(BasePredictionWriter):
-    """Writes each scan's results as soon as they are there, and at the end the table of all.
+class RegistrationWriter(RunWriter):
+    """Writes each scan's results, and at the end the table of all.
 
     A scan that was done of the same files before is skipped; one that fails is listed with its reason.
-
-    Arguments:
-        output: folder to write to.
     """
 
     def __init__(self, output: Path) -> None:
-        super().__init__("batch")
-        self.output = Path(output)
+        super().__init__(output)
         self.failures: dict[str, str] = {}
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the folder, or go on in it.
-
-        Raises:
-            UserError: if it can't be written to, or holds what other weights, settings or another split made.
-        """
-        module: Any = pl_module
-        if trainer.is_global_zero:
-            open_run(self.output, module.output_name, module.describe(), [module.data.root])
-        trainer.strategy.barrier()
+    def begin(self, trainer: Trainer, module: Any, made_by: dict[str, Any]) -> None:
         self._check_split(module.data.split)
         module.skip = self._done
 
@@ -57,17 +43,7 @@ class RegistrationWriter(BasePredictionWriter):
                     "and --data.test, or another folder"
                 )
 
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Registered | Failed | None,
-        batch_indices: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        module: Any = pl_module
+    def write(self, module: Any, prediction: Registered | Failed | None, batch: Any) -> None:
         if prediction is None:
             return
         scan = module.data.scans[batch["index"]]

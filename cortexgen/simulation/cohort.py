@@ -34,8 +34,6 @@ from cortexgen.simulation.shape import (
 )
 from cortexgen.spatial import antialias, identity, integrate, resample_field, sample, warp_labels
 
-__all__ = ["Anatomy", "Subject", "prepare", "scan", "simulate_cohort", "simulate_subject", "subject_files"]
-
 RECORD = "truth/simulation.json"  # by which a folder is known
 VERSION = 1  # of the simulation: raised when the same seed gives other subjects
 # Appearance, intensities in [0, 1].

@@ -32,6 +32,8 @@ from cortexgen.training.resuming import AtomicCheckpoints, Resumable
 from cortexgen.weights import read_checkpoint
 
 SEEDS = 2**32  # what numpy takes
+NOISE = ".*(not have many workers|LeafSpec|not resumable|WeightAveraging callback, but|args parameter is intended"
+NOISE += "|infer the batch indices).*"
 
 
 class _Parser(PresetParser, LightningArgumentParser):
@@ -134,9 +136,8 @@ class CortexgenCLI(LightningCLI):
         if config.precision is None:
             kwargs["precision"] = "bf16-mixed" if native_bfloat16() else "32-true"
         elif "bf16" in str(config.precision) and not native_bfloat16():
-            warnings.warn(
-                f"precision {config.precision} is emulated on this machine and slow; 32-true is faster", stacklevel=2
-            )
+            slow = f"precision {config.precision} is emulated on this machine and slow; 32-true is faster"
+            warnings.warn(slow, stacklevel=2)
         if config.logger is None:
             kwargs["logger"] = self._loggers(root) if self.subcommand == "fit" else False
         given = self.config_init[self.subcommand].trainer.callbacks or []
@@ -183,9 +184,8 @@ class CortexgenCLI(LightningCLI):
         last = self.run_folder / "checkpoints" / "last.ckpt"
         resumed = self.chosen.ckpt_path and Path(self.chosen.ckpt_path).resolve().parent == last.parent.resolve()
         if last.is_file() and not resumed:
-            raise UserError(
-                f"{last} is there already: give --ckpt_path last to go on, or another --trainer.default_root_dir"
-            )
+            ways = "give --ckpt_path last to go on, or another --trainer.default_root_dir"
+            raise UserError(f"{last} is there already: {ways}")
         if self.trainer.is_global_zero:
             claim(self.run_folder, _is_run)
 
@@ -210,11 +210,7 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
     Raises:
         UserError: for a user's mistake; after a cohort with failed subjects, once the others are done.
     """
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")  # ours asks where it is
-    warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but.*")
-    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", message=NOISE)
     everything("steps")  # which a study's data module takes by their short names
     argv, sys.argv = sys.argv, [sys.argv[0], *args]  # what DDP starts its other processes with
     try:

@@ -7,8 +7,6 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 
-from cortexgen.io import atomic
-
 
 class Pictures(Callback):
     """Draws the module's example: a PNG in the run folder, and an image in Weights & Biases.
@@ -26,19 +24,12 @@ class Pictures(Callback):
         from cortexgen import figures  # matplotlib takes a second
 
         if "fixed" in example:
-            figure = figures.registration(
-                example["moving"][0],
-                example["fixed"][0],
-                example["warped"][0],
-                example["displacement"],
-                example["log_jacobian"][0],
-                example["grid"],
-            )
+            moving, fixed, warped, growth = (example[k][0] for k in ("moving", "fixed", "warped", "log_jacobian"))
+            figure = figures.registration(moving, fixed, warped, example["displacement"], growth, example["grid"])
         else:
             figure = figures.deformed_grid(example["displacement"], example["grid"], background=example["warped"][0])
         path = Path(trainer.default_root_dir, "pictures", f"step-{trainer.global_step:06d}.png")
-        with atomic(path) as temporary:
-            temporary.write_bytes(figures.to_png(figure))
+        figures.write_png(path, figure)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("example", [str(path)], step=trainer.global_step)

@@ -87,6 +87,7 @@ def compare(name: str, seconds: float, drawn: Fields, train: Fields, held: Field
     cover = precision_and_coverage(
         pairwise_distances(train.velocities, few), pairwise_distances(train.velocities, train.velocities)
     )
+    spread = log_jacobian_spread(train.log_jacobians, drawn.log_jacobians, mask)
     copies = memorization(train.log_jacobians, held.log_jacobians, drawn.log_jacobians, SMOOTHING, mask=mask)
     return {
         "generator": name,
@@ -97,7 +98,7 @@ def compare(name: str, seconds: float, drawn: Fields, train: Fields, held: Field
         "largest |d|": float(d.value.abs().max()),
         "classes with SD ratio 0.8-1.25": int(((ratio.value > 0.8) & (ratio.value < 1.25)).sum()),
         "SD ratios": f"{float(ratio.value.min()):.2f}-{float(ratio.value.max()):.2f}",
-        "median SD ratio of log|J|": log_jacobian_spread(train.log_jacobians, drawn.log_jacobians, mask).median,
+        "median SD ratio of log|J|": float(spread.nanmedian()),
         "MS-SSIM": ms_ssim_of(drawn),
         "energy score, held out": float(pairwise_distances(held.velocities, few).mean() - apart / 2),
         "precision": cover.precision,

@@ -30,7 +30,7 @@ def test_curves_of_one_file(tmp_path):
 
 
 def test_curves_of_a_resumed_run(tmp_path):
-    parts = [_write(tmp_path / "1.csv", range(0, 50, 5), 2.0), _write(tmp_path / "2.csv", range(30, 80, 5), 1.0)]
+    parts = [_write(tmp_path / "1.csv", [*range(0, 50, 5), 47], 2.0), _write(tmp_path / "2.csv", range(30, 80, 5), 1.0)]
     curves, resumed = read_metrics(parts)
     steps, values = curves["train/loss_step"]
     assert resumed == [30] and np.array_equal(steps, range(0, 80, 5))

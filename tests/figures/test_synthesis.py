@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from cortexgen.figures import synthesis, synthesis_figure
+from cortexgen.figures import synthesis, write_png
 from cortexgen.io import Grid
 
 SHAPE, SPACING = (20, 30, 40), (3.0, 2.0, 1.0)
@@ -52,7 +52,7 @@ def test_columns_follow_the_reverse_diffusion():
 
 def test_pixels_are_physical_and_the_right_way_up(tmp_path):
     moving, fixed, states, result = _given()
-    synthesis_figure(tmp_path / "a.png", moving, fixed, states, result, GRID)
+    write_png(tmp_path / "a.png", synthesis(moving, fixed, states, result, GRID))
     pixels = imread(io.BytesIO((tmp_path / "a.png").read_bytes()))[..., :3].mean(axis=-1)
     panels, scales = _panels(synthesis(moving, fixed, states, result, GRID)), []
     for axes, (rows, columns) in zip(panels[-2], ((1, 2), (0, 2), (0, 1)), strict=True):
@@ -74,17 +74,16 @@ def test_pixels_are_physical_and_the_right_way_up(tmp_path):
 
 def test_the_same_images_give_the_same_file_and_nothing_else(tmp_path):
     for name in ("a", "b"):
-        synthesis_figure(tmp_path / name / "s.png", *_given(steps=(200,)), GRID)
+        write_png(tmp_path / name / "s.png", synthesis(*_given(steps=(200,)), GRID))
         assert [path.name for path in (tmp_path / name).iterdir()] == ["s.png"]
     assert (tmp_path / "a/s.png").read_bytes() == (tmp_path / "b/s.png").read_bytes()
 
 
-def test_what_does_not_fit_is_refused_and_empty_images_are_drawn(tmp_path):
+def test_what_does_not_fit_is_refused_and_empty_images_are_drawn():
     moving, fixed, _, result = _given()
     with pytest.raises(ValueError, match="no states"):
-        synthesis_figure(tmp_path / "a.png", moving, fixed, [], result, GRID)
+        synthesis(moving, fixed, [], result, GRID)
     with pytest.raises(ValueError, match="expected shape"):
-        synthesis_figure(tmp_path / "a.png", moving, fixed, [(9, fixed[1:])], result, GRID)
-    assert not list(tmp_path.iterdir())
+        synthesis(moving, fixed, [(9, fixed[1:])], result, GRID)
     nothing = torch.zeros(1, *SHAPE)
     assert len(synthesis(nothing, nothing, [(1, nothing)], nothing, GRID).axes) == 16
