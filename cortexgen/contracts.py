@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from cortexgen.io import Grid
 
@@ -51,8 +52,15 @@ class Synthesis(NamedTuple):
     grid: Grid
 
 
+class _Result:
+    """What `predict` returns; Lightning brings it to the main memory, where it is."""
+
+    def to(self, *_: Any, **__: Any) -> Self:
+        return self
+
+
 @dataclass(frozen=True)
-class Registered:
+class Registered(_Result):
     """A registration in the spaces of its images.
 
     Attributes:
@@ -125,7 +133,7 @@ class Deformation:
 
 
 @dataclass(frozen=True)
-class Brain:
+class Brain(_Result):
     """A brain that was drawn.
 
     Attributes:

@@ -29,26 +29,29 @@ class DrawBrains:
 
     def __init__(self, root: Path, name: str, options: Mapping[str, Any], count: int) -> None:
         self.root, self.name, self.options, self.count = root, name, dict(options), count
-        self._made: dict[str | None, Generator] = {}
+        self._made: dict[str | None, tuple[Generator, BrainFolder]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_made": {}}
 
-    def generator(self, device: str | None = None) -> Generator:
-        """On a device; its own choice unless given."""
+    def made(self, device: str | None = None) -> tuple[Generator, BrainFolder]:
+        """The generator on a device, its own choice unless given, and what it has written."""
         if device not in self._made:
             options = self.options | ({} if device is None else {"device": device})
-            self._made[device] = registry.made("generators", self.name, options, ASIDE)
+            generator = registry.made("generators", self.name, options, ASIDE)
+            self._made[device] = generator, BrainFolder(self.root, generator.describe())
         return self._made[device]
 
+    def missing(self, first: int, device: str | None = None) -> list[int]:
+        """The brains of the micro-batch of brain `first` that aren't there."""
+        generator, folder = self.made(device)
+        return [k for k in range(first, min(first + generator.batch, self.count)) if not folder.has(k)]
+
     def __call__(self, item: tuple[int, str | None]) -> Row:
-        first, device = item
-        generator = self.generator(device)
-        folder = BrainFolder(self.root, generator.describe())
-        wanted = [k for k in range(first, min(first + generator.batch, self.count)) if not folder.has(k)]
-        for brain in generator.draws(wanted):
+        generator, folder = self.made(item[1])
+        for brain in generator.draws(self.missing(*item)):
             folder.write(brain)
-        return {"participant_id": sample_name(first), "status": "ok"}
+        return {"participant_id": sample_name(item[0]), "status": "ok"}
 
 
 def generate_cohort(
@@ -78,23 +81,16 @@ def generate_cohort(
             others are done.
     """
     work = DrawBrains(Path(out).resolve(), name, options or {}, count)
-    generator = work.generator()
-    made_by = generator.describe()
-    open_run(out, DATASET, made_by)
-    folder = BrainFolder(out, made_by)
+    generator, folder = work.made()
+    open_run(out, DATASET, folder.made_by)
     folder.check_environment()
-    gpu = devices > 1 and made_by.get("Parameters", {}).get("device") == "cuda"
-    starts = range(0, count, generator.batch)
+    gpu = devices > 1 and folder.options.get("device") == "cuda"
+    starts = [k for k in range(0, count, generator.batch) if work.missing(k)]
     items = {sample_name(k): (k, f"cuda:{i % devices}" if gpu else None) for i, k in enumerate(starts)}
-    waiting = {n: item for n, item in items.items() if not all(map(folder.has, _batch(item[0], generator, count)))}
     with Runner(jobs, scheduler, beside=workers()) as runner:
-        rows = runner.run(work, waiting, "drawing", "brain" if generator.batch == 1 else "batch")
+        rows = runner.run(work, items, "drawing", "brain" if generator.batch == 1 else "batch")
     rejected = folder.close()
     lost = [row for row in rows.values() if row["status"] == "failed"]
     if lost:
         raise UserError(f"{len(lost)} of {len(items)} failed, the others are done: {lost[0]['reason']}")
     return rejected
-
-
-def _batch(first: int, generator: Generator, count: int) -> range:
-    return range(first, min(first + generator.batch, count))

@@ -19,6 +19,7 @@ from cortexgen.errors import UserError
 from cortexgen.runner.precision import Precision, arithmetic_name, autocast
 from cortexgen.spatial.precision import full_precision
 
+SAMPLING = "sampling"  # in the contract: run-time options that trained weights carry
 ALIASES = {"seed": "sample_seed", "resolution": "spacing"}
 
 
@@ -171,3 +172,28 @@ class Velocities:
                 warnings.warn(line, stacklevel=2)
         if self.native_size and HEAD_SIZE not in self.encoder.specs:
             raise UserError(f"native_size: the weights know no {HEAD_SIZE}; train with that covariate")
+
+
+class Carried:
+    """An attribute of a module: the value that was set, else the one in the module's contract, else a default.
+
+    Setting it to None takes the setting back.
+
+    Arguments:
+        default: for weights that carry none.
+    """
+
+    def __init__(self, default: Any) -> None:
+        self.default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name, self.place = name, f"_chosen_{name}"
+
+    def __get__(self, module: Any, owner: type) -> Any:
+        if module is None:
+            return self
+        chosen = module.__dict__.get(self.place)
+        return module.contract.get(SAMPLING, {}).get(self.name, self.default) if chosen is None else chosen
+
+    def __set__(self, module: Any, value: Any) -> None:
+        module.__dict__[self.place] = value

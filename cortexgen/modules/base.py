@@ -15,8 +15,6 @@ from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.nets.state import state_hash
 
-SAMPLING = "sampling"  # in the contract: run-time options that trained weights carry
-
 
 def _side(value: Any) -> str:
     if isinstance(value, Mapping) and "shape" in value:
@@ -168,17 +166,29 @@ class StageModule(LightningModule):
         """sha256 of every parameter, by name."""
         return state_hash(self)
 
-    def adam(self, lr: float, betas: tuple[float, float], warmup_steps: int, decay: bool) -> Any:
+    def configure_optimizers(self) -> Any:
         """Adam with a linear warm-up, then constant or falling to a tenth as half a cosine by the last step."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=lr, betas=betas)
-        total = self.trainer.estimated_stepping_batches if decay else 0
+        h = self.h
+        optimizer = torch.optim.Adam(self.parameters(), lr=h.lr, betas=tuple(h.betas))
+        total = self.trainer.estimated_stepping_batches if h.lr_decay else 0
 
         def factor(step: int) -> float:
-            warm = min(1.0, (step + 1) / max(1, warmup_steps))
-            return warm * (0.55 + 0.45 * float(np.cos(np.pi * min(1.0, step / max(1, total))))) if decay else warm
+            warm = min(1.0, (step + 1) / max(1, h.warmup_steps))
+            falling = 0.55 + 0.45 * float(np.cos(np.pi * min(1.0, step / max(1, total))))
+            return warm * falling if h.lr_decay else warm
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _evaluate(self, batch: Any, stage: str) -> None:
+        """Log the measures of a batch, for "val" or "test"."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate(batch, "test")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if "seed" in batch:
@@ -186,28 +196,3 @@ class StageModule(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
-
-
-class Carried:
-    """An attribute of a module: the value that was set, else the one in the module's contract, else a default.
-
-    Setting it to None takes the setting back.
-
-    Arguments:
-        default: for weights that carry none.
-    """
-
-    def __init__(self, default: Any) -> None:
-        self.default = default
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name, self.place = name, f"_chosen_{name}"
-
-    def __get__(self, module: "StageModule | None", owner: type) -> Any:
-        if module is None:
-            return self
-        chosen = module.__dict__.get(self.place)
-        return module.contract.get(SAMPLING, {}).get(self.name, self.default) if chosen is None else chosen
-
-    def __set__(self, module: "StageModule", value: Any) -> None:
-        module.__dict__[self.place] = value

@@ -292,12 +292,6 @@ class DiffuseMorphModule(RegistrationModule):
         for key, value in metrics.items():
             self.log(f"{stage}/{key}", value, prog_bar=key in shown, batch_size=len(fixed), sync_dist=True)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self._evaluate(batch, "test")
-
     def example(self) -> dict[str, Any] | None:
         """The first validation pair, registered: images and fields without batch axis, for pictures of training."""
         if self.data is None or not self.data.side("val"):
@@ -309,10 +303,6 @@ class DiffuseMorphModule(RegistrationModule):
         volumes = {"moving": moving, "fixed": fixed, "warped": result.warped, "displacement": result.displacement}
         volumes["log_jacobian"] = log_jacobian(result.inverse)
         return {k: v[0].float().cpu() for k, v in volumes.items()} | {"grid": self.data.grid}
-
-    def configure_optimizers(self) -> Any:
-        h = self.h
-        return self.adam(h.lr, tuple(h.betas), h.warmup_steps, h.lr_decay)
 
     def check_mirror(self) -> None:
         """See that mirroring maps the grid and the velocity's onto themselves.

@@ -25,10 +25,9 @@ from cortexgen.diffusion import (
     to_x0,
 )
 from cortexgen.generation.field_generator import FieldGenerator
-from cortexgen.generation.velocities import Velocities
+from cortexgen.generation.velocities import SAMPLING, Carried, Velocities
 from cortexgen.io import Grid
 from cortexgen.losses import DenoisingLoss
-from cortexgen.modules.base import SAMPLING, Carried
 from cortexgen.modules.generator import GeneratorModule
 from cortexgen.nets import FieldUNet
 from cortexgen.nets.field_unet import SpatialAttention
@@ -251,12 +250,6 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         ]
         self.log(f"{stage}/loss", torch.stack(losses).mean(), prog_bar=True, batch_size=len(x), sync_dist=True)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        self._evaluate(batch, "test")
-
     def arithmetic(self) -> AbstractContextManager:
         """The running trainer's, else that of `precision`."""
         running = self._trainer is not None
@@ -271,10 +264,6 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         if self.template is None and self.data_is_set_up:
             self.template = self.data.template
         return FieldGenerator(self)
-
-    def configure_optimizers(self) -> Any:
-        h = self.h
-        return self.adam(h.lr, tuple(h.betas), h.warmup_steps, h.lr_decay)
 
     def denoise(self, z: Tensor, log_snr: Tensor, condition: Tensor | None) -> Tensor:
         """x0 of z, with classifier-free guidance `x0_u + w (x0_c - x0_u)` (Ho & Salimans, 2022) where conditioned."""
