@@ -153,15 +153,6 @@ class StageModule(LightningModule):
         predicts = self.trainer.state.fn == "predict" and self.output is not None and writer is not None
         return [writer(self.output)] if predicts else []  # type: ignore[misc, arg-type]
 
-    def run_parameters(self) -> dict[str, Any]:
-        """The run-time options that predictions depend on, by name."""
-        return {}
-
-    def describe(self) -> dict[str, Any]:
-        """What predictions depend on."""
-        made_by = {"Weights": self.weights_hash(), "Template": self.contract["template"]["hash"]}
-        return made_by | {"Parameters": self.run_parameters()}
-
     def weights_hash(self) -> str:
         """sha256 of every parameter, by name."""
         return state_hash(self)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cortexgen.contracts import Frame, Solved, Synthesis
+from cortexgen.contracts import Solved, Synthesis
 from cortexgen.data.noise import SampleNoise
 from cortexgen.data.patches import in_patches
 from cortexgen.diffusion import LinearBetaSchedule, diffuse, synthesize
@@ -174,11 +174,6 @@ class DiffuseMorphModule(RegistrationModule):
     def displacement(self, velocity: Tensor, shape: Sequence[int], inverse: bool = False) -> Tensor:
         """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels, or its inverse."""
         return from_coarse(integrate(velocity, self.h.integration_steps, inverse), shape, self.h.field_downsample)
-
-    @property
-    def frame(self) -> Frame:
-        """Where it was trained."""
-        return self.frame_of(self.h.field_downsample, self.h.integration_steps)
 
     @torch.no_grad()
     def solve(self, moving: Tensor, fixed: Tensor, refine: int | None = None, eta: float = 1.0) -> Solved:

@@ -259,7 +259,9 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
     def arithmetic_name(self) -> str:
         return str(self.trainer.precision).split("-")[0] if self._trainer is not None else super().arithmetic_name
 
-    def make_generator(self) -> Generator:
+    @cached_property
+    def generator(self) -> Generator:  # type: ignore[override]
+        """Made when it is first needed."""
         self.check_options()
         if self.template is None and self.data_is_set_up:
             self.template = self.data.template

@@ -23,22 +23,19 @@ class GeneratorModule(StageModule):
     output_name = DATASET
     writer = BrainWriter
     num_samples: int = 12
-    _generator: Generator | None = None
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.__dict__.pop("generator", None)  # of other options
+
+    @property
     @abstractmethod
-    def make_generator(self) -> Generator:
+    def generator(self) -> Generator:
         """Of these weights and options.
 
         Raises:
             UserError: if the options can't be met.
         """
-
-    @property
-    def generator(self) -> Generator:
-        """Made when it is first needed."""
-        if self._generator is None:
-            self._generator = self.make_generator()
-        return self._generator
 
     def describe(self) -> dict[str, Any]:
         return self.generator.describe()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -29,24 +30,28 @@ class RegistrationModule(StageModule, Registration):
     frames: int = 0
     nearest_labels: bool = False
     run_options: Sequence[str] = ()
-    _pairs: CohortPairs | None = None
 
-    def frame_of(self, downsample: int, steps: int) -> Frame:
-        """Where it was trained, by its contract; the field lives on every so many-th voxel."""
-        grid, template = Grid.from_dict(self.contract["grid"]), self.contract["template"]
-        return Frame(grid, grid.coarse(downsample), steps, template["hash"], self.contract.get("preprocessing", []))
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.__dict__.pop("pairs", None)  # of other data, or options
 
     @property
+    def frame(self) -> Frame:
+        """Where it was trained, by its contract."""
+        grid, template = Grid.from_dict(self.contract["grid"]), self.contract["template"]
+        coarse, preprocessing = grid.coarse(self.h.field_downsample), self.contract.get("preprocessing", [])
+        return Frame(grid, coarse, self.h.integration_steps, template["hash"], preprocessing)
+
+    @cached_property
     def pairs(self) -> CohortPairs:
         """The maps between the template and the scans of the running trainer's data."""
-        if self._pairs is None:
-            self._pairs = CohortPairs(self.data, self.frame)
-        return self._pairs
+        return CohortPairs(self.data, self.frame)
 
-    def run_parameters(self) -> dict[str, Any]:
-        """The run-time options, by name, and whether the whole image is written of a slab."""
+    def describe(self) -> dict[str, Any]:
+        """The weights, the run-time options by name, and whether the whole image is written of a slab."""
         options = {name: value for name in self.run_options if (value := getattr(self, name)) is not None}
-        return options | ({"whole": True} if self.data_is_set_up and self.pairs.whole else {})
+        options |= {"whole": True} if self.data_is_set_up and self.pairs.whole else {}
+        return {"Weights": self.weights_hash(), "Template": self.contract["template"]["hash"], "Parameters": options}
 
     def synthesis_of(self, moving: Tensor, fixed: Tensor) -> Synthesis | None:
         """What else is made of a pair `[1, 1, D, H, W]`, for a picture; nothing unless a network knows something."""
