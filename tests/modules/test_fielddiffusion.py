@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning import Trainer
 
 from cortexgen.atlas.template import Template
 from cortexgen.errors import UserError
@@ -278,3 +279,18 @@ def test_contract_names_both_sides():
 def test_run_time_options_are_no_hyper_parameters():
     hidden = {"sampler", "steps", "guidance", "conditions", "num_samples", "sample_seed", "spacing", "max_redraws"}
     assert not hidden & set(module_of(num_samples=3).hparams)
+
+
+def test_predictions_are_brains_of_the_options_that_hold_when_they_are_asked_for():
+    module, grid = module_of(num_samples=2), GRID.at_spacing(8.0)
+    module.contract |= {"template_source": None, "template": {"hash": "h"}, "image_grid": grid.to_dict()}
+    module.contract |= {"scale": 0.01}  # nothing folds
+    module.template = Template("T", torch.rand(1, *grid.shape), None, ("a",), grid, "h")
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    shapes = []
+    for spacing in (None, 16.0):
+        module.spacing = spacing
+        brains = [brain for batch in trainer.predict(module) for brain in batch]
+        assert [brain.index for brain in brains] == [0, 1]
+        shapes.append(tuple(brains[0].image.shape[1:]))
+    assert shapes == [tuple(grid.shape), tuple(grid.at_spacing(16.0).shape)]
