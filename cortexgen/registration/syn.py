@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from cortexgen.atlas.box import brain_box
 from cortexgen.atlas.template import Template
 from cortexgen.contracts import Frame, Registration, Solved
 from cortexgen.errors import UserError
@@ -17,8 +18,8 @@ class SyN(Registration):
     """SyN (Avants et al., Medical Image Analysis 2008), as ANTs has it, from affine on; needs no weights.
 
     Arguments:
-        template: whose grid it works on.
-        spacing: of that grid in millimetres.
+        template: around whose brain it works.
+        spacing: of its grid in millimetres.
         similarity: local cross-correlation or mutual information.
         iterations: on each level, from coarse to fine.
 
@@ -31,19 +32,19 @@ class SyN(Registration):
         template: Template,
         spacing: float = 2.0,
         similarity: Literal["CC", "mattes"] = "CC",
-        iterations: Sequence[int] = (100, 70, 50, 20),
+        iterations: Sequence[int] = (100, 70, 50, 0),
     ) -> None:
         try:
             import ants
         except ImportError:
             raise UserError("syn needs ANTs: pip install 'cortexgen[preprocess]'") from None
-        self.grid = template.grid.at_spacing(spacing)
+        self.grid = brain_box(template.to(template.grid.at_spacing(spacing)))
         self.options = {"spacing": spacing, "similarity": similarity, "iterations": list(iterations)}
         self.version = ants.__version__
 
     @property
     def frame(self) -> Frame:
-        """The template's field of view; its fields are displacements."""
+        """The box of the template's brain; its fields are displacements."""
         return Frame(self.grid, self.grid)
 
     def describe(self) -> dict[str, Any]:
