@@ -14,6 +14,7 @@ from typing import Any
 from cortexgen.errors import UserError
 from cortexgen.io.atomic import write_json, write_text
 from cortexgen.io.paths import SCAN, check_scan_name, folder_within, scan_name, within
+from cortexgen.io.tables import NUMBER
 
 Row = dict[str, Any]
 MISSING = "n/a"
@@ -165,8 +166,7 @@ def _cell(value: Any, exact: bool = False) -> str:
 def _value(text: str | None) -> str | float | None:
     if text is None or text.strip() in ("", MISSING, "NA", "nan"):
         return None
-    number = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
-    return float(text) if re.fullmatch(number, text.strip()) else text
+    return float(text) if re.fullmatch(NUMBER, text.strip()) else text
 
 
 def read_tsv(path: Path) -> list[Row]:
