@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from cortexgen.errors import UserError
 
-Item, Key = TypeVar("Item"), TypeVar("Key")
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 # What stands for a value that is not known.
 EMPTY = {"", "n/a", "na", "n.a.", "#n/a", "nan", "inf", "-inf", "none", "null", "-", "--", "?", "."}
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cortexgen.io.bids import scan_folders
-from cortexgen.io.naming import no_file
-from cortexgen.io.participants import SESSION, SUBJECT, Rows, field, read_rows, read_sessions, row_of
+from cortexgen.io.naming import is_nifti, no_file
+from cortexgen.io.participants import Rows, read_rows, read_sessions, row_of
 from cortexgen.io.paths import label, labels_of, name_of, visible
-from cortexgen.io.tables import Line
-from cortexgen.studies.candidates import Candidate, is_nifti, natural
+from cortexgen.studies.candidates import Candidate, natural
 from cortexgen.studies.study import Study
 
 
@@ -51,12 +50,6 @@ def by_scan(table: Path | None, scans: Sequence[tuple[str, str]]) -> Rows:
     for (subject, session), found in read_rows(table, scans).items():
         rows.setdefault((subject if subject in known else label(subject), label(session)), []).extend(found)
     return rows
-
-
-def scan_of(line: Line) -> tuple[str, str]:
-    """Labels of subject and session that a row names."""
-    subject, session = field(line, SUBJECT), field(line, SESSION)
-    return label(subject.removeprefix("sub-")), label(session.removeprefix("ses-"))
 
 
 def rows_without_image(rows: Rows, candidates: list[Candidate], table: Path | None) -> list[Candidate]:
