@@ -15,6 +15,7 @@ from cortexgen.io.bids import IGNORE, anat, describe_dataset, generated_by, read
 from cortexgen.io.paths import hidden, resolved, visible
 
 SUBJECT = re.compile(r"sub-.+|\d{3}_S_\d{4,5}|NCANDA_S\d{5}")  # folders of subjects, in any of the layouts
+ENDING = "_desc-{}_metrics.json"  # of a scan's record of some kind
 SHOWN = 3  # names in an error
 RUN_TABLES = {name: ["participant_id"] for name in ("participants.tsv", "registration.tsv", "volumes.tsv")}
 ARITHMETIC = ("device", "precision", "threads", "micro_batch")  # what bytes depend on; a folder must say it
@@ -145,16 +146,12 @@ def examine_run(root: Path, name: str) -> None:
 
 def record_path(root: Path, scan: str, kind: str) -> Path:
     """Where a scan's record is kept; written last, so it says that the scan is done."""
-    return anat(root, scan) / f"{scan}{_ending(kind)}"
-
-
-def _ending(kind: str) -> str:
-    return f"_desc-{kind}_metrics.json"
+    return anat(root, scan) / f"{scan}{ENDING.format(kind)}"
 
 
 def records(root: Path, kind: str) -> dict[str, dict[str, Any]]:
     """The record of each scan that a folder holds, by its name; damaged ones are left out."""
-    ending = _ending(kind)
+    ending = ENDING.format(kind)
     places = [visible(root, f"{folders}/anat/*{ending}") for folders in ("sub-*", "sub-*/ses-*")]
     found = {path.name.removesuffix(ending): read_record(path) for paths in places for path in paths}
     return {name: found[name] for name in sorted(found, key=lambda n: (len(n), n)) if found[name]}

@@ -66,21 +66,14 @@ class StudyDataModule(RegistrationDataModule):
             raise UserError(f"jobs: expected 1 or more, got {jobs}")
         if out.absolute() == beside:
             raise UserError(f"derivatives: {out} is the study itself; give another folder")
-        self.selection: dict[str, Any] = {
-            "table": table,
-            "where": where,
-            "visits": visits,
-            "groups": groups,
-            "image": image,
-            "several": several,
-        }
+        self.selection = table, where, visits, groups, image, several
         self.steps, self.skip, self.jobs = steps, skip or [], jobs
         self.prepare_data_per_node = False
 
     @cached_property
     def found(self) -> Found:
         """The chosen scans of the study, and what is wrong with others."""
-        return find_study(self.source, self.study, **self.selection)
+        return find_study(self.source, self.study, *self.selection)
 
     def prepare_data(self) -> None:
         """Preprocess the chosen scans that aren't yet.
@@ -103,11 +96,7 @@ class StudyDataModule(RegistrationDataModule):
         super().setup(stage)
 
     def _check_prepared(self) -> None:
-        """Chosen scans without an output become problems, with the reason that preprocessing gave.
-
-        Raises:
-            UserError: if that is all of them.
-        """
+        """Chosen scans without an output become problems, with preprocessing's reason; an error if all of them are."""
         table = self.root / cohort.TABLE
         reasons = {row["participant_id"]: row.get("reason") for row in (read_tsv(table) if table.is_file() else [])}
         names = [scan.name for scan in self.found.scans]

@@ -74,11 +74,7 @@ def _tables(root: Path) -> list[Path]:
 
 
 def _rows(tables: list[Path]) -> dict[Key, Row]:
-    """Covariates by subject, arm and visit; age in years.
-
-    Raises:
-        UserError: if a table has no column subject or visit.
-    """
+    """Covariates by subject, arm and visit; age in years."""
     rows = {}
     for table in tables:
         lines = read_table(table)
