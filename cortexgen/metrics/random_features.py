@@ -2,7 +2,6 @@
 
 import hashlib
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ class RandomFeatures(nn.Module):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        self.seed, self.name = seed, f"random-conv-v1-seed{seed}"
+        self.name = f"random-conv-v1-seed{seed}"
         stream = np.random.RandomState(seed)
         digest = hashlib.sha256()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
@@ -53,9 +52,6 @@ class RandomFeatures(nn.Module):
                 digest.update(exact.tobytes())
                 values.append(nn.Parameter(torch.from_numpy(exact), requires_grad=False))
         self.sha256 = digest.hexdigest()
-
-    def __reduce__(self) -> tuple[Any, ...]:  # drawn again elsewhere
-        return RandomFeatures, (self.seed,)
 
     @property
     def label(self) -> str:

@@ -70,10 +70,8 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
     """
     real, sets = evaluation.real, evaluation.sets
     names = listed([f"{result.name} (N = {len(result.store)})" for result in sets]) or "nothing"
-    page = Report(
-        "Synthetic against real brains",
-        f"{names}, compared with the N = {len(real.store)} real brains of {real.store.brains.path}",
-    )
+    others = f"the N = {len(real.store)} real brains of {real.store.brains.path}"
+    page = Report("Synthetic against real brains", f"{names}, compared with {others}")
     page.key_figures([card for result in sets for card in _cards(result, len(sets) > CARDS_FOR)])
     _left_out(page, evaluation, failures)
     for name, (heading, text) in HEADINGS.items():
@@ -151,16 +149,11 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
     page.add("evaluated/copies")
     page.results(tables["copies"])
     found = [(result, c) for result in evaluation.sets for c in result.copies]
-    histograms = [
-        Distances(
-            f"{result.name}, {c.compared}",
-            c.unit,
-            c.result.generated.distance,
-            c.result.held_out.distance,
-            FRACTION * c.result.median_held_out,
-        )
-        for result, c in found
-    ]
+    histograms = []
+    for result, c in found:
+        ours, theirs = c.result.generated.distance, c.result.held_out.distance
+        threshold = FRACTION * c.result.median_held_out
+        histograms.append(Distances(f"{result.name}, {c.compared}", c.unit, ours, theirs, threshold))
     references = listed(list(dict.fromkeys(c.reference for _, c in found)))
     caption = (
         f"Distance to the nearest training subject; reference: {references}. Left of the dashed line a sample may be "

@@ -38,7 +38,8 @@ def write_registered_report(path: Path, evaluation: RegistrationEvaluation, titl
     for method in evaluation.registered:
         by = _by(evaluation, method)
         for rank, row in _examples(evaluation, method, by).items():
-            _picture(page, evaluation, row, f"{method}, {rank}: {row['participant_id']}, {_value(row, by)}")
+            value = f"{by.title} {row[by.name]:{by.format}}"
+            _picture(page, evaluation, row, f"{method}, {rank}: {row['participant_id']}, {value}")
     if any(_by(evaluation, method).name == "dice" for method in evaluation.registered):
         page.section("Classes", "The distribution over the images, doing nothing in grey.")
         for measure in MEASURES[:2]:
@@ -121,10 +122,6 @@ def _cards(evaluation: RegistrationEvaluation, best: str) -> list[tuple[str, str
             note = best if before.isnan() else f"{best}; {before:{c.format}} before registration"
             cards.append((c.title, f"{value:{c.format}} {c.unit}".strip(), note))
     return cards
-
-
-def _value(row: Row, by: Column) -> str:
-    return f"{by.title} {row[by.name]:{by.format}}"
 
 
 def _parts(table: Table) -> list[Table]:

@@ -4,10 +4,10 @@ import io
 import multiprocessing
 import pickle
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,15 +59,19 @@ class Runner:
         if threads is None and scheduler is None and not self.here:
             self.threads = max(1, torch.get_num_threads() // jobs)
         self._open = ExitStack()
+        self._client: Any = None
         self._pool: Executor | None = None
 
     def __enter__(self) -> "Runner":
-        if not self.here:
-            self._pool = self._open.enter_context(_dask(self.scheduler) if self.scheduler else _Processes(self.jobs))
+        if self.scheduler:
+            self._client = self._open.enter_context(_dask(self.scheduler))
+            self._pool = self._open.enter_context(self._client.get_executor(pure=False))
+        elif not self.here:
+            self._pool = self._open.enter_context(_Processes(self.jobs))
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._pool = None
+        self._client = self._pool = None
         self._open.close()
 
     def __reduce__(self) -> tuple[Any, ...]:  # what is sent elsewhere works on there in its own process
@@ -115,7 +119,9 @@ class Runner:
     def _far(
         self, pool: Executor, work: Callable[[T], Row], items: Mapping[str, T]
     ) -> Generator[tuple[str, Row], None, None]:
-        sent = _pack(work)
+        sent: Any = _pack(work)
+        if self._client:  # not with each item: a worker has it once, and the scheduler again if that is killed
+            sent = self._client.submit(bytes, sent, pure=False)
         futures = {pool.submit(_sent_row, sent, name, _pack(item), self.threads): name for name, item in items.items()}
         try:
             for future in as_completed(futures):
@@ -197,16 +203,13 @@ class _Processes(ThreadPoolExecutor):
             process.shutdown(wait, cancel_futures=cancel_futures)
 
 
-@contextmanager
-def _dask(scheduler: str) -> Iterator[Executor]:
-    """Raises as `Runner`."""
+def _dask(scheduler: str) -> Any:
+    """A client of Dask's; raises as `Runner`."""
     try:
         from distributed import Client
     except ImportError:
         raise UserError("--scheduler needs Dask: pip install 'cortexgen[cluster]'") from None
     try:
-        client = Client(scheduler, timeout=PATIENCE)
+        return Client(scheduler, timeout=PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
         raise UserError(f"--scheduler {scheduler}: no Dask scheduler answers there ({error})") from None
-    with client, client.get_executor(pure=False) as pool:
-        yield pool

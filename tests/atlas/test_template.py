@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import pickle
 
 import nibabel as nib
 import numpy as np
@@ -138,3 +139,11 @@ def test_the_label_table_beside_the_cohort_has_the_same_names(real_brains):
     with open(real_brains / "dseg.tsv", newline="") as file:
         names = [row["name"] for row in csv.DictReader(file, delimiter="\t")]
     assert tuple(names) == load_template().classes
+
+
+def test_other_processes_have_the_default_template_themselves():
+    template = load_template()
+    assert len(pickle.dumps(template)) < 200 and pickle.loads(pickle.dumps(template)) is template
+    coarse = template.to(template.grid.at_spacing(8))
+    again = pickle.loads(pickle.dumps(coarse))
+    assert torch.equal(again.image, coarse.image) and again.grid.matches(coarse.grid)

@@ -1,5 +1,7 @@
 """Distances between sets of images, against their definitions on the files themselves."""
 
+import pickle
+from copy import copy
 from pathlib import Path
 
 import nibabel as nib
@@ -12,12 +14,14 @@ from cortexgen.errors import UserError
 from cortexgen.evaluation import distribution as dist
 from cortexgen.evaluation import images
 from cortexgen.evaluation.comparison import Metric, Protocol
+from cortexgen.evaluation.copies import coarse_images
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Store
 from cortexgen.metrics.features import paper_input
 from cortexgen.metrics.medicalnet import MedicalNet
 from cortexgen.metrics.ms_ssim import ms_ssim, published_ms_ssim
 from cortexgen.metrics.random_features import RandomFeatures
+from cortexgen.runner.cohort import HERE, Runner
 
 SIDE = 36
 
@@ -178,3 +182,29 @@ def test_extractors_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="wrong weights: sha256"):
         dist.load_extractors([tmp_path])
     assert [network.name for network in dist.load_extractors([])] == ["random-conv-v1-seed0"]
+
+
+def test_other_processes_find_the_same_numbers(sets: tuple[Store, Store, dist.Frame], tmp_path: Path) -> None:
+    network = RandomFeatures(seed=1)
+
+    def found(folder: Path, runner: Runner) -> list[torch.Tensor]:
+        store = Store("few", copy(sets[0].brains), folder, runner)
+        store.brains.scans = store.brains.scans[:2]
+        store.fill()
+        numbers = [dist.features(store, network, protocol, sets[2], "cpu") for protocol in ("standard", "paper")]
+        numbers += [images.diversity(store, sets[2], 1), images.published_real_scores(store, sets[2], 1)]
+        return [*numbers, coarse_images(store, sets[2])]
+
+    with Runner(isolated=True) as runner:
+        far = found(tmp_path / "far", runner)
+    for here, there in zip(found(tmp_path / "here", HERE), far, strict=True):
+        assert torch.equal(here.nan_to_num(-1), there.nan_to_num(-1))
+
+
+def test_a_trained_network_is_sent_as_the_name_of_its_file(tmp_path: Path) -> None:
+    torch.save({"state_dict": MedicalNet(name="other").state_dict()}, tmp_path / "other.pth")
+    network = dist.load_extractors([tmp_path / "other.pth"], random_features=False)[0]
+    sent = pickle.dumps(network)
+    again = pickle.loads(sent)
+    assert len(sent) < 1000 and again.label == network.label
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), network.parameters(), strict=True))

@@ -237,10 +237,10 @@ def test_how_it_was_measured_is_said(case: Case) -> None:
 class PartlyLabelled(GivenLabels):
     """No labels for the brains of a set."""
 
-    def label(self, store, i) -> Labelled:
-        if store.name == "bare":
+    def label(self, image, grid, source, given=None) -> Labelled:
+        if source.parent.name == "bare":
             raise UserError("no label map for this one")
-        return super().label(store, i)
+        return super().label(image, grid, source, given)
 
 
 def test_a_set_without_labels_beside_one_with(cohort: Path, sets: Path, tmp_path: Path) -> None:
@@ -248,7 +248,8 @@ def test_a_set_without_labels_beside_one_with(cohort: Path, sets: Path, tmp_path
     labeller = PartlyLabelled(real.classes)
     evaluation = Evaluation(real, tmp_path, labeller, [], Options(("standard",), pairs=2, resamples=2))
     for name in ("bare", "whole"):
-        evaluation.add(name, BrainSet(sets / "two", grid=real.grid, classes=real.classes))
+        folder = Path(shutil.copytree(sets / "two", tmp_path / "sets" / name))
+        evaluation.add(name, BrainSet(folder, grid=real.grid, classes=real.classes))
     page = _page(tmp_path / "page.html", evaluation)
     assert "no label map for this one" in " ".join(page.words) and "The paper's table" not in page.headings
     assert any(image["alt"].startswith("whole: regional volumes") for image in page.images)
@@ -294,8 +295,8 @@ def _stub(grid: Grid, image: Tensor, coarse: Grid) -> Any:
     def pair(moving: Any, fixed: Any) -> tuple[tuple[Tensor, Tensor], None]:
         return (moving.model_image, fixed), None
 
-    module = SimpleNamespace(h=SimpleNamespace(integration_steps=4))
-    registrar = SimpleNamespace(grid=grid, velocity_grid=coarse, module=module, pair=pair, arithmetic=nullcontext)
+    frame = SimpleNamespace(velocity_grid=coarse, steps=4)
+    registrar = SimpleNamespace(grid=grid, frame=frame, pair=pair, arithmetic=nullcontext)
     registrar.prepared = lambda fixed, *_: fixed[None]
     registrar.atlas = lambda spacing: SimpleNamespace(model_image=image[None])
     mask = torch.ones(1, *coarse.shape, dtype=torch.bool)
@@ -303,12 +304,12 @@ def _stub(grid: Grid, image: Tensor, coarse: Grid) -> Any:
 
 
 class MovedLabels(GivenLabels):
-    """Label maps, and for each brain a field that moves it along H by its number in the set."""
+    """Label maps, and for each brain a field, which moves one of them along H by a voxel."""
 
-    def label(self, store, i) -> Labelled:
-        velocity = torch.zeros(3, *store.grid.shape)
-        velocity[1] = float(i)
-        return Labelled(super().label(store, i).labels, None, velocity)
+    def label(self, image, grid, source, given=None) -> Labelled:
+        velocity = torch.zeros(3, *grid.shape)
+        velocity[1] = float(source.name == "sub-new2")
+        return Labelled(super().label(image, grid, source, given).labels, None, velocity)
 
 
 def test_the_registration_of_a_brain_of_each_set_is_drawn_from_the_field_that_labelled_it(
@@ -323,7 +324,7 @@ def test_the_registration_of_a_brain_of_each_set_is_drawn_from_the_field_that_la
     registrations(page, evaluation, _stub(store.grid, store.image(0), store.grid))
     assert [caption.partition(" (fixed)")[0] for _, caption in page.figures] == ["two, sub-new2"]
     moving, fixed, warped = [axes.images[0].get_array() for axes in page.figures[0][0].axes[:3]]
-    assert np.abs(warped[:-1] - moving[1:]).max() < 1e-3  # axial: H runs upwards; brain 1 moves by one voxel
+    assert np.abs(warped[:-1] - moving[1:]).max() < 1e-3  # axial: H runs upwards; the brain moves by one voxel
     middle = [k for k, cut in enumerate(ours.image(ours.names.index("sub-new2"))[0]) if np.array_equal(cut, fixed)]
     assert len(middle) == 1
 
