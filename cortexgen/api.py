@@ -102,13 +102,10 @@ def generate(
     Raises:
         UserError: for options that can't be met, or weights of stage 1.
     """
-    given: dict[str, Any] = {
-        "conditions": dict(conditions) if conditions else None,
-        "guidance": guidance,
-        "correction": correction,
-    }
-    given |= {"steps": steps, "resolution": resolution, "native_size": native_size, "micro_batch": micro_batch}
-    generator = fields(Path(checkpoint) if checkpoint else None, device, seed=seed, precision=precision, **given)
+    given: dict[str, Any] = {"conditions": dict(conditions) if conditions else None, "guidance": guidance}
+    given |= {"correction": correction, "steps": steps, "resolution": resolution, "native_size": native_size}
+    given |= {"seed": seed, "micro_batch": micro_batch, "precision": precision}
+    generator = fields(Path(checkpoint) if checkpoint else None, device, **given)
 
     def draw(first: int) -> list[Brain]:
         return list(generator.draws(range(first, min(first + generator.batch, num_samples))))

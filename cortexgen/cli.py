@@ -68,7 +68,7 @@ def run(args: Sequence[str]) -> Any:
         return run_command(name, rest)
     if name not in VERBS:
         raise UserError(f"unknown command {name!r}; there are {', '.join([*COMMANDS, *VERBS])}")
-    from cortexgen.training import run_verb  # imports Lightning: seconds
+    from cortexgen.training.cli import run_verb  # imports Lightning: seconds
 
     return run_verb(args)
 

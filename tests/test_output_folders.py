@@ -13,7 +13,7 @@ from cortexgen.errors import UserError
 from cortexgen.io import write_json
 from cortexgen.io.atomic import temporary_name
 from cortexgen.io.bids import read_tsv, write_tsv
-from cortexgen.io.output import claim, claim_dataset
+from cortexgen.io.output import claim, open_run
 from cortexgen.simulation.cohort import simulate_cohort
 
 MADE = {"Template": "T", "Parameters": {"steps": 2}}
@@ -119,23 +119,25 @@ def test_hidden_and_unfinished_files_make_no_folder_foreign(tmp_path):
     gone = temporary_name("x_T1w.nii.gz").replace(f"-{os.getpid()}-", "-999999999-")
     for name in (".DS_Store", "._x.nii.gz", "Thumbs.db", gone):
         (tmp_path / name).touch()
-    claim_dataset(tmp_path, "name", MADE)
-    claim_dataset(tmp_path, "name", MADE)
+    open_run(tmp_path, "name", MADE)
+    open_run(tmp_path, "name", MADE)
     assert not (tmp_path / gone).exists() and (tmp_path / "._x.nii.gz").exists()
 
 
-def test_the_same_settings_go_on_and_what_the_user_added_stays(tmp_path):
-    claim_dataset(tmp_path / "out", "name", MADE, Command="a")
+def test_the_same_settings_go_on_and_what_the_user_added_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/bin/cortexgen", "a"])
+    open_run(tmp_path / "out", "name", MADE)
     path = tmp_path / "out" / "dataset_description.json"
     content = json.loads(path.read_text()) | {"Authors": ["me"]}
     write_json(path, content)
     (tmp_path / "out" / ".bidsignore").write_text("mine\n")
-    claim_dataset(tmp_path / "out", "name", MADE, Command="b")
+    monkeypatch.setattr("sys.argv", ["/bin/cortexgen", "b"])
+    open_run(tmp_path / "out", "name", MADE)
     assert json.loads(path.read_text()) == content and (tmp_path / "out" / ".bidsignore").read_text() == "mine\n"
-    claim_dataset(tmp_path / "out", "name", {**MADE, "Parameters": {"steps": 2, "new": 1}})  # of a later version
+    open_run(tmp_path / "out", "name", {**MADE, "Parameters": {"steps": 2, "new": 1}})  # of a later version
     for other in ({**MADE, "Parameters": {"steps": 3}}, {**MADE, "Template": "U"}, {**MADE, "Weights": "x"}):
-        with pytest.raises(UserError, match=r"holds another run, with|holds something else, made by a"):
-            claim_dataset(tmp_path / "out", "name", other)
+        with pytest.raises(UserError, match=r"holds another run, with|holds something else, made by cortexgen a"):
+            open_run(tmp_path / "out", "name", other)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_the_same_settings_go_on_and_what_the_user_added_stays(tmp_path):
 def test_a_damaged_description_is_one_line(content, tmp_path):
     (tmp_path / "dataset_description.json").write_text(content)
     with pytest.raises(UserError, match=r"dataset_description\.json|something else"):
-        claim_dataset(tmp_path, "name", MADE)
+        open_run(tmp_path, "name", MADE)
 
 
 @pytest.mark.parametrize("place", ["", "sub-01", "sub-01/anat/out", "x/002_S_0295/out", "sub-new"])

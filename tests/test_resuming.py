@@ -20,8 +20,8 @@ from cortexgen.data.registration import RegistrationDataModule
 from cortexgen.errors import UserError
 from cortexgen.modules import DiffuseMorphModule, FieldDiffusionModule
 from cortexgen.modules.base import StageModule
-from cortexgen.training import cli as training
-from cortexgen.training.resuming import Resumable, set_place
+from cortexgen.training import resuming
+from cortexgen.training.resuming import set_place
 
 TESTS = Path(__file__).parent
 STEPS = 7
@@ -35,7 +35,7 @@ Fit = Callable[..., object]
 @pytest.fixture
 def fit(cohort, registered, monkeypatch) -> Fit:
     """Trains a preset on three subjects, two to a step, writing last.ckpt before each batch."""
-    monkeypatch.setattr(training, "Resumable", lambda: Resumable(minutes=0))
+    monkeypatch.setattr(resuming, "INTERVAL", 0)
 
     def call(config, folder, *args, steps=STEPS):
         stage = "generate" if "generate" in config else "register"

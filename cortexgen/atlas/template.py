@@ -126,7 +126,7 @@ def _mni152() -> Template:
         raise UserError(
             f"nilearn's MNI152 template has hash {found}, expected {MNI152_SHA256}: another nilearn release?"
         )
-    array, grid = to_memory(counts.astype(np.float32) / 255, loaded.affine, Path(MNI152))
+    array, grid = to_memory(counts.astype(np.float32) / 255, loaded.affine)
     image = normalize(torch.from_numpy(array).unsqueeze(0), MNI152)
     folder = files("cortexgen.atlas") / "templates"
     dseg_path, table = (Path(str(folder / f"tpl-{MNI152}_{end}")) for end in ("res-1_dseg.nii.gz", "dseg.tsv"))

@@ -13,7 +13,7 @@ from cortexgen.io import write_json
 from cortexgen.io.output import claim, contents, examine_run
 from cortexgen.pages.demo import write_report
 from cortexgen.simulation.cohort import RECORD, simulate_cohort
-from cortexgen.training import run_verb
+from cortexgen.training.cli import run_verb
 
 
 def demo(

@@ -6,6 +6,7 @@ from typing import Any
 from cortexgen.errors import UserError
 from cortexgen.io import write_json
 from cortexgen.io.bids import read_tsv
+from cortexgen.io.tables import grouped
 from cortexgen.weights import load_checkpoint, save_weights, split_tensors
 
 
@@ -64,13 +65,9 @@ def _measured(table: Path) -> dict[str, Any]:
     rows = read_tsv(table)
     if "split" not in rows[0]:
         raise UserError(f"{table}: expected the registration.tsv of `cortexgen predict`, with a column split")
-    split: dict[str, list[str]] = {}
-    for row in rows:
-        split.setdefault(str(row["split"]), []).append(str(row["participant_id"]))
-    validation = [row for row in rows if row["split"] == "val"]
-    means = {}
-    for name in (k for k in rows[0] if not k.startswith("volume_")):
-        values = [row[name] for row in validation if isinstance(row[name], (int, float))]
-        if values:
-            means[name] = round(sum(values) / len(values), 4)
+    sides = grouped(rows, lambda row: str(row["split"]))
+    split = {side: [str(row["participant_id"]) for row in there] for side, there in sides.items()}
+    validation = sides.get("val", [])
+    figures = {name: [row[name] for row in validation if isinstance(row[name], (int, float))] for name in rows[0]}
+    means = {k: round(sum(v) / len(v), 4) for k, v in figures.items() if v and not k.startswith("volume_")}
     return {"split": split, "validation": means}

@@ -86,15 +86,10 @@ def generate(
     chosen = {k: v for k, v in ((conditions or {}) | {"age": age, "sex": sex}).items() if v is not None}
     examine_run(out, DATASET)
     original = load_template(template, template_labels, None if labels else label_table, trust) if template else None
-    options: dict[str, Any] = {
-        "seed": seed,
-        "conditions": chosen or None,
-        "guidance": guidance,
-        "correction": correction,
-    }
-    options |= {"sampler": sampler, "steps": steps, "resolution": resolution, "native_size": native_size or None}
-    options |= {"save_fields": save_fields or None, "template": original, "parcellation": parcellation}
-    options |= {"checkpoint": checkpoint, "micro_batch": micro_batch}
+    options: dict[str, Any] = {"seed": seed, "conditions": chosen or None, "guidance": guidance}
+    options |= {"correction": correction, "sampler": sampler, "steps": steps, "resolution": resolution}
+    options |= {"native_size": native_size or None, "save_fields": save_fields or None, "template": original}
+    options |= {"parcellation": parcellation, "checkpoint": checkpoint, "micro_batch": micro_batch}
     if deformation_model:
         generator, options = "deformation-model", options | {"fields": deformation_model}
     rejected = generate_cohort(out, num_samples, generator, options, max(jobs, devices), scheduler, devices)

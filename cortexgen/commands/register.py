@@ -86,7 +86,8 @@ def register(
     original = load_template(template, template_labels, None if moving else label_table, trust)
     given: dict[str, Any] = {"checkpoint": checkpoint, "refine": refine or None, "mirror": None if mirror else False}
     given["refine_intensity"] = refine_intensity if refine else None
-    other = Moving(moving, moving_labels, _entity(moving), label_table) if moving else None
+    entity = label(moving.name.split(".")[0])[:64] or "moving" if moving else ""  # in the names of files
+    other = Moving(moving, moving_labels, entity, label_table) if moving else None
     how = {"device": device, "precision": precision, "affine": affine, "choice": choice, "nearest": nearest_labels}
     work = RegisterScans(Path(out).resolve(), method, given, original, other, frames, **how)
     registrar, _ = work.prepared()
@@ -106,8 +107,3 @@ def register(
         name, reason = next(iter(failures.items()))
         raise UserError(f"{len(failures)} of {len(scans)} image(s) failed{rest}; {name}: {reason}")
     print(f"{len(scans)} image(s) registered: {out / 'registration.tsv'}")
-
-
-def _entity(path: Path) -> str:
-    """A file's name as a BIDS value: letters and digits only, 64 at most."""
-    return label(path.name.split(".")[0])[:64] or "moving"

@@ -1,7 +1,5 @@
 """What volumes of different origin need to be compared: one grid and one range of intensities."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -100,4 +98,4 @@ def laid_on(volume: Tensor, found: Grid, grid: Grid, source: object) -> Tensor:
     if array.shape != expected.shape:
         sizes = [" x ".join(map(str, shape)) for shape in (array.shape, expected.shape)]
         raise UserError(f"{source}: {sizes[0]} voxels, expected {sizes[1]}, as its affine is to be ignored")
-    return torch.from_numpy(to_memory(array, affine, Path(str(source)))[0])[None]
+    return torch.from_numpy(to_memory(array, affine)[0])[None]

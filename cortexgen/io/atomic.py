@@ -99,12 +99,11 @@ def _left_over(path: Path) -> bool:
 
 
 def _alive(process: int) -> bool:
-    if os.name == "nt":  # where the signal 0 ends it
-        return True
     try:
-        os.kill(process, 0)
+        if os.name != "nt":  # where the signal 0 ends it
+            os.kill(process, 0)
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        return True
+        pass
     return True

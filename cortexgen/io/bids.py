@@ -12,44 +12,40 @@ from pathlib import Path
 from typing import Any
 
 from cortexgen.errors import UserError
-from cortexgen.io.atomic import temporary_name, write_json, write_text
+from cortexgen.io.atomic import write_json, write_text
 from cortexgen.io.paths import SCAN, check_scan_name, folder_within, scan_name, within
+from cortexgen.io.tables import NUMBER
 
 Row = dict[str, Any]
 MISSING = "n/a"
 BREAKS = r"\s*[\x00-\x1f\x85\u2028\u2029]\s*"  # what would end a cell or a line, to some reader
 # What BIDS 1.9 has no name for.
-IGNORED = [
-    "**/*_xfm.*",
-    "**/*_field.*",
-    "**/*_map.*",
-    "**/*_metrics.json",
-    "*.html",
-    "metrics.json",
-    "manifest.json",
-    "preprocess.tsv",
-    "registration.tsv",
-    "registration.json",
-    "sub-*/figures/",
-    "sub-*/ses-*/figures/",
-    "tpl-*/",
-    "truth/",
-]
-IGNORE = "\n".join(IGNORED) + "\n"
+IGNORE = """\
+**/*_xfm.*
+**/*_field.*
+**/*_map.*
+**/*_metrics.json
+*.html
+metrics.json
+manifest.json
+preprocess.tsv
+registration.tsv
+registration.json
+sub-*/figures/
+sub-*/ses-*/figures/
+tpl-*/
+truth/
+"""
 
 
 def anat(root: Path, scan: str) -> Path:
-    """The anat folder of a scan "sub-01" or "sub-01_ses-1".
-
-    Raises:
-        UserError: as `derivative`.
-    """
+    """The anat folder of a scan "sub-01" or "sub-01_ses-1"; raises as `derivative`."""
     return folder_within(root, *check_scan_name(scan).split("_"), "anat")
 
 
 def transform(root: Path, scan: str, origin: str, target: str) -> Path:
     """The displacement field that warps an image of `origin` onto `target`; raises as `derivative`."""
-    return _in_anat(root, scan, f"{scan}_from-{origin}_to-{target}_mode-image_xfm.nii.gz")
+    return derivative(root, scan, "xfm", **{"from": origin, "to": target, "mode": "image"})
 
 
 def derivative(root: Path, scan: str, suffix: str, **entities: str) -> Path:
@@ -58,12 +54,8 @@ def derivative(root: Path, scan: str, suffix: str, **entities: str) -> Path:
     Raises:
         UserError: if the scan has no BIDS name, or the path would leave `root`.
     """
-    parts = [scan, *(f"{key}-{value}" for key, value in entities.items()), suffix]
-    return _in_anat(root, scan, "_".join(parts) + ".nii.gz")
-
-
-def _in_anat(root: Path, scan: str, name: str) -> Path:
-    return within(root, *check_scan_name(scan).split("_"), "anat", name)
+    name = "_".join([scan, *(f"{key}-{value}" for key, value in entities.items()), suffix])
+    return within(root, *check_scan_name(scan).split("_"), "anat", f"{name}.nii.gz")
 
 
 def scan_folders(root: Path) -> dict[Path, tuple[str, str]]:
@@ -174,8 +166,7 @@ def _cell(value: Any, exact: bool = False) -> str:
 def _value(text: str | None) -> str | float | None:
     if text is None or text.strip() in ("", MISSING, "NA", "nan"):
         return None
-    number = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
-    return float(text) if re.fullmatch(number, text.strip()) else text
+    return float(text) if re.fullmatch(NUMBER, text.strip()) else text
 
 
 def read_tsv(path: Path) -> list[Row]:
@@ -195,23 +186,3 @@ def read_tsv(path: Path) -> list[Row]:
     if not rows:
         raise UserError(f"{path}: the table has no rows")
     return rows
-
-
-def check_output(root: Path) -> None:
-    """Make an output folder.
-
-    Raises:
-        UserError: if it cannot be made or written to.
-    """
-    root = Path(root)
-    probe = root / temporary_name("probe")
-    if root.exists() and not root.is_dir():
-        raise UserError(f"{root}: cannot write there (it is a file, expected a folder)")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.write_bytes(b"\0" * 4096)
-        finally:
-            probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{root}: cannot write there ({error.strerror or error})") from error

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from nibabel.affines import voxel_sizes
-from nibabel.orientations import aff2axcodes
 
 from cortexgen.errors import UserError
 
@@ -83,7 +82,10 @@ class Grid:
         if shape is None:
             halves = [(n - 1) / 2 * s for n, s in zip(self.shape, steps, strict=True)]
             shape = [2 * int(np.ceil(np.round(half, 3))) + 1 for half in halves]
-        check_memory(shape, f"spacing: voxels of {spacing:g} mm")
+        needed, there = math.prod(map(int, shape)) * VOXEL_BYTES / 1e9, _memory() / 1e9
+        if needed > there:
+            size = f"voxels of {spacing:g} mm: {' x '.join(map(str, shape))} voxels"
+            raise UserError(f"spacing: {size} need about {needed:,.0f} GB of memory, this machine has {there:,.0f}")
         affine = self.affine @ np.diag([*(1 / steps), 1.0])
         centre = self.affine @ np.array([*((np.array(self.shape) - 1) / 2), 1.0])
         affine[:3, 3] = (centre - affine @ np.array([*((np.array(shape) - 1) / 2), 0.0]))[:3]
@@ -119,32 +121,9 @@ class Grid:
         return cls((d, h, w), np.asarray(content["affine"], dtype=np.float64), content["codes"])
 
 
-def check_memory(shape: Sequence[int], what: str) -> None:
-    """See that volumes of this shape can be worked on here.
-
-    Raises:
-        UserError: if they need more memory than the machine has; the line begins with `what`.
-    """
-    needed, there = math.prod(map(int, shape)) * VOXEL_BYTES / 1e9, _memory() / 1e9
-    if needed > there:
-        size = " x ".join(str(int(n)) for n in shape)
-        raise UserError(f"{what}: {size} voxels need about {needed:,.0f} GB of memory, this machine has {there:,.0f}")
-
-
 def _memory() -> float:
     """Bytes that this machine has, infinite where it doesn't say."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
         return math.inf
-
-
-def check_affine(affine: np.ndarray, path: object) -> str:
-    """The file's orientation codes.
-
-    Raises:
-        UserError: if the affine has a zero or non-finite axis.
-    """
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise UserError(f"{path}: its header has no valid affine")
-    return "".join(aff2axcodes(affine))

@@ -82,8 +82,7 @@ def file_affine(image: nib.Nifti1Image, path: object, choice: HeaderChoice = NO_
         affine = _nifti(header, _sizes(image), path, choice)
     elif isinstance(image, AnalyzeImage):
         affine = _oriented(header, path, choice, "is Analyze 7.5, which has no orientation")
-    _check(affine, image.shape[:3], path)
-    return affine
+    return _checked(affine, image.shape[:3], path)
 
 
 def _sizes(image: nib.Nifti1Image) -> np.ndarray:
@@ -96,7 +95,7 @@ def _sizes(image: nib.Nifti1Image) -> np.ndarray:
     return np.asarray(header["pixdim"][1:4], dtype=np.float64)
 
 
-def _nifti(header: nib.Nifti1Header, sizes: np.ndarray, path: object, choice: HeaderChoice) -> np.ndarray:
+def _nifti(header: nib.Nifti1Header, sizes: np.ndarray, path: object, choice: HeaderChoice) -> np.ndarray | None:
     unit = UNITS.get(int(header["xyzt_units"]) & 7)
     if unit:
         advice = "convert the scan again, or correct its header"
@@ -107,7 +106,7 @@ def _nifti(header: nib.Nifti1Header, sizes: np.ndarray, path: object, choice: He
     if "qform" in forms and not (sizes > 0).all():
         forms["qform"] = None
     if choice.trust in forms:
-        return _valid(forms[choice.trust], path)
+        return forms[choice.trust]
     given = dict(forms)
     sform = forms.get("sform")
     if len(forms) == 1 and sform is not None:
@@ -125,7 +124,7 @@ def _nifti(header: nib.Nifti1Header, sizes: np.ndarray, path: object, choice: He
                 f"{path}: its header's {both} differ{far}, so programs put it at different places; "
                 f"say which is right: {options} (in training --data.trust)"
             )
-    return _valid(one, path)
+    return one
 
 
 def _form(header: nib.Nifti1Header, name: str) -> np.ndarray | None:
@@ -143,12 +142,6 @@ def _usable(affine: np.ndarray) -> bool:
         return False
     sizes = voxel_sizes(affine)
     return bool(sizes.min() > 0 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-3)
-
-
-def _valid(affine: np.ndarray | None, path: object) -> np.ndarray:
-    if affine is None:
-        raise UserError(f"{path}: its header has no valid affine")
-    return affine
 
 
 def _with_sizes(affine: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
@@ -204,8 +197,8 @@ def _oriented(header: nib.AnalyzeHeader, path: object, choice: HeaderChoice, fou
     return affine
 
 
-def _check(affine: np.ndarray, shape: tuple[int, ...], path: object) -> None:
-    """See that voxels are boxes of some size somewhere near."""
+def _checked(affine: np.ndarray | None, shape: tuple[int, ...], path: object) -> np.ndarray:
+    """The affine, if voxels are boxes of some size somewhere near."""
     if affine is None or not _usable(affine):
         raise UserError(f"{path}: its header has no valid affine")
     sizes = voxel_sizes(affine)
@@ -226,3 +219,4 @@ def _check(affine: np.ndarray, shape: tuple[int, ...], path: object) -> None:
         advice = "resample it to a grid without shear, or correct the sform"
         met = f"{angle:.1f}" if angle < 89.9 else f"{angle:.3f}"
         raise UserError(f"{path}: its axes meet at {met} degrees, expected right angles; {advice}")
+    return affine

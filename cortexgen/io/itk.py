@@ -49,7 +49,7 @@ def read_field_grid(path: Path) -> Grid:
         UserError: if the file is missing or not a 3D vector field.
     """
     image, affine = _open_field(path)
-    return to_memory(np.empty(image.shape[:3], np.int8), affine, path)[1]
+    return to_memory(np.empty(image.shape[:3], np.int8), affine)[1]
 
 
 def read_field(path: Path) -> tuple[Tensor, Grid]:
@@ -63,7 +63,7 @@ def read_field(path: Path) -> tuple[Tensor, Grid]:
             `file_affine`).
     """
     image, affine = _open_field(path)
-    array, grid = to_memory(voxels(image, path)[:, :, :, 0, :].astype(np.float64), affine, path)
+    array, grid = to_memory(voxels(image, path)[:, :, :, 0, :].astype(np.float64), affine)
     if not np.isfinite(array).all():
         raise UserError(f"{path}: the field holds NaN or infinite values")
     turn = np.linalg.inv(grid.affine[:3, :3]) @ LPS

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cortexgen.errors import UserError
 from cortexgen.io.atomic import atomic
-from cortexgen.io.grid import Grid, check_affine
+from cortexgen.io.grid import Grid
 from cortexgen.io.header import NO_CHOICE, HeaderChoice, apart, file_affine
 from cortexgen.io.labels import check_labels
 
@@ -41,11 +41,9 @@ def open_image(path: Path) -> nib.Nifti1Image:
         start = _start(path)
         with _silent():
             image = cast(nib.Nifti1Image, nib.load(path))
-    except OSError as error:
-        if error.strerror:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-        raise _unreadable(path, start, error) from error
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         raise _unreadable(path, start, error) from error
     if not isinstance(image, nib.spatialimages.SpatialImage):
         raise UserError(f"{path}: expected a volume, found a {type(image).__name__}")
@@ -136,12 +134,11 @@ def _spatial(image: nib.Nifti1Image, path: Path) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def to_memory(array: np.ndarray, affine: np.ndarray, path: Path) -> tuple[np.ndarray, Grid]:
+def to_memory(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, Grid]:
     """Reorient an array `(X, Y, Z, ...)` of a file to (D, H, W, ...)."""
-    codes = check_affine(affine, path)
     turn = ornt_transform(io_orientation(affine), MEMORY)
     out = np.ascontiguousarray(apply_orientation(array, turn))
-    return out, Grid(out.shape[:3], affine @ inv_ornt_aff(turn, array.shape[:3]), codes)
+    return out, Grid(out.shape[:3], affine @ inv_ornt_aff(turn, array.shape[:3]), "".join(nib.aff2axcodes(affine)))
 
 
 def to_file(array: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +157,7 @@ def read_grid(path: Path, choice: HeaderChoice = NO_CHOICE) -> Grid:
         UserError: if the file is missing, no 3D image, or its header is not to be trusted (see `file_affine`).
     """
     image = open_image(path)
-    return to_memory(np.empty(_spatial(image, path), np.int8), file_affine(image, path, choice), path)[1]
+    return to_memory(np.empty(_spatial(image, path), np.int8), file_affine(image, path, choice))[1]
 
 
 def read_volume(path: Path, labels: bool = False, choice: HeaderChoice = NO_CHOICE) -> tuple[Tensor, Grid]:
@@ -192,7 +189,7 @@ def read_volume(path: Path, labels: bool = False, choice: HeaderChoice = NO_CHOI
         raise UserError(f"{path}: every voxel is {low:g}; an image has contrast")
     if not labels and max(abs(float(low)), abs(float(high))) > LARGEST:
         raise UserError(f"{path}: values from {low:.3g} to {high:.3g}, expected at most {LARGEST:.3g}")
-    array, grid = to_memory(array, affine, path)
+    array, grid = to_memory(array, affine)
     return torch.from_numpy(array.astype(np.int64 if labels else np.float32)).unsqueeze(0), grid
 
 
@@ -205,7 +202,7 @@ def write_volume(path: Path, volume: Tensor, grid: Grid, dtype: type = np.float3
     slope = 1 / 255 if dtype == np.uint8 and volume.is_floating_point() else None
     if slope:
         array = np.rint(np.clip(array, 0, 1) * 255)
-    image = _image(array.astype(dtype), grid)
+    image = nifti(*to_file(array.astype(dtype), grid))
     if slope:
         image.header.set_slope_inter(slope, 0)
     with atomic(path) as temporary:
@@ -226,16 +223,11 @@ def write_series(path: Path, volumes: Tensor, grid: Grid) -> None:
     if volumes.ndim != 4 or not len(volumes) or tuple(volumes.shape[1:]) != tuple(grid.shape):
         shape = ", ".join(map(str, grid.shape))
         raise ValueError(f"expected frames [N, {shape}], that of the grid, got {list(volumes.shape)}")
-    image = _image(volumes.detach().cpu().float().movedim(0, -1).numpy(), grid)
+    image = nifti(*to_file(volumes.detach().cpu().float().movedim(0, -1).numpy(), grid))
     image.header.set_xyzt_units("mm", "sec")
     image.header.set_zooms((*image.header.get_zooms()[:3], 1.0))
     with atomic(path) as temporary:
         nib.save(image, temporary)
-
-
-def _image(array: np.ndarray, grid: Grid) -> nib.Nifti1Image:
-    """An image in file orientation from an array `(D, H, W, ...)` of its grid."""
-    return nifti(*to_file(array, grid))
 
 
 def nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:

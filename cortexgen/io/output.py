@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from cortexgen.errors import UserError
 from cortexgen.io.atomic import remove_leftovers
-from cortexgen.io.bids import IGNORE, anat, check_output, describe_dataset, generated_by, read_tsv
+from cortexgen.io.bids import IGNORE, anat, describe_dataset, generated_by, read_tsv
 from cortexgen.io.paths import hidden, resolved, visible
 
 SUBJECT = re.compile(r"sub-.+|\d{3}_S_\d{4,5}|NCANDA_S\d{5}")  # folders of subjects, in any of the layouts
+ENDING = "_desc-{}_metrics.json"  # of a scan's record of some kind
 SHOWN = 3  # names in an error
 RUN_TABLES = {name: ["participant_id"] for name in ("participants.tsv", "registration.tsv", "volumes.tsv")}
 ARITHMETIC = ("device", "precision", "threads", "micro_batch")  # what bytes depend on; a folder must say it
@@ -36,7 +38,12 @@ def claim(root: Path, ours: Ours, inputs: Iterable[Path] = (), tables: Tables | 
         UserError: as `examine`, and if it can't be written to.
     """
     new = examine(root, ours, inputs, tables)
-    check_output(root)
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=root) as probe:
+            probe.write(b"\0" * 4096)
+    except OSError as error:
+        raise UserError(f"{root}: cannot write there ({error.strerror or error})") from error
     remove_leftovers(root)
     return new
 
@@ -73,28 +80,6 @@ def contents(root: Path) -> list[str]:
         return [p.name for p in found if not hidden(p) or (p.name == ".bidsignore" and p.read_text() != IGNORE)]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{root}: cannot be read ({error})") from None
-
-
-def claim_dataset(
-    root: Path,
-    name: str,
-    made_by: Mapping[str, Any],
-    inputs: Iterable[Path] = (),
-    tables: Tables | None = None,
-    **more: Any,
-) -> None:
-    """`claim` a folder of BIDS derivatives, and describe it if it is new.
-
-    Arguments:
-        name: of the data set.
-        made_by: what results depend on, for GeneratedBy; under "Parameters", options by name.
-        more: for GeneratedBy, but not compared.
-
-    Raises:
-        UserError: as `claim`; the first thing that differs is named.
-    """
-    if claim(root, lambda path: same_dataset(path, made_by), inputs, tables):
-        describe_dataset(root, name, {**made_by, **more})
 
 
 def same_dataset(root: Path, made_by: Mapping[str, Any]) -> bool:
@@ -137,15 +122,17 @@ def open_run(root: Path, name: str, made_by: Mapping[str, Any], inputs: Iterable
 
     Arguments:
         name: of the data set.
-        made_by: "Weights", "Template" and "Parameters".
+        made_by: what results depend on: "Weights", "Template" and, by name, the options in "Parameters".
         inputs: files and folders that are read.
 
     Raises:
-        UserError: as `claim`.
+        UserError: as `claim`; the first thing that differs is named.
     """
-    program = Path(sys.argv[0]).name in ("cortexgen", "__main__.py")
-    command = " ".join(["cortexgen", *sys.argv[1:]]) if program else ""
-    claim_dataset(root, name, {"Description": name, **made_by}, inputs, RUN_TABLES, Command=command)
+    made_by = {"Description": name, **made_by}
+    if claim(root, lambda path: same_dataset(path, made_by), inputs, RUN_TABLES):
+        program = Path(sys.argv[0]).name in ("cortexgen", "__main__.py")
+        command = " ".join(["cortexgen", *sys.argv[1:]]) if program else ""
+        describe_dataset(root, name, {**made_by, "Command": command})
 
 
 def examine_run(root: Path, name: str) -> None:
@@ -159,16 +146,12 @@ def examine_run(root: Path, name: str) -> None:
 
 def record_path(root: Path, scan: str, kind: str) -> Path:
     """Where a scan's record is kept; written last, so it says that the scan is done."""
-    return anat(root, scan) / f"{scan}{_ending(kind)}"
-
-
-def _ending(kind: str) -> str:
-    return f"_desc-{kind}_metrics.json"
+    return anat(root, scan) / f"{scan}{ENDING.format(kind)}"
 
 
 def records(root: Path, kind: str) -> dict[str, dict[str, Any]]:
     """The record of each scan that a folder holds, by its name; damaged ones are left out."""
-    ending = _ending(kind)
+    ending = ENDING.format(kind)
     places = [visible(root, f"{folders}/anat/*{ending}") for folders in ("sub-*", "sub-*/ses-*")]
     found = {path.name.removesuffix(ending): read_record(path) for paths in places for path in paths}
     return {name: found[name] for name in sorted(found, key=lambda n: (len(n), n)) if found[name]}

@@ -4,13 +4,14 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
-from cortexgen.io.tables import EMPTY, Line, column_name, read_table
+from cortexgen.io.tables import EMPTY, NUMBER, Line, column_name, grouped, read_table
 
 COMMON = {  # our name: theirs, in order of preference
     "age": ["age", "age_at_scan", "age_at_visit", "visit_age", "age_years", "subject_age"],
@@ -21,7 +22,7 @@ MONTHS = ["age_months", "age_in_months", "age_mo", "interview_age"]
 SUBJECT = ["participant_id", "subject", "subject_id", "ptid", "id"]
 SESSION = ["session_id", "session", "visit"]
 SEXES = {"m": "M", "male": "M", "man": "M", "f": "F", "female": "F", "woman": "F"}
-NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+
 UNITS = {"": 1.0, "+": 1.0, "y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # a year, in each
 Rows = dict[tuple[str, str], list[Row]]
 
@@ -74,7 +75,7 @@ def covariates(lines: Sequence[Line], without: Iterable[str] = (), table: Path |
         found = [field(line, theirs) for line in lines]
         if any(found):
             columns[name] = _column(name, found)
-    ages = [field(line, COMMON["age"]) or _in_months(field(line, MONTHS)) for line in lines]
+    ages = [field(line, COMMON["age"]) or re.sub(r"(?<=\d)$", "m", field(line, MONTHS)) for line in lines]
     if any(ages):
         columns["age"] = [_years(text) for text in ages]
         odd = [text for text, age in zip(ages, columns["age"], strict=True) if text and age is None]
@@ -86,10 +87,6 @@ def covariates(lines: Sequence[Line], without: Iterable[str] = (), table: Path |
         if table and any(isinstance(v, float) for v in columns["sex"]):
             warnings.warn(f"{table}: sex is a number; Levels in {table.stem}.json would say of what", stacklevel=2)
     return [{k: values[i] for k, values in columns.items()} for i in range(len(lines))]
-
-
-def _in_months(text: str) -> str:
-    return f"{text}m" if text and text[-1].isdigit() else text
 
 
 def _described(lines: Sequence[Line], table: Path) -> list[Line]:
@@ -120,17 +117,10 @@ def matched(ids: Iterable[str], names: Iterable[str]) -> dict[str, str]:
     out: dict[str, str] = {}
     left, free = set(ids), set(names)
     for key in (str, _bare, lambda t: _bare(t).casefold(), lambda t: re.sub(r"0*(\d+)", r"\1", _bare(t).casefold())):
-        here, there = _by(key, left), _by(key, free)
+        here, there = grouped(left, key), grouped(free, key)
         out |= {here[k][0]: there[k][0] for k in set(here) & set(there) if len(here[k]) == len(there[k]) == 1}
         left, free = left - set(out), free - set(out.values())
     return out
-
-
-def _by(key: Callable[[str], str], texts: Iterable[str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for text in texts:
-        groups.setdefault(key(text), []).append(text)
-    return groups
 
 
 def _label(text: str, prefix: str) -> str:
@@ -164,12 +154,10 @@ def _rows(lines: Sequence[Line], scans: Sequence[tuple[str, str]], subject: Sequ
         who = _label(field(line, subject), "sub")
         if who:
             members.setdefault(known.get(who, who), []).append((_label(field(line, SESSION), "ses"), row))
-    visits: dict[str, set[str]] = {}
-    for who, when in scans:
-        visits.setdefault(who, set()).add(when)
+    visits = grouped(scans, itemgetter(0))
     rows: Rows = {}
     for who, found in members.items():
-        same = matched({when for when, _ in found}, visits.get(who, set()) - {""})
+        same = matched({when for when, _ in found}, {when for _, when in visits.get(who, []) if when})
         for when, row in found:
             alike = rows.setdefault((who, same.get(when, when)), [])
             alike += [row] if row not in alike else []
@@ -189,14 +177,20 @@ def row_of(rows: Rows, subject: str, session: str, table: Path | None) -> tuple[
     return {}, f"{table} has {len(found)} rows for sub-{subject}, which differ in {', '.join(differ[:4])}"
 
 
-def read_sessions(folder: Path, sessions: Iterable[str]) -> dict[str, Row]:
-    """Rows of the sessions.tsv in a subject's folder, by session; empty where there is no such file.
+def read_sessions(places: Sequence[tuple[Path, str]]) -> list[Row]:
+    """What is known of each session by the sessions.tsv in its subject's folder, if there is one.
 
     Raises:
-        UserError: if it can't be read, has no column of sessions, or two rows of a session differ.
+        UserError: if a table can't be read, has no column of sessions, or two rows of a session differ.
     """
+    tables = {path: _sessions(path, [s for _, s in there]) for path, there in grouped(places, itemgetter(0)).items()}
+    found = [tables[folder].get(session, {}) for folder, session in places]
+    return [{key: value for key, value in row.items() if value is not None} for row in found]
+
+
+def _sessions(folder: Path, sessions: Sequence[str]) -> dict[str, Row]:
     path = folder / f"{folder.name}_sessions.tsv"
-    if not path.is_file():
+    if not any(sessions) or not path.is_file():
         return {}
     lines = _described(read_table(path), path)
     if not set(SESSION) & set(lines[0]):
@@ -220,17 +214,10 @@ def read_covariates(root: Path, scans: Sequence[tuple[str, str]], warn: bool = T
     """
     table = Path(root, "participants.tsv")
     rows = read_rows(table, scans, SUBJECT[:1]) if table.is_file() else {}
-    visits: dict[str, list[str]] = {}
-    for subject, session in scans:
-        visits.setdefault(subject, []).append(session)
-    more = {s: read_sessions(Path(root, f"sub-{s}"), there) for s, there in visits.items() if any(there)}
-    out, problems = [], {}
-    for subject, session in scans:
-        row, problem = row_of(rows, subject, session, table)
-        if problem:
-            problems[subject] = problem
-        of_session = more.get(subject, {}).get(session, {}) if session else {}
-        out.append(row | {k: v for k, v in of_session.items() if v is not None})
+    of_session = read_sessions([(Path(root, f"sub-{subject}"), session) for subject, session in scans])
+    found = [row_of(rows, subject, session, table) for subject, session in scans]
+    out = [row | more for (row, _), more in zip(found, of_session, strict=True)]
+    problems = {subject: problem for (subject, _), (_, problem) in zip(scans, found, strict=True) if problem}
     if problems and warn:
         some = ", ".join(f"sub-{s}" for s in list(problems)[:5]) + (", ..." if len(problems) > 5 else "")
         reason = next(iter(problems.values()))

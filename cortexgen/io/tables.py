@@ -3,18 +3,31 @@
 import csv
 import io
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from cortexgen.errors import UserError
 
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 # What stands for a value that is not known.
 EMPTY = {"", "n/a", "na", "n.a.", "#n/a", "nan", "inf", "-inf", "none", "null", "-", "--", "?", "."}
+NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 Line = dict[str, str]
 
 
 def column_name(text: str) -> str:
     """Lower case, words joined by underscores: "Acq Date" is "acq_date"."""
     return re.sub(r"[^0-9a-z]+", "_", text.strip().lower()).strip("_")
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """The items of each key, in their order."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def read_table(path: Path) -> list[Line]:

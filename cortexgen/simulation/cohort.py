@@ -60,8 +60,6 @@ def simulate_cohort(
     simulation's parameters in `simulation.json`.
 
     Arguments:
-        out: folder, made if missing.
-        subjects: how many.
         seed: subject k depends on the seed, k, the spacing and the template, and on nothing else.
         spacing: of images and labels, in millimetres.
         template: with labels named as `simulation_shape.VARIATION` does; the MNI152 template unless given.
@@ -97,14 +95,12 @@ def simulate_cohort(
             subject = simulate_subject(anatomy, seed, k)
             rng = np.random.default_rng([seed, k, 1])
             image, labels = scan(subject, anatomy.grid, smooth, template.grid, coarse, rng)
-            _write(out, ids[k], subject, anatomy, image, labels, template, grid)
+            _write(out, ids[k], subject, anatomy, image, labels, coarse)
 
     truths = {path.name.split("_")[0]: path for path in visible(out / "truth", "sub-*/anat/*_desc-velocity_field.json")}
     before = read_covariates(out, [(name.removeprefix("sub-"), "") for name in truths], warn=False)
-    rows = []
-    for (name, path), row in zip(truths.items(), before, strict=True):
-        truth = json.loads(path.read_text(encoding="utf-8"))
-        rows.append({"participant_id": name, **row, **truth["Covariates"]})
+    true = [json.loads(path.read_text(encoding="utf-8"))["Covariates"] for path in truths.values()]
+    rows = [{"participant_id": name, **row, **now} for name, row, now in zip(truths, before, true, strict=True)]
     write_tsv(out / "participants.tsv", rows)
 
 
@@ -169,15 +165,9 @@ def _same(out: Path, parameters: dict[str, Any]) -> bool:
 
 
 def _write(
-    out: Path,
-    name: str,
-    subject: Subject,
-    anatomy: Anatomy,
-    image: Tensor,
-    labels: Tensor,
-    template: Template,
-    grid: Grid,
+    out: Path, name: str, subject: Subject, anatomy: Anatomy, image: Tensor, labels: Tensor, template: Template
 ) -> None:
+    grid = template.grid
     image_path, label_path, velocity_path, truth_path = subject_files(out, name, template, grid)
     reference = {"SpatialReference": template.name, "Sources": [f"bids::{velocity_path.relative_to(out).as_posix()}"]}
     write_volume(image_path, image, grid, np.uint8)

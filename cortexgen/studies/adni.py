@@ -5,10 +5,11 @@ from datetime import datetime
 from pathlib import Path
 
 from cortexgen.errors import UserError
+from cortexgen.io.naming import is_nifti, unreadable
 from cortexgen.io.participants import covariates, field
 from cortexgen.io.paths import label, visible
 from cortexgen.io.tables import header, read_table
-from cortexgen.studies.candidates import Candidate, folders, is_nifti, natural, unreadable
+from cortexgen.studies.candidates import Candidate, folders, named_folders, natural
 from cortexgen.studies.study import Study
 
 PTID = re.compile(r"\d{3}_S_\d{4,5}")
@@ -36,7 +37,7 @@ def read_adni(root: Path, table: Path | None = None) -> list[Candidate]:
     Raises:
         UserError: if `table` isn't such a CSV.
     """
-    places = subject_folders(root)
+    places = named_folders(root, PTID)
     rows = _rows([table]) if table else _rows(_tables(root, places)) or _rows(sorted(visible(root.parent, "*.csv")))
     if table and not rows:
         raise UserError(f"{table}: expected the CSV of the download with columns Image Data ID and Subject")
@@ -44,18 +45,13 @@ def read_adni(root: Path, table: Path | None = None) -> list[Candidate]:
     for place in places:
         for folder, files in folders(place):
             for path in _images(folder, files):
-                inside = path.relative_to(place).parts
                 image = _image_id(path)
                 seen.add(image)
                 row = rows.get(image, {})
                 if row and not _is_mri(row):
                     continue
-                problem = unreadable(path)
-                if not problem and rows and not row:
-                    problem = f"{path}: no row for it in the CSV of the download"
-                date = next((d for d in map(_date, inside) if d), "") or _date(field(row, DATE))
-                described = inside[0] if len(inside) > 1 else path.name
-                candidates.append(_candidate(place.name, path, root, row, date, described, image, problem))
+                missing = f"{path}: no row for it in the CSV of the download" if rows and not row else ""
+                candidates.append(_candidate(place, path, root, row, unreadable(path) or missing))
     above = places[0].parent if places else root
     for image, row in rows.items():
         subject = field(row, SUBJECT)
@@ -64,17 +60,8 @@ def read_adni(root: Path, table: Path | None = None) -> list[Candidate]:
             date = _date(field(row, DATE))
             path = above / subject / described / date / f"I{image}"
             problem = f"I{image} of {subject} ({row.get('description')}, {date}) is in the CSV, but not in the tree"
-            candidates.append(_candidate(subject, path, root, row, date, described, image, problem))
+            candidates.append(_candidate(above / subject, path, root, row, problem))
     return candidates
-
-
-def subject_folders(root: Path) -> list[Path]:
-    """Folders named like 002_S_0295 in `root`, or up to two levels below."""
-    for pattern in ("*", "*/*", "*/*/*"):
-        found = sorted(p for p in root.glob(pattern) if PTID.fullmatch(p.name) and p.is_dir())
-        if found:
-            return found
-    return []
 
 
 def visit_label(text: str) -> str:
@@ -94,21 +81,14 @@ def is_t1w(described: str) -> bool:
     return bool(T1W.search(described)) and not OTHER.search(described)
 
 
-def _candidate(
-    subject: str, path: Path, root: Path, row: dict[str, str], date: str, described: str, image: str, problem: str
-) -> Candidate:
+def _candidate(place: Path, path: Path, root: Path, row: dict[str, str], problem: str) -> Candidate:
+    inside, where = path.relative_to(place).parts, path.relative_to(root).as_posix()
+    usual = is_t1w(inside[0] if len(inside) > 1 else path.name)
+    date = next(filter(None, map(_date, inside)), "") or _date(field(row, DATE))
+    order, known = (date, natural(_image_id(path))), covariates([row], SUBJECT)[0] if row else {}
     session = visit_label(row.get("visit", "")) or date.replace("-", "")
-    return Candidate(
-        label(subject),
-        session,
-        path,
-        path.relative_to(root).as_posix(),
-        covariates([row], SUBJECT)[0] if row else {},
-        (date, natural(image)),
-        session in BASELINE,
-        is_t1w(described),
-        problem=problem,
-    )
+    first = session in BASELINE
+    return Candidate(label(place.name), session, path, where, known, order, first, usual, problem=problem)
 
 
 def _tables(root: Path, places: list[Path]) -> list[Path]:
@@ -158,7 +138,7 @@ def _date(text: str) -> str:
 
 ADNI = Study(
     f"folders like 002_S_0295 (ADNI, {PTID.pattern})",
-    lambda root: bool(subject_folders(root)),
+    lambda root: bool(named_folders(root, PTID)),
     read_adni,
     order=20,
     several="first",  # by time of acquisition, for its protocol repeats the scan

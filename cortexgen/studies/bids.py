@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cortexgen.io.bids import scan_folders
-from cortexgen.io.naming import no_file
-from cortexgen.io.participants import SESSION, SUBJECT, Rows, field, read_rows, read_sessions, row_of
+from cortexgen.io.naming import is_nifti, no_file
+from cortexgen.io.participants import Rows, read_rows, read_sessions, row_of
 from cortexgen.io.paths import label, labels_of, name_of, visible
-from cortexgen.io.tables import Line
-from cortexgen.studies.candidates import Candidate, is_nifti, natural
+from cortexgen.studies.candidates import Candidate, natural
 from cortexgen.studies.study import Study
 
 
@@ -21,25 +20,20 @@ def read_bids(root: Path, table: Path | None = None) -> list[Candidate]:
         table: instead of participants.tsv; may have a column of sessions.
     """
     table = table or next((p for p in [root / "participants.tsv", root / "participants.csv"] if p.is_file()), None)
-    places, misnamed = {}, {}
-    for folder, (name, misnamed[folder]) in scan_folders(root).items():
-        places[folder] = labels_of(name)
+    scans = scan_folders(root)
+    places = {folder: labels_of(name) for folder, (name, _) in scans.items()}
     rows = by_scan(table, list(places.values()))
-    visits: dict[str, list[str]] = {}
-    for folder, (_, session) in places.items():
-        visits.setdefault(folder.relative_to(root).parts[0], []).append(session)
-    sessions = {name: read_sessions(root / name, there) for name, there in visits.items()}
+    of_session = read_sessions([(root / f.relative_to(root).parts[0], session) for f, (_, session) in places.items()])
     candidates = []
-    for folder, (subject, session) in places.items():
-        more = sessions[folder.relative_to(root).parts[0]].get(session, {})
+    for (folder, (subject, session)), more in zip(places.items(), of_session, strict=True):
+        row, problem = row_of(rows, subject, session, table)
+        row = row | more
+        age = row.get("age")
+        order = (age if isinstance(age, float) else 0.0, natural(session))
         for path in (p for p in visible(folder) if is_nifti(p) and "_t1w.nii" in p.name.lower()):
-            row, problem = row_of(rows, subject, session, table)
-            row = row | {k: v for k, v in more.items() if v is not None}
-            problem = misnamed[folder] or no_file(path) or problem
-            age = row.get("age")
-            order = (age if isinstance(age, float) else 0.0, natural(session))
+            why = scans[folder][1] or no_file(path) or problem
             where = path.relative_to(root).as_posix()
-            candidates.append(Candidate(subject, session, path, where, row, order, problem=problem))
+            candidates.append(Candidate(subject, session, path, where, row, order, problem=why))
     return candidates + rows_without_image(rows, candidates, table)
 
 
@@ -56,12 +50,6 @@ def by_scan(table: Path | None, scans: Sequence[tuple[str, str]]) -> Rows:
     for (subject, session), found in read_rows(table, scans).items():
         rows.setdefault((subject if subject in known else label(subject), label(session)), []).extend(found)
     return rows
-
-
-def scan_of(line: Line) -> tuple[str, str]:
-    """Labels of subject and session that a row names."""
-    subject, session = field(line, SUBJECT), field(line, SESSION)
-    return label(subject.removeprefix("sub-")), label(session.removeprefix("ses-"))
 
 
 def rows_without_image(rows: Rows, candidates: list[Candidate], table: Path | None) -> list[Candidate]:

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cortexgen.io.bids import Row
-from cortexgen.io.naming import is_analyze, is_nifti, unreadable
 from cortexgen.io.paths import hidden, name_of
-
-__all__ = ["Candidate", "folders", "is_analyze", "is_nifti", "natural", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,15 @@ class Candidate:
 def natural(text: str) -> tuple[Any, ...]:
     """A key that sorts m6 before m12."""
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.findall(r"\d+|\D+", text.lower()))
+
+
+def named_folders(root: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """Folders whose names fit a pattern in `root`, or up to two levels below."""
+    for level in ("*", "*/*", "*/*/*"):
+        found = sorted(p for p in root.glob(level) if pattern.fullmatch(p.name) and p.is_dir())
+        if found:
+            return found
+    return []
 
 
 def folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:

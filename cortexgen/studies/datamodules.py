@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,24 +66,14 @@ class StudyDataModule(RegistrationDataModule):
             raise UserError(f"jobs: expected 1 or more, got {jobs}")
         if out.absolute() == beside:
             raise UserError(f"derivatives: {out} is the study itself; give another folder")
-        self.selection: dict[str, Any] = {
-            "table": table,
-            "where": where,
-            "visits": visits,
-            "groups": groups,
-            "image": image,
-            "several": several,
-        }
+        self.selection = table, where, visits, groups, image, several
         self.steps, self.skip, self.jobs = steps, skip or [], jobs
         self.prepare_data_per_node = False
-        self._found: Found | None = None
 
-    @property
+    @cached_property
     def found(self) -> Found:
         """The chosen scans of the study, and what is wrong with others."""
-        if self._found is None:
-            self._found = find_study(self.source, self.study, **self.selection)
-        return self._found
+        return find_study(self.source, self.study, *self.selection)
 
     def prepare_data(self) -> None:
         """Preprocess the chosen scans that aren't yet.
@@ -93,7 +84,7 @@ class StudyDataModule(RegistrationDataModule):
         steps = default_steps() if self.steps is None else self.steps
         pipeline = Pipeline(steps, load_template(*self.template_source), self.skip, self.choice)
         cohort.check_same_steps(self.root, pipeline, [self.source])
-        chosen = self.found
+        chosen = self.found  # or nothing is written
         cohort.open_cohort(self.root, pipeline, [self.source])
         found = convert_dicom(chosen, self.root / "sourcedata", self.jobs)
         cohort.preprocess_cohort(found.scans, self.root, pipeline, jobs=self.jobs, problems=found.problems)
@@ -105,22 +96,16 @@ class StudyDataModule(RegistrationDataModule):
         super().setup(stage)
 
     def _check_prepared(self) -> None:
-        """Chosen scans without an output become problems, with the reason that preprocessing gave.
-
-        Raises:
-            UserError: if that is all of them.
-        """
+        """Chosen scans without an output become problems, with preprocessing's reason; an error if all of them are."""
         table = self.root / cohort.TABLE
         reasons = {row["participant_id"]: row.get("reason") for row in (read_tsv(table) if table.is_file() else [])}
-        self.problems |= self.found.problems
         names = [scan.name for scan in self.found.scans]
         missing = [name for name in names if not visible(anat(self.root, name), self.patterns[0])]
-        for name in missing:
-            self.problems[name] = str(reasons.get(name) or f"{self.root}: it was not preprocessed")
+        not_made = {name: str(reasons.get(name) or f"{self.root}: it was not preprocessed") for name in missing}
+        self.problems |= self.found.problems | not_made
         if not self.problems:
             return
-        name = missing[0] if missing else next(iter(self.problems))
-        reason = self.problems[name]
+        name, reason = next(iter((not_made or self.problems).items()))
         if len(missing) == len(names):
             raise UserError(f"{self.root}: none of {len(names)} chosen scans was preprocessed; {name}: {reason}")
         warnings.warn(f"{len(self.problems)} scans of {self.source} are left out; {name}: {reason}", stacklevel=2)

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,8 @@ from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError, reason
 from cortexgen.io.atomic import temporary_name
 from cortexgen.io.bids import anat
+from cortexgen.io.naming import is_nifti
 from cortexgen.io.paths import label
-from cortexgen.studies.candidates import is_nifti
 from cortexgen.studies.found import Found
 
 
@@ -44,14 +43,10 @@ def convert_dicom(found: Found, folder: Path, jobs: int = 1) -> Found:
     with ThreadPoolExecutor(jobs) as pool:
         bar = tqdm(pool.map(convert, series), "converting DICOM", len(series), unit="series", disable=None)
         results = dict(zip((s.name for s in series), bar, strict=True))
-    scans, problems = [], dict(found.problems)
-    for scan in found.scans:
-        result = results.get(scan.name, scan.image)
-        if isinstance(result, str):
-            problems[scan.name] = result
-        else:
-            scans.append(replace(scan, image=result))
-    return Found(scans, problems)
+    problems = {name: result for name, result in results.items() if isinstance(result, str)}
+    images = {name: result for name, result in results.items() if isinstance(result, Path)}
+    scans = [replace(s, image=images.get(s.name, s.image)) for s in found.scans if s.name not in problems]
+    return Found(scans, found.problems | problems)
 
 
 def _program() -> str | None:
@@ -64,11 +59,7 @@ def _program() -> str | None:
 
 
 def _convert(scan: Scan, folder: Path) -> Path:
-    """One series.
-
-    Raises:
-        UserError: without a converter, and if it fails or doesn't make one image.
-    """
+    """One series; a UserError without a converter, and if it fails or doesn't make one image."""
     out = anat(folder, scan.name) / f"{scan.name}_desc-{label(scan.image.name)}_T1w.nii.gz"
     if out.is_file():
         return out
@@ -77,17 +68,12 @@ def _convert(scan: Scan, folder: Path) -> Path:
         raise UserError(f"{scan.image}: a DICOM series; install dcm2niix (pip install dcm2niix), or give NIfTI files")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=temporary_name(), dir=out.parent) as place:
-        made = _run([program, "-b", "n", "-z", "y", "-f", "image", "-o", place, str(scan.image)], Path(place), scan)
-        os.replace(made, out)
+        command = [program, "-b", "n", "-z", "y", "-f", "image", "-o", place, str(scan.image)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        images = [p for p in Path(place).iterdir() if is_nifti(p)]
+        if len(images) != 1:
+            said = next((line.strip() for line in reversed(done.stdout.splitlines()) if line.strip()), "nothing")
+            found = f"dcm2niix made {len(images)} images of this series, expected one"
+            raise UserError(f"{scan.image}: {found}; it said: {said}")
+        os.replace(images[0], out)
     return out
-
-
-def _run(command: Sequence[str], place: Path, scan: Scan) -> Path:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-    images = sorted(p for p in place.iterdir() if is_nifti(p))
-    if len(images) != 1:
-        said = next((line.strip() for line in reversed(done.stdout.splitlines()) if line.strip()), "nothing")
-        raise UserError(
-            f"{scan.image}: dcm2niix made {len(images)} images of this series, expected one; it said: {said}"
-        )
-    return images[0]

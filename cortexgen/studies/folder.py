@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from cortexgen.errors import UserError
-from cortexgen.io.naming import named_after, no_file
+from cortexgen.io.naming import is_analyze, is_nifti, named_after, no_file, unreadable
 from cortexgen.io.participants import SESSION, SUBJECT, covariates, field, row_of
+from cortexgen.io.paths import label
 from cortexgen.io.tables import read_table
-from cortexgen.studies.bids import by_scan, rows_without_image, scan_of
-from cortexgen.studies.candidates import Candidate, is_analyze, is_nifti, natural, unreadable
+from cortexgen.studies.bids import by_scan, rows_without_image
+from cortexgen.studies.candidates import Candidate, natural
 from cortexgen.studies.study import Study
 
 TABLES = (".csv", ".tsv", ".txt")
@@ -55,7 +56,8 @@ def _listed(table: Path) -> list[Candidate]:
     for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=2):
         text = field(line, PATH)
         path = table.parent / text
-        subject, session = scan_of(line)
+        subject = label(field(line, SUBJECT).removeprefix("sub-"))
+        session = label(field(line, SESSION).removeprefix("ses-"))
         if not subject:
             subject, found = named_after(path)
             session = session or found

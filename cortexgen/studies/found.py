@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError
-from cortexgen.io.naming import LONGEST, too_long
+from cortexgen.io.naming import too_long
+from cortexgen.io.tables import grouped
 from cortexgen.registry import everything, find, names
 from cortexgen.studies.candidates import Candidate, natural
 from cortexgen.studies.selection import choose_images, choose_visits, choose_where
@@ -97,25 +99,20 @@ def find_study(
 
 def _named(candidates: Sequence[Candidate], several: Several) -> Found:
     """One scan a name; the others become problems."""
-    groups: dict[str, list[Candidate]] = {}
-    for candidate in sorted(candidates, key=lambda c: natural(c.name)):
-        if not candidate.problem:
-            groups.setdefault(candidate.name, []).append(candidate)
+    usable = sorted((c for c in candidates if not c.problem), key=lambda c: natural(c.name))
+    groups = grouped(usable, attrgetter("name"))
     scans, problems = [], {}
     for name, group in groups.items():
         group.sort(key=lambda c: (c.order, natural(c.where)))
-        if len(name) > LONGEST:
-            problems[name] = too_long(name)
-            continue
-        if len(group) > 1 and several == "refuse":
+        if why := too_long(name):
+            problems[name] = why
+        elif len(group) > 1 and several == "refuse":
             shown = ", ".join(c.where for c in group[:3]) + (", ..." if len(group) > 3 else "")
-            problems[name] = (
-                f"{len(group)} images would have this name ({shown}): give an image pattern that fits one, "
-                "or several: first"
-            )
-            continue
-        chosen = group[-1 if several == "last" else 0]
-        scans.append(Scan(name, f"sub-{chosen.subject}", chosen.path, None, chosen.covariates))
+            advice = "give an image pattern that fits one, or several: first"
+            problems[name] = f"{len(group)} images would have this name ({shown}): {advice}"
+        else:
+            chosen = group[-1 if several == "last" else 0]
+            scans.append(Scan(name, f"sub-{chosen.subject}", chosen.path, None, chosen.covariates))
     for candidate in candidates:
         if candidate.problem:
             taken = candidate.name in groups or candidate.name in problems

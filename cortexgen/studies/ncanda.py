@@ -6,13 +6,15 @@ from pathlib import Path
 
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
+from cortexgen.io.naming import is_nifti, unreadable
 from cortexgen.io.participants import covariates, field
 from cortexgen.io.paths import label
 from cortexgen.io.tables import read_table
-from cortexgen.studies.candidates import Candidate, folders, is_nifti, natural, unreadable
+from cortexgen.studies.candidates import Candidate, folders, named_folders, natural
 from cortexgen.studies.study import Study
 
 CASE = re.compile(r"NCANDA_S\d{5}")
+Key = tuple[str, str, str]  # subject, arm and visit
 MONTHS = 100  # an age above is in months: participants are 12 and older, and none is a hundred years old
 
 
@@ -29,41 +31,29 @@ def read_ncanda(root: Path, table: Path | None = None) -> list[Candidate]:
     """
     rows = _rows([table] if table else _tables(root))
     candidates, seen = [], set()
-    for case in case_folders(root):
+    for case in named_folders(root, CASE):
         for structural in sorted(case.glob("*/*/structural")):
             arm, visit = structural.parts[-3:-1]
-            row = rows.get((case.name, arm, visit), {})
+            key = case.name, arm, visit
+            row = rows.get(key, {})
             images = [p for _, files in folders(structural) for p in files if is_nifti(p) and p.name.startswith("t1")]
             if not images:
                 continue
-            seen.add((case.name, arm, visit))
+            seen.add(key)
             usual = _usual(images)
             for path in images:
-                problem = unreadable(path)
-                if not problem and rows and not row:
-                    problem = f"{path}: no row for {case.name}, {arm}, {visit} in demographics.csv"
-                candidates.append(_candidate(case.name, arm, visit, path, root, row, path == usual, problem))
-    for (case_name, arm, visit), row in rows.items():
-        if (case_name, arm, visit) not in seen and row.get("mri_structural_age", "") is not None:
-            path = root / case_name / arm / visit / "structural" / "native" / "t1.nii.gz"
-            problem = f"demographics.csv has {case_name}, {arm}, {visit}, but there is no t1.nii.gz"
-            absent = _candidate(case_name, arm, visit, path, root, row, True, problem)
-            candidates.append(replace(absent, absent=True))
+                missing = f"{path}: no row for {', '.join(key)} in demographics.csv" if rows and not row else ""
+                candidates.append(_candidate(key, path, root, row, path == usual, unreadable(path) or missing))
+    for key, row in rows.items():
+        if key not in seen and row.get("mri_structural_age", "") is not None:
+            path = root.joinpath(*key, "structural", "native", "t1.nii.gz")
+            problem = f"demographics.csv has {', '.join(key)}, but there is no t1.nii.gz"
+            candidates.append(replace(_candidate(key, path, root, row, True, problem), absent=True))
     return candidates
 
 
-def case_folders(root: Path) -> list[Path]:
-    """Folders named like NCANDA_S00033 in `root`, or up to two levels below."""
-    for pattern in ("*", "*/*", "*/*/*"):
-        found = sorted(p for p in root.glob(pattern) if CASE.fullmatch(p.name) and p.is_dir())
-        if found:
-            return found
-    return []
-
-
-def _candidate(
-    case: str, arm: str, visit: str, path: Path, root: Path, row: Row, usual: bool, problem: str
-) -> Candidate:
+def _candidate(key: Key, path: Path, root: Path, row: Row, usual: bool, problem: str) -> Candidate:
+    case, arm, visit = key
     session = label(visit) if arm == "standard" else label(f"{arm}_{visit}")
     where = path.relative_to(root).as_posix()
     order = (visit != "baseline", natural(visit))
@@ -83,12 +73,8 @@ def _tables(root: Path) -> list[Path]:
     return sorted(set(found))
 
 
-def _rows(tables: list[Path]) -> dict[tuple[str, str, str], Row]:
-    """Covariates by subject, arm and visit; age in years.
-
-    Raises:
-        UserError: if a table has no column subject or visit.
-    """
+def _rows(tables: list[Path]) -> dict[Key, Row]:
+    """Covariates by subject, arm and visit; age in years."""
     rows = {}
     for table in tables:
         lines = read_table(table)
@@ -102,5 +88,5 @@ def _rows(tables: list[Path]) -> dict[tuple[str, str, str], Row]:
 
 
 NCANDA = Study(
-    f"cases/NCANDA_S00033 (NCANDA, {CASE.pattern})", lambda root: bool(case_folders(root)), read_ncanda, order=30
+    f"cases/NCANDA_S00033 (NCANDA, {CASE.pattern})", lambda root: bool(named_folders(root, CASE)), read_ncanda, order=30
 )

@@ -1,24 +1,20 @@
-"""Which scans of a study are meant."""
+"""Which scans of a study are meant, by the options of `find_study`."""
 
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import Any
 
 from cortexgen.errors import UserError
 from cortexgen.io.paths import label
-from cortexgen.io.tables import column_name
+from cortexgen.io.tables import column_name, grouped
 from cortexgen.studies.candidates import Candidate
 
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
-COMPARE: dict[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
+COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 def _fits(value: Any, wanted: Any) -> bool:
@@ -47,9 +43,6 @@ def _there(values: Sequence[Any]) -> str:
 def choose_where(candidates: list[Candidate], where: Mapping[str, Any]) -> list[Candidate]:
     """Keep the candidates whose covariates fit every entry; those that no table knows stay as the problems they are.
 
-    Arguments:
-        where: by column: a value, a range "50-70", a bound ">=50", or a list of such, one of which must fit.
-
     Raises:
         UserError: if a column is unknown, or an entry leaves nobody.
     """
@@ -60,21 +53,15 @@ def choose_where(candidates: list[Candidate], where: Mapping[str, Any]) -> list[
             raise UserError(f"where: no column {key!r}; there are {', '.join(columns) or 'none: no table was found'}")
         several = wanted if isinstance(wanted, list | tuple) else [wanted]
         before = [c.covariates[column] for c in candidates if column in c.covariates]
-        candidates = [
-            c
-            for c in candidates
-            if any(_fits(c.covariates.get(column), w) for w in several) or (c.problem and not c.covariates)
-        ]
+        fits = {value: any(_fits(value, w) for w in several) for value in [None, *before]}
+        candidates = [c for c in candidates if fits[c.covariates.get(column)] or (c.problem and not c.covariates)]
         if not any(c.covariates for c in candidates):
             raise UserError(f"where: nobody has {key} {wanted}; there are {_there(before)}")
     return candidates
 
 
 def choose_visits(candidates: list[Candidate], visits: str | Sequence[str]) -> list[Candidate]:
-    """Keep some visits.
-
-    Arguments:
-        visits: names; "baseline": the first scan of what the study calls so; "first": the earliest that a subject has.
+    """Keep some visits, by their names, or those meant by "baseline" or "first".
 
     Raises:
         UserError: if a visit is unknown.
@@ -104,26 +91,16 @@ def _first(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def choose_images(candidates: list[Candidate], patterns: Sequence[str]) -> list[Candidate]:
-    """Of each scan's candidates, those that fit the first pattern that any of them fits.
-
-    Arguments:
-        patterns: of the path inside the study, such as "*run-1*", whatever the case; none: what is usual.
+    """Of each scan's candidates, those that fit the first pattern that any of them fits; without one, what is usual.
 
     Raises:
         UserError: if no image fits.
     """
     images = [c for c in candidates if not c.absent]
-    if not patterns:
-        chosen = [c for c in images if c.usual]
-    else:
-        best: dict[str, list[Candidate]] = {}
-        for pattern in patterns:
-            fitting: dict[str, list[Candidate]] = {}
-            for c in images:
-                if fnmatchcase(c.where.lower(), pattern.lower()):
-                    fitting.setdefault(c.name, []).append(c)
-            best = fitting | best
-        chosen = [c for group in best.values() for c in group]
+    best: dict[str, list[Candidate]] = {}
+    for pattern in patterns:
+        best = grouped([c for c in images if fnmatchcase(c.where.lower(), pattern.lower())], attrgetter("name")) | best
+    chosen = [c for group in best.values() for c in group] if patterns else [c for c in images if c.usual]
     if not chosen:
         what = f"fits {' or '.join(map(repr, patterns))}" if patterns else "is a T1w by its name"
         shown = ", ".join(c.where for c in images[:3])

@@ -25,8 +25,7 @@ from cortexgen.io.output import claim, contents, examine_run
 from cortexgen.modules.base import StageModule
 from cortexgen.registry import everything
 from cortexgen.runner.precision import choose_accelerator, native_bfloat16
-from cortexgen.training.callbacks import Intervals, SaveConfig
-from cortexgen.training.pictures import Pictures
+from cortexgen.training.callbacks import Intervals, Pictures, SaveConfig
 from cortexgen.training.presets import PresetParser
 from cortexgen.training.resuming import AtomicCheckpoints, Resumable
 from cortexgen.weights import read_checkpoint
@@ -111,11 +110,7 @@ class CortexgenCLI(LightningCLI):
             self.chosen.ckpt_path = str(path)
 
     def _check_class(self, checkpoint: Mapping[str, Any], path: object) -> None:
-        """Lightning takes the model's class from the checkpoint, whatever the configuration says.
-
-        Raises:
-            UserError: if they differ.
-        """
+        """See that the model's class is the configuration's: Lightning takes the one of the checkpoint anyway."""
         found = checkpoint.get("cortexgen_module") or checkpoint["hyper_parameters"].get("_class_path")
         theirs, ours = (str(name).rpartition(".")[2] for name in (found, self.chosen.model.class_path))
         if found and theirs != ours:

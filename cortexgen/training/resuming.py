@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from cortexgen.io.atomic import atomic
 
+INTERVAL = 600.0  # seconds between two files, at most
 COUNTS = ("ready", "started", "processed", "completed")
 
 
@@ -27,16 +28,12 @@ class Resumable(Callback):
 
     Seeds and order of the samples are functions of their place (`cortexgen.data.order`), so that the place is all there
     is to restore; it follows from the number of steps. last.ckpt takes the place of ModelCheckpoint's `save_last`: it
-    is written after each validation, every so many minutes, and at the end, each time before the next batch, when all
-    that belongs to a step is done. This callback must come before those that average weights, which leave the averages
-    in the module at the end.
-
-    Arguments:
-        minutes: between two files at most.
+    is written after each validation, every ten minutes, and at the end, each time before the next batch, when all that
+    belongs to a step is done. This callback must come before those that average weights, which leave the averages in
+    the module at the end.
     """
 
-    def __init__(self, minutes: float = 10.0) -> None:
-        self.minutes = minutes
+    def __init__(self) -> None:
         self._path: Path | None = None
         self._due = False
         self._written = time.monotonic()
@@ -57,7 +54,7 @@ class Resumable(Callback):
         self._written = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        late = time.monotonic() - self._written > 60 * self.minutes
+        late = time.monotonic() - self._written > INTERVAL
         if trainer.strategy.reduce_boolean_decision(late, all=False) or self._due:
             self._write(trainer)
 

@@ -38,7 +38,7 @@ def moved(image, grid, affine, spacing, codes="RAS"):
     centre = apply_affine(affine, [0, -18, 8.0])
     axes[:3, 3] = centre + np.where(signs > 0, low, high)
     shape = tuple(np.ceil((high - low) / size).astype(int))
-    _, target = to_memory(np.zeros(shape, np.float32), axes, "moved")
+    _, target = to_memory(np.zeros(shape, np.float32), axes)
     inside = torch.from_numpy(np.linalg.inv(affine) @ target.affine)
     return resample(image[None], grid.torch_affine, target.shape, inside)[0], target
 

@@ -1,5 +1,6 @@
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
-from cortexgen.io.grid import check_affine
+from cortexgen.io.header import file_affine
+from cortexgen.io.nifti import to_memory
 
 ORDER = np.fliplr(np.eye(3))  # memory axes (D, H, W) are world axes (z, y, x)
 
@@ -118,9 +120,11 @@ def test_text_names_size_spacing_and_origin():
 
 @pytest.mark.parametrize("broken", [np.diag([1.0, 0, 1, 1]), np.diag([1.0, np.nan, 1, 1])])
 def test_an_affine_without_volume_is_an_error_that_names_the_file(broken):
-    assert check_affine(np.diag([-1.0, 1, 2, 1]), "x.nii") == "LAS"
+    image = nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.diag([-1.0, 1, 2, 1]))
+    assert to_memory(np.zeros((2, 2, 2)), file_affine(image, "x.nii"))[1].codes == "LAS"
+    image.set_sform(broken, 1)
     with pytest.raises(UserError, match=r"x\.nii.*affine"):
-        check_affine(broken, "x.nii")
+        file_affine(image, "x.nii")
 
 
 def test_voxels_larger_than_the_grid_are_refused():

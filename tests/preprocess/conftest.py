@@ -48,7 +48,7 @@ def seen(image, grid, affine, spacing=(3.0, 3.0, 3.0), codes="LAS"):
     low, high = -np.array([95.0, 110, 95]), np.array([95.0, 110, 95])
     axes = np.diag([*(signs * size), 1.0])
     axes[:3, 3] = apply_affine(affine, [0, -18, 8.0]) + np.where(signs > 0, low, high)
-    _, target = to_memory(np.zeros(tuple(np.ceil((high - low) / size).astype(int)), np.float32), axes, "seen")
+    _, target = to_memory(np.zeros(tuple(np.ceil((high - low) / size).astype(int)), np.float32), axes)
     inside = torch.from_numpy(np.linalg.inv(affine) @ target.affine)
     return resample(image[None], grid.torch_affine, target.shape, inside)[0], target
 
