@@ -84,12 +84,9 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     Returns:
         `[B, 1, D, H, W]`.
     """
-    columns = []
-    for axis, gradient in enumerate(torch.gradient(displacement.float(), dim=(2, 3, 4))):
-        unit = torch.zeros(1, 3, 1, 1, 1, device=displacement.device)
-        unit[:, axis] = 1
-        columns.append(gradient + unit)
-    return _determinant(*columns).unsqueeze(1)
+    gradients = torch.gradient(displacement.float(), dim=(2, 3, 4))
+    units = torch.eye(3, device=displacement.device).view(3, 1, 3, 1, 1, 1)
+    return _determinant(*(g + unit for g, unit in zip(gradients, units, strict=True))).unsqueeze(1)
 
 
 def log_jacobian(displacement: Tensor, floor: float = 1e-3) -> Tensor:
