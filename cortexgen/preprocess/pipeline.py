@@ -17,7 +17,7 @@ from cortexgen.io.header import NO_CHOICE
 from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
-from cortexgen.preprocess.steps import Step
+from cortexgen.preprocess.steps.step import Step
 from cortexgen.runner.cohort import failed
 from cortexgen.runner.threads import limited_threads
 
