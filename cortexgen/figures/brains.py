@@ -92,10 +92,8 @@ def cohort(
     captions: Mapping[str, Sequence[str]] | None = None,
     labels: Mapping[str, Sequence[Tensor]] | None = None,
     columns: int = 6,
-    positions: Sequence[int] | None = None,
-    title: str | None = None,
 ) -> Figure:
-    """A sheet of brains, group by group, all at the same slice, scale and intensity window.
+    """A sheet of brains, group by group, all at one scale, in one intensity window, and at the slice in their middle.
 
     Arguments:
         rows: name of each group to its volumes `[D, H, W]`.
@@ -103,7 +101,6 @@ def cohort(
         captions: a short line below each brain, under the same keys.
         labels: a label map `[D, H, W]` over each brain, under the same keys.
         columns: brains beside each other before a group goes on below.
-        positions: voxel (D, H, W) of the slices; the middle of all brains together unless given.
 
     Raises:
         ValueError: if there is no volume, or a shape is not that of the grid.
@@ -112,21 +109,19 @@ def cohort(
     volumes = [volume for group in groups.values() for volume in group]
     if not volumes:
         raise ValueError("a cohort sheet needs at least one volume")
-    view = View(grid, np.logical_or.reduce([foreground(volume) for volume in volumes]), positions)
+    view = View(grid, np.logical_or.reduce([foreground(volume) for volume in volumes]))
     planes: list[PlaneName] = [plane] if isinstance(plane, str) else list(plane)
     sizes = [view.size(PLANES[name]) for name in planes]
     columns = min(columns, max(len(group) for group in groups.values()))
     lines = [(name, start) for name, group in groups.items() for start in range(0, len(group), columns)]
     above = []
     for k, (_, start) in enumerate(lines):
-        room = (0.2 if captions and k else 0) + (0.45 if start == 0 else 0.06) + (0.32 if title and k == 0 else 0)
+        room = (0.2 if captions and k else 0) + (0.45 if start == 0 else 0.06)
         above += [room] + [0.03] * (len(planes) - 1)
     width = max(4.0, min(12.0, 2.0 * columns))
     widths, heights = [max(w for w, _ in sizes)] * columns, [h for _, h in sizes] * len(lines)
     sheet = Sheet(widths, heights, above, width, bottom=0.48 if captions else 0.28)
-    sheet.title(title)
-    place = " · ".join(f"{name} {view.place(PLANES[name])}" for name in planes)
-    sheet.text(sheet.lefts[0], 0.13, place, 8, ha="left", color=FAINT)
+    sheet.places(view, planes)
     shades = window(*volumes, dimmed=UNDER_LABELS if labels else 1.0)
     for line, (name, start) in enumerate(lines):
         top = line * len(planes)

@@ -197,6 +197,5 @@ def neighbours(pairs: Sequence[Pair], grid: Grid, positions: Sequence[int] | Non
                 sheet.heading(row, 3 * column + k, title, 8.5, color=FAINT)
                 if row == k == 0:
                     letters(axes, plane)
-    place = " · ".join(f"{name} {view.place(PLANES[name])}" for name in planes)
-    sheet.text(sheet.lefts[0], 0.13, place, 8, ha="left", color=FAINT)
+    sheet.places(view, planes)
     return sheet.figure

@@ -1,13 +1,17 @@
 """Dark figures with panels in rows and columns, all drawn at one scale."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from cortexgen.figures.planes import BACKGROUND, FAINT, INK, PLANES, Array, Plane, View, letters
+from cortexgen.figures.planes import BACKGROUND, FAINT, INK, PLANES, Array, Plane, PlaneName, View, letters
+
+EDGE, GAP = 0.1, 0.08  # inches at the sides, and between columns
 
 
 class Sheet:
@@ -18,25 +22,17 @@ class Sheet:
         rows: heights of the rows in millimetres.
         above: inches left free above each row, for text.
         width: of the figure in inches.
-        left, bottom: inches kept free at the left and below.
-        gap: inches between columns.
+        bottom: inches kept free below.
     """
 
     def __init__(
-        self,
-        columns: Sequence[float],
-        rows: Sequence[float],
-        above: Sequence[float],
-        width: float,
-        left: float = 0.1,
-        bottom: float = 0.1,
-        gap: float = 0.08,
+        self, columns: Sequence[float], rows: Sequence[float], above: Sequence[float], width: float, bottom: float
     ) -> None:
-        scale = (width - left - 0.1 - gap * (len(columns) - 1)) / sum(columns)
+        scale = (width - EDGE - EDGE - GAP * (len(columns) - 1)) / sum(columns)
         self.scale, self.width = scale, width
         self.height = scale * sum(rows) + sum(above) + bottom
         self.widths, self.heights = [scale * c for c in columns], [scale * r for r in rows]
-        self.lefts = [left + sum(self.widths[:k]) + gap * k for k in range(len(columns))]
+        self.lefts = [EDGE + sum(self.widths[:k]) + GAP * k for k in range(len(columns))]
         self.tops = [self.height - sum(self.heights[:k]) - sum(above[: k + 1]) for k in range(len(rows))]
         self.figure = Figure(figsize=(width, self.height), facecolor=BACKGROUND)
         FigureCanvasAgg(self.figure)
@@ -68,11 +64,17 @@ class Sheet:
         if text:
             self.text(self.lefts[0], self.height - 0.12, text, 12, ha="left", va="top", fontweight="bold")
 
-    def colour_bar(self, column: int, mappable: Any, label: str, y: float, extend: str = "neither") -> None:
-        """A horizontal colour bar below a column, `y` inches above the lower edge."""
+    def places(self, view: View, planes: Sequence[PlaneName]) -> None:
+        """Write at the bottom where the slices lie."""
+        text = " · ".join(f"{name} {view.place(PLANES[name])}" for name in planes)
+        self.text(self.lefts[0], 0.13, text, 8, ha="left", color=FAINT)
+
+    def colour_bar(self, column: int, style: Mapping[str, Any], label: str, y: float, extend: str) -> None:
+        """A horizontal colour bar of what `style` draws, below a column, `y` inches above the lower edge."""
         margin = 0.12 * self.widths[column]
         axes = self._axes(self.lefts[column] + margin, y, self.widths[column] - 2 * margin, 0.09)
-        bar = self.figure.colorbar(mappable, cax=axes, orientation="horizontal", extend=extend)
+        scale = ScalarMappable(Normalize(style["vmin"], style["vmax"]), style["cmap"])
+        bar = self.figure.colorbar(scale, cax=axes, orientation="horizontal", extend=extend)
         bar.outline.set_visible(False)
         axes.set_facecolor("#6a6a6a")
         bar.ax.tick_params(colors=FAINT, labelsize=8, length=2, width=0.6, pad=2)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from cortexgen.evaluation.anatomy import SMALL
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
-from cortexgen.evaluation.table import Column, Table, Value
+from cortexgen.evaluation.table import Column, Table
 from cortexgen.figures.charts import volume_distributions
 from cortexgen.figures.comparison import (
     Distances,
@@ -38,12 +40,7 @@ CORTEX = {
 }
 IMAGE_TITLES = ("Grey-white contrast to noise", "Grey-white sharpness [1/mm]", "Noise")
 NEAREST_COLUMNS = (
-    Column("set", "Set"),
-    Column("compared", "Compared"),
-    Column("brain", "Brain"),
-    Column("nearest", "Nearest"),
-    Column("mirrored", "Mirrored"),
-    Column("distance", "Distance"),
+    *(Column(name, name.capitalize()) for name in ("set", "compared", "brain", "nearest", "mirrored", "distance")),
     Column("of_reference", "of the reference's median", format=".3f"),
     Column("of_second", "of the second nearest", format=".3f"),
     Column("copy", "Copy"),
@@ -164,10 +161,8 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
         if c.compared == "images":
             brains.nearest(page, evaluation, result, c)
     if "copies_brains" in tables:
-        groups: dict[tuple[Value, Value], list[dict[str, Value]]] = {}
-        for row in tables["copies_brains"].rows:
-            groups.setdefault((row["set"], row["compared"]), []).append(row)
-        rows = [row for group in groups.values() for row in group[:NEAREST]]
+        groups = groupby(tables["copies_brains"].rows, itemgetter("set", "compared"))
+        rows = [row for _, group in groups for row in islice(group, NEAREST)]
         page.results(Table(rows, NEAREST_COLUMNS, f"The {NEAREST} samples of each set nearest to a training subject"))
 
 

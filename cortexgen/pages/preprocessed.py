@@ -21,9 +21,7 @@ THUMBNAIL, QUALITY = {1: 1400, 2: 800}, 70  # pixels wide, by columns of a galle
 ROOM = 10_500_000  # bytes of thumbnails in a page, a third more as base64
 
 
-def cohort_overview(
-    out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str, Any]], title: str = "Preprocessing"
-) -> None:
+def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str, Any]]) -> None:
     """Write `preprocess.html` into the output folder: what failed, what is flagged, then everyone; atomically.
 
     The page stands alone. It holds a small picture of each scan's sheet (the PNG that `sheet_path` names, if it is
@@ -33,12 +31,11 @@ def cohort_overview(
         out: the output folder.
         rows: of preprocess.tsv: participant_id, status (ok, flagged or failed), reason, flags, and `MEASURES`.
         steps: what was run, as `Pipeline.describe` returns it.
-        title: of the page.
     """
     failed = [row for row in rows if row["status"] == "failed"]
     done = [row for row in rows if row["status"] != "failed"]
     flagged = _reasons(done)
-    page = _Page(title, f"{_count(len(rows), 'scan')} through {_count(len(steps), 'step')}", Path(out))
+    page = _Page("Preprocessing", f"{_count(len(rows), 'scan')} through {_count(len(steps), 'step')}", Path(out))
     page.key_figures(_key_figures(rows, flagged))
     if failed:
         page.section(f"Failed ({len(failed)})", "Nothing was written of these scans.")

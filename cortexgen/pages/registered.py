@@ -22,13 +22,12 @@ from cortexgen.spatial import log_jacobian
 KEYS = ("dice", "hd95", "brain_ssim", "psnr", "folded")
 
 
-def write_registered_report(path: Path, evaluation: RegistrationEvaluation, title: str = "Registration") -> None:
+def write_registered_report(path: Path, evaluation: RegistrationEvaluation) -> None:
     """Write one self-contained HTML file: the tables, pictures of pairs, the classes, and what was left out."""
     best = _best(evaluation)
     n = len(evaluation.values(best, "psnr"))
-    page = Report(
-        title, f"{n} images of {evaluation.pairs.fixed.path.name}, registered by {listed(evaluation.registered)}."
-    )
+    methods = listed(evaluation.registered)
+    page = Report("Registration", f"{n} images of {evaluation.pairs.fixed.path.name}, registered by {methods}.")
     page.key_figures(_cards(evaluation, best))
     page.section("Methods")
     for table in _parts(evaluation.tables["registration"]):

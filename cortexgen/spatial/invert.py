@@ -99,7 +99,7 @@ def _places(field: Tensor, start: Tensor, iterations: int, tolerance: float) -> 
     return q.view(*shape, 3)
 
 
-@full_precision()
+@full_precision
 def invert(displacement: Tensor, guess: Tensor | None = None, iterations: int = 50, tolerance: float = 1e-8) -> Tensor:
     """The inverse displacement w of u: `(id + u) ∘ (id + w) = id`, read as trilinear with the border's value beyond.
 

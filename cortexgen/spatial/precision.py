@@ -1,13 +1,21 @@
 """Geometry is float32 whatever the network's arithmetic: a position in bfloat16 is wrong by a voxel at 200."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Outside of autocast, on every kind of device; also decorates a function."""
-    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-        yield
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function outside of autocast, on every kind of device."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return run

@@ -39,7 +39,7 @@ def _interpolation(positions: Tensor, n: int, padding: Padding) -> Tensor:
     return (1 - distance).clamp(min=0)
 
 
-@full_precision()
+@full_precision
 def antialias(volume: Tensor, factors: Sequence[float]) -> Tensor:
     """Smooth each axis by the triangle of half-width `factor` voxels, for sampling every `factor`-th one.
 
@@ -52,7 +52,7 @@ def antialias(volume: Tensor, factors: Sequence[float]) -> Tensor:
     return volume
 
 
-@full_precision()
+@full_precision
 def resample(
     volume: Tensor,
     affine: Tensor,
@@ -89,7 +89,7 @@ def resample(
     return volume
 
 
-@full_precision()
+@full_precision
 def resample_field(
     field: Tensor,
     affine: Tensor,
@@ -125,7 +125,7 @@ def resample_field(
     return out + torch.einsum("ij,bjdhw->bidhw", rest[:3, :3], grid) + rest[:3, 3].view(1, 3, 1, 1, 1)
 
 
-@full_precision()
+@full_precision
 def positions_in(affine: Tensor, displacement: Tensor, affine_to: Tensor) -> Tensor:
     """Where the voxels of a grid go, in voxels of another grid.
 
@@ -145,7 +145,7 @@ def coarse_shape(shape: Sequence[int], factor: int) -> tuple[int, int, int]:
     return d, h, w
 
 
-@full_precision()
+@full_precision
 def from_coarse(field: Tensor, shape: Sequence[int], factor: int) -> Tensor:
     """A field on the grid of every `factor`-th voxel, brought to the full grid.
 
