@@ -81,8 +81,7 @@ def _frame(
     for row, (volume, text) in enumerate(((image, caption), (target, "Fixed"))):
         sheet.text(sheet.lefts[0], sheet.tops[row] + 0.06, text, 11, ha="left", va="bottom", fontweight="bold")
         for column, (name, plane) in enumerate(PLANES.items()):
-            axes = sheet.panel(row, column, sizes[column])
-            view.draw(axes, plane, view.cut(volume, plane), **shades)
+            axes = sheet.panel(row, column, view, plane, volume, **shades)
             if row == 0 and field is not None:
                 draw_grid(axes, view, plane, field, LINES_MM, 0.5)
             if row:

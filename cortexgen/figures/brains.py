@@ -129,8 +129,7 @@ def cohort(
             sheet.text(sheet.lefts[0], sheet.tops[top] + 0.09, name, 11, ha="left", va="bottom", fontweight="bold")
         for k in range(start, min(start + columns, len(groups[name]))):
             for row, shown in enumerate(planes):
-                axes = sheet.panel(top + row, k - start, sizes[row])
-                view.draw(axes, PLANES[shown], view.cut(groups[name][k], PLANES[shown]), **shades)
+                axes = sheet.panel(top + row, k - start, view, PLANES[shown], groups[name][k], **shades)
                 if labels:
                     _overlay(axes, view, PLANES[shown], array(labels[name][k], grid))
                 if k == 0 and line == 0:

@@ -91,8 +91,7 @@ def subject_sheet(
         shades = window(np.where(inside, volume, 0) if inside.any() else volume)
         for column, (v, plane) in enumerate(shown):
             sheet.heading(row, column, v.place(plane), 9, color=FAINT)
-            axes = sheet.panel(row, column, sizes[row][column])
-            v.draw(axes, plane, v.cut(volume, plane), **shades)
+            axes = sheet.panel(row, column, v, plane, volume, **shades)
             for shape, colour, width in outlines:
                 cut = v.cut(shape, plane)
                 if cut.min() < 0.5 < cut.max():

@@ -41,12 +41,13 @@ class Sheet:
         box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(box, facecolor=BACKGROUND)
 
-    def panel(self, row: int, column: int, size: tuple[float, float]) -> Axes:
-        """Axes for a slice of a size in millimetres, in the middle of its cell."""
-        width, height = (self.scale * side for side in size)
+    def panel(self, row: int, column: int, view: View, plane: Plane, image: Array | None, **style: Any) -> Axes:
+        """A slice of a volume, or the room for one, in the middle of a cell."""
+        width, height = (self.scale * side for side in view.size(plane))
         left = self.lefts[column] + (self.widths[column] - width) / 2
         axes = self._axes(left, self.tops[row] - (self.heights[row] + height) / 2, width, height)
         axes.set_axis_off()
+        view.draw(axes, plane, None if image is None else view.cut(image, plane), **style)
         return axes
 
     def text(self, x: float, y: float, text: str, size: float = 9, **style: Any) -> None:
@@ -91,8 +92,7 @@ def three_planes(
     panels = []
     for column, (name, plane) in enumerate(PLANES.items()):
         sheet.heading(0, column, f"{name.capitalize()}, {view.place(plane)}", 9, color=FAINT)
-        panels.append((sheet.panel(0, column, sizes[column]), plane))
-        view.draw(panels[-1][0], plane, None if image is None else view.cut(image, plane), **shades)
+        panels.append((sheet.panel(0, column, view, plane, image, **shades), plane))
         letters(panels[-1][0], plane)
     return sheet, panels
 
@@ -114,8 +114,7 @@ def plane_rows(
         sheet.heading(0, column, name)
     rows = []
     for row, plane in enumerate(PLANES.values()):
-        rows.append((plane, [sheet.panel(row, column, sizes[row]) for column in range(len(items))]))
-        for axes, (_, image, style) in zip(rows[-1][1], items, strict=True):
-            view.draw(axes, plane, view.cut(image, plane), **style)
-        letters(rows[-1][1][0], plane)
+        panels = [sheet.panel(row, k, view, plane, image, **style) for k, (_, image, style) in enumerate(items)]
+        letters(panels[0], plane)
+        rows.append((plane, panels))
     return sheet, rows

@@ -15,13 +15,7 @@ from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
 from cortexgen.evaluation.table import Column, Table
 from cortexgen.figures.charts import volume_distributions
-from cortexgen.figures.comparison import (
-    Distances,
-    distance_histograms,
-    distributions,
-    effect_forest,
-    plain,
-)
+from cortexgen.figures.comparison import distance_histograms, distributions, effect_forest, plain
 from cortexgen.metrics.cortex import Cortex
 from cortexgen.metrics.memorization import FRACTION
 from cortexgen.metrics.resampling import Interval
@@ -150,7 +144,7 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
     for result, c in found:
         ours, theirs = c.result.generated.distance, c.result.held_out.distance
         threshold = FRACTION * c.result.median_held_out
-        histograms.append(Distances(f"{result.name}, {c.compared}", c.unit, ours, theirs, threshold))
+        histograms.append((f"{result.name}, {c.compared}", c.unit, ours, theirs, threshold))
     references = listed(list(dict.fromkeys(c.reference for _, c in found)))
     caption = (
         f"Distance to the nearest training subject; reference: {references}. Left of the dashed line a sample may be "

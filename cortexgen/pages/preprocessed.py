@@ -2,7 +2,9 @@
 
 import io
 import os
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,9 +14,9 @@ from PIL import Image
 
 from cortexgen.errors import UserError
 from cortexgen.figures.scan_sheet import sheet_path
-from cortexgen.figures.strips import Strip, strip_charts
+from cortexgen.figures.strips import strip_charts
 from cortexgen.io.bids import Row
-from cortexgen.pages.report import Report, as_text
+from cortexgen.pages.report import Report
 from cortexgen.preprocess.outliers import JUDGED_FROM, MEASURES, counts, fence, flag_outliers
 
 THUMBNAIL, QUALITY = {1: 1400, 2: 800}, 70  # pixels wide, by columns of a gallery; of JPEG
@@ -44,11 +46,16 @@ def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str,
         about = "Look at these before you use them: a step found something, or a measure is far from the cohort's."
         page.section(f"Flagged ({len(flagged)})", about)
         page.gallery({name: f"{name}: {reason}" for name, reason in flagged.items()}, columns=1)
-    shown = [key for key in MEASURES if any(counts(row, key) for row in done)]
+    values = {k: [(str(row["participant_id"]), float(row[k])) for row in done if counts(row, k)] for k in MEASURES}
+    shown = [key for key, found in values.items() if found]
     if shown:
         page.section("Measures")
-        chart = strip_charts([_strip(done, key) for key in shown], flagged)
-        page.figure(chart, _STRIPS.format(JUDGED_FROM), "Strip charts of the measures")
+        chart = strip_charts([(MEASURES[key].head, values[key], *fence(done, key)) for key in shown], flagged)
+        caption = (
+            "Each point is a scan; flagged ones are orange, named where there is room. Line: median. Band: what is no "
+            f"outlier, within 3.5 scaled median absolute deviations (from {JUDGED_FROM} scans on)."
+        )
+        page.figure(chart, caption, "Strip charts of the measures")
     page.section(f"All scans ({len(rows)})")
     formats = {MEASURES[key].head: MEASURES[key].format for key in shown}
     page.table([_line(row, shown, flagged) for row in rows], formats=formats)
@@ -60,12 +67,6 @@ def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str,
     page.section("Steps", "What was run, in this order.")
     page.table([{key.capitalize(): _words(value) or None for key, value in step.items()} for step in steps])
     page.write(Path(out) / "preprocess.html")
-
-
-_STRIPS = (
-    "Each point is a scan; flagged ones are orange, named where there is room. Line: median. Band: what "
-    "is no outlier, within 3.5 scaled median absolute deviations (from {} scans on)."
-)
 
 
 def _reasons(done: Sequence[Row]) -> dict[str, str]:
@@ -97,15 +98,9 @@ def _key_figures(rows: Sequence[Row], flagged: Mapping[str, str]) -> list[tuple[
     return cards
 
 
-def _strip(rows: Sequence[Row], key: str) -> Strip:
-    values = [(str(row["participant_id"]), float(row[key])) for row in rows if counts(row, key)]
-    return Strip(MEASURES[key].head, values, *fence(rows, key))
-
-
 def _line(row: Row, shown: Sequence[str], flagged: Mapping[str, str]) -> Row:
-    name = str(row["participant_id"])
-    done = row["status"] != "failed"
-    line = {"Scan": name, "Status": "flagged" if done and name in flagged else row["status"]}
+    name, status = str(row["participant_id"]), row["status"]
+    line = {"Scan": name, "Status": "flagged" if status != "failed" and name in flagged else status}
     return line | {MEASURES[key].head: row.get(key) for key in shown}
 
 
@@ -140,16 +135,14 @@ class _Page(Report):
         pictures, others = [], []
         for name, caption in captions.items():
             entry = {"name": name, "caption": caption, "link": None}
-            try:
+            with suppress(UserError):  # its sheet would lie elsewhere
                 path = sheet_path(self.folder, name)
-            except UserError:  # it lies elsewhere
-                path = None
-            if path and path.is_file():
-                entry["link"] = quote(os.path.relpath(path, self.folder).replace(os.sep, "/"))
-            if path and entry["link"] and self.room > 0:
+                if path.is_file():
+                    entry["link"] = quote(os.path.relpath(path, self.folder).replace(os.sep, "/"))
+            if entry["link"] and self.room > 0:
                 picture = _thumbnail(path, THUMBNAIL[columns])
                 self.room -= len(picture)
-                pictures.append(entry | {"jpeg": as_text(picture)})
+                pictures.append(entry | {"jpeg": b64encode(picture).decode()})
             else:
                 others.append(entry)
         self.add("gallery", pictures=pictures, others=others, columns=columns)

@@ -70,14 +70,14 @@ class Outputs:
         normalized = any(step["name"] == "normalize" for step in steps)
         write_volume(path, subject.image, subject.grid, np.uint8 if normalized else np.float32)
         write_json(sidecar(path), {**here, **about})
-        native_mask = subject.mask if subject.native_mask is None else subject.native_mask
+        native_mask, native_grid = subject.native or (subject.mask, subject.grid)
 
         def write_mask(mask: Tensor, grid: Grid, space: dict[str, str], reference: dict[str, Any]) -> None:
             path = derivative(self.out, name, "mask", **space, desc="brain")
             write_volume(path, mask, grid, np.uint8)
             write_json(sidecar(path), {**reference, "Type": "Brain", **sources})
 
-        write_mask(native_mask, native[1], {}, {})
+        write_mask(native_mask, native_grid, {}, {})
         if subject.affine is not None:
             path = anat(self.out, name) / f"{name}_from-T1w_to-{template}_mode-image_xfm.txt"
             write_affine(path, subject.affine)

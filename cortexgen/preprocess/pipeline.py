@@ -83,8 +83,8 @@ class Pipeline:
                 raise UserError(f"{source}: the step {step.name} failed: {last}") from error
         if subject.mask is None:
             subject.keep(subject.inside)
-        mask, where = (subject.native_mask, subject.native_grid) if subject.resampled else (subject.mask, subject.grid)
-        assert mask is not None and where is not None
+        mask, where = subject.native or (subject.mask, subject.grid)
+        assert mask is not None
         subject.measures["brain_volume_ml"] = float(mask.sum()) * where.voxel_volume / 1000
         return subject
 

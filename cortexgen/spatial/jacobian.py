@@ -45,21 +45,15 @@ def stencil_determinants(displacement: Tensor) -> Tensor:
     u = displacement.float()
     n, m, o = (size - 1 for size in u.shape[2:])
     along_d, along_h, along_w = (_edges(u, axis) for axis in range(3))
-
     # The cube's edges, by the place of their other two coordinates.
-    def d(j: int, k: int) -> Tensor:
-        return along_d[:, :, :, j : j + m, k : k + o]
-
-    def h(i: int, k: int) -> Tensor:
-        return along_h[:, :, i : i + n, :, k : k + o]
-
-    def w(i: int, j: int) -> Tensor:
-        return along_w[:, :, i : i + n, j : j + m]
-
-    out = [_determinant(d(j, k), h(i, k), w(i, j)) for i, j, k in product((0, 1), repeat=3)]
+    sides = list(product((0, 1), repeat=2))
+    d = {(j, k): along_d[:, :, :, j : j + m, k : k + o] for j, k in sides}
+    h = {(i, k): along_h[:, :, i : i + n, :, k : k + o] for i, k in sides}
+    w = {(i, j): along_w[:, :, i : i + n, j : j + m] for i, j in sides}
+    out = [_determinant(d[j, k], h[i, k], w[i, j]) for i, j, k in product((0, 1), repeat=3)]
     # Diagonals of the faces, from the vertex (0, 0, 0) and to the vertex (1, 1, 1).
-    out.append(_determinant(h(0, 0) + w(0, 1), d(0, 0) + w(1, 0), d(0, 0) + h(1, 0)) / 2)
-    out.append(_determinant(h(1, 0) + w(1, 1), d(1, 0) + w(1, 1), d(0, 1) + h(1, 1)) / 2)
+    out.append(_determinant(h[0, 0] + w[0, 1], d[0, 0] + w[1, 0], d[0, 0] + h[1, 0]) / 2)
+    out.append(_determinant(h[1, 0] + w[1, 1], d[1, 0] + w[1, 1], d[0, 1] + h[1, 1]) / 2)
     return torch.stack(out, dim=1)
 
 
