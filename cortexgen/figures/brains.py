@@ -32,6 +32,7 @@ from cortexgen.figures.sheet import Sheet, three_planes
 from cortexgen.io import Grid, atomic
 
 UNDER_LABELS = 0.8
+COLUMNS = 6  # brains beside each other before a group goes on below
 
 
 def to_png(figure: Figure, dpi: float = 150) -> bytes:
@@ -75,11 +76,10 @@ def slices(
     painted = None if labels is None else array(labels, grid)
     shades = window(image, dimmed=1.0 if painted is None or contours else UNDER_LABELS)
     sheet, panels = three_planes(view, image, shades, title, 0.1 if painted is None or classes is None else 0.62)
-    seen: set[int] = set()
-    if painted is not None:
-        seen = set().union(*(_overlay(axes, view, plane, painted, contours) for axes, plane in panels))
+    overlays = [] if painted is None else [_overlay(axes, view, plane, painted, contours) for axes, plane in panels]
+    seen = sorted(set().union(*overlays))
     if classes is not None and seen:
-        handles = [Patch(color=class_colour(k), label=classes[k]) for k in sorted(seen)]
+        handles = [Patch(color=class_colour(k), label=classes[k]) for k in seen]
         style = {"frameon": False, "labelcolor": INK, "fontsize": 7.5, "handlelength": 1, "columnspacing": 1.2}
         sheet.figure.legend(handles=handles, loc="lower center", ncols=min(6, len(handles)), **style)
     return sheet.figure
@@ -91,7 +91,6 @@ def cohort(
     plane: PlaneName | Sequence[PlaneName] = "axial",
     captions: Mapping[str, Sequence[str]] | None = None,
     labels: Mapping[str, Sequence[Tensor]] | None = None,
-    columns: int = 6,
 ) -> Figure:
     """A sheet of brains, group by group, all at one scale, in one intensity window, and at the slice in their middle.
 
@@ -100,7 +99,6 @@ def cohort(
         plane: what is shown of each brain; several planes stand one below the other.
         captions: a short line below each brain, under the same keys.
         labels: a label map `[D, H, W]` over each brain, under the same keys.
-        columns: brains beside each other before a group goes on below.
 
     Raises:
         ValueError: if there is no volume, or a shape is not that of the grid.
@@ -112,7 +110,7 @@ def cohort(
     view = View(grid, np.logical_or.reduce([foreground(volume) for volume in volumes]))
     planes: list[PlaneName] = [plane] if isinstance(plane, str) else list(plane)
     sizes = [view.size(PLANES[name]) for name in planes]
-    columns = min(columns, max(len(group) for group in groups.values()))
+    columns = min(COLUMNS, max(len(group) for group in groups.values()))
     lines = [(name, start) for name, group in groups.items() for start in range(0, len(group), columns)]
     above = []
     for k, (_, start) in enumerate(lines):

@@ -57,8 +57,7 @@ def effect_forest(
     for axes, (name, found) in zip(forests, effects.items(), strict=True):
         axes.axvspan(-small, small, color=BAND, zorder=0)
         axes.axvline(0, color=GREY, lw=0.8, zorder=1)
-        for y, k in enumerate(order):
-            effect = found[k]
+        for y, effect in enumerate(found[k] for k in order):
             if effect is None:
                 continue
             low, high = max(effect.low, -limit), min(effect.high, limit)

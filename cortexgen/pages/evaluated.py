@@ -73,19 +73,15 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
         _copies(page, evaluation, tables)
     labeller = evaluation.registered
     if labeller and any(result.labelled for result in sets):
-        page.section("Registration")
-        page.add("evaluated/registration")
+        page.section("Registration", about="evaluated/registration")
         brains.registrations(page, evaluation, labeller)
-    page.section("Slices")
-    page.add("evaluated/slices")
+    page.section("Slices", about="evaluated/slices")
     brains.slices(page, evaluation)
     _volumes(page, real, sets)
     if labeller and real.growth is not None and any(result.growth is not None for result in sets):
-        page.section("Growth on the template")
-        page.add("evaluated/growth")
+        page.section("Growth on the template", about="evaluated/growth")
         brains.growth_maps(page, evaluation, labeller)
-    page.section("How to read this page")
-    page.add("evaluated/reading", small=SMALL, fraction=FRACTION)
+    page.section("How to read this page", about="evaluated/reading", small=SMALL, fraction=FRACTION)
     page.table(_facts(evaluation))
     if "comparison" in tables:
         page.section("Every comparison")
@@ -136,8 +132,7 @@ def _left_out(page: Report, evaluation: Evaluation, failures: Mapping[str, str])
 
 
 def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -> None:
-    page.section("Nearest training subjects")
-    page.add("evaluated/copies")
+    page.section("Nearest training subjects", about="evaluated/copies")
     page.results(tables["copies"])
     found = [(result, c) for result in evaluation.sets for c in result.copies]
     histograms = []
@@ -183,9 +178,7 @@ def _volumes(page: Report, real: SetResult, sets: Sequence[SetResult]) -> None:
     kept = [m for m in measures["real"] if all(np.isfinite(found[m]).any() for found in measures.values())]
     groups = {name: np.stack([found[m] for m in kept], axis=1) for name, found in measures.items()}
     cortex = any(title in kept for title, _ in CORTEX.values())
-    page.section("Cortex and whole brain" if cortex else "Whole brain")
-    if cortex:
-        page.add("evaluated/cortex")
+    page.section("Cortex and whole brain" if cortex else "Whole brain", about="evaluated/cortex" * cortex)
     page.figure(distributions(groups, kept), "A point a brain; boxes span the quartiles, with the median.", dpi=120)
 
 

@@ -46,13 +46,12 @@ def slices(page: Report, evaluation: Evaluation) -> None:
     """Slices of every set in three planes, the real brains first, a figure a plane; then their labels."""
     images, labels = _slabs(evaluation)
     for plane, rows in images.items():
-        n = max(map(len, rows.values()))
         names = ", ".join(rows).replace(r"\$", "$")
-        figure = cohort(rows, _thin(evaluation, plane), plane, columns=n)
+        figure = cohort(rows, _thin(evaluation, plane), plane)
         page.figure(figure, f"{plane.capitalize()} slices. Rows: {names}.", dpi=_dpi(evaluation))
     for plane, rows in labels.items():
         shown = {name: images[plane][name] for name in rows}
-        figure = cohort(shown, _thin(evaluation, plane), plane, labels=rows, columns=max(map(len, rows.values())))
+        figure = cohort(shown, _thin(evaluation, plane), plane, labels=rows)
         colours = ", FreeSurfer's colours" if evaluation.registered else ""
         page.figure(figure, f"The labels of the same brains, {plane} slices{colours}.", dpi=_dpi(evaluation))
 

@@ -17,7 +17,7 @@ from cortexgen.figures.scan_sheet import sheet_path
 from cortexgen.figures.strips import strip_charts
 from cortexgen.io.bids import Row
 from cortexgen.pages.report import Report
-from cortexgen.preprocess.outliers import JUDGED_FROM, MEASURES, counts, fence, flag_outliers
+from cortexgen.preprocess.outliers import JUDGED_FROM, MEASURES, counts, fence
 
 THUMBNAIL, QUALITY = {1: 1400, 2: 800}, 70  # pixels wide, by columns of a gallery; of JPEG
 ROOM = 10_500_000  # bytes of thumbnails in a page, a third more as base64
@@ -31,12 +31,13 @@ def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str,
 
     Arguments:
         out: the output folder.
-        rows: of preprocess.tsv: participant_id, status (ok, flagged or failed), reason, flags, and `MEASURES`.
+        rows: of preprocess.tsv: participant_id, status (ok, flagged or failed), reason, flags, outlier, and `MEASURES`.
         steps: what was run, as `Pipeline.describe` returns it.
     """
     failed = [row for row in rows if row["status"] == "failed"]
     done = [row for row in rows if row["status"] != "failed"]
-    flagged = _reasons(done)
+    reasons = ((row, [str(row[key]) for key in ("flags", "outlier") if row.get(key)]) for row in done)
+    flagged = {str(row["participant_id"]): "; ".join(why) for row, why in reasons if row["status"] == "flagged"}
     page = _Page("Preprocessing", f"{_count(len(rows), 'scan')} through {_count(len(steps), 'step')}", Path(out))
     page.key_figures(_key_figures(rows, flagged))
     if failed:
@@ -58,28 +59,14 @@ def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str,
         page.figure(chart, caption, "Strip charts of the measures")
     page.section(f"All scans ({len(rows)})")
     formats = {MEASURES[key].head: MEASURES[key].format for key in shown}
-    page.table([_line(row, shown, flagged) for row in rows], formats=formats)
+    page.table([_line(row, shown) for row in rows], formats=formats)
     others = [row for row in done if str(row["participant_id"]) not in flagged]
     if others:
-        page.section("Sheets without a flag")
-        page.add("preprocessed/sheets")
+        page.section("Sheets without a flag", about="preprocessed/sheets")
         page.gallery({str(row["participant_id"]): _caption(row) for row in others}, columns=2)
     page.section("Steps", "What was run, in this order.")
     page.table([{key.capitalize(): _words(value) or None for key, value in step.items()} for step in steps])
     page.write(Path(out) / "preprocess.html")
-
-
-def _reasons(done: Sequence[Row]) -> dict[str, str]:
-    """What the steps and the cohort say against a scan, by its name."""
-    outliers = flag_outliers(done)
-    reasons = {}
-    for row in done:
-        name = str(row["participant_id"])
-        found = [str(row["flags"])] if row.get("flags") else []
-        found += outliers.get(name, [])
-        if found or row["status"] == "flagged":
-            reasons[name] = "; ".join(found) or "flagged by a step"
-    return reasons
 
 
 def _key_figures(rows: Sequence[Row], flagged: Mapping[str, str]) -> list[tuple[str, str, str]]:
@@ -98,10 +85,9 @@ def _key_figures(rows: Sequence[Row], flagged: Mapping[str, str]) -> list[tuple[
     return cards
 
 
-def _line(row: Row, shown: Sequence[str], flagged: Mapping[str, str]) -> Row:
-    name, status = str(row["participant_id"]), row["status"]
-    line = {"Scan": name, "Status": "flagged" if status != "failed" and name in flagged else status}
-    return line | {MEASURES[key].head: row.get(key) for key in shown}
+def _line(row: Row, shown: Sequence[str]) -> Row:
+    measures = {MEASURES[key].head: row.get(key) for key in shown}
+    return {"Scan": str(row["participant_id"]), "Status": row["status"], **measures}
 
 
 def _caption(row: Row) -> str:

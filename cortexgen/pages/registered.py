@@ -32,8 +32,7 @@ def write_registered_report(path: Path, evaluation: RegistrationEvaluation) -> N
     page.section("Methods")
     for table in _parts(evaluation.tables["registration"]):
         page.results(table)
-    page.section("Pairs")
-    page.add("registered/pairs")
+    page.section("Pairs", about="registered/pairs")
     for method in evaluation.registered:
         by = _by(evaluation, method)
         for rank, row in _examples(evaluation, method, by).items():
@@ -81,8 +80,8 @@ def _best(evaluation: RegistrationEvaluation) -> str:
 
 def _examples(evaluation: RegistrationEvaluation, method: str, by: Column) -> dict[str, Row]:
     """The worst, the median and the best image of a method, none of them twice."""
-    rows = [row for row in evaluation.rows if row["method"] == method and row.get(by.name) is not None]
-    rows = sorted(rows, key=lambda row: (row[by.name], row["participant_id"]))
+    found = (row for row in evaluation.rows if row["method"] == method and row.get(by.name) is not None)
+    rows = sorted(found, key=lambda row: (row[by.name], row["participant_id"]))
     if not rows:
         return {}
     places = {"best": len(rows) - 1, "worst": 0, "median": (len(rows) - 1) // 2}

@@ -45,11 +45,13 @@ class Report:
         """Cards of (label, value, note)."""
         self.cards += figures
 
-    def section(self, heading: str, text: str = "") -> None:
-        """Begin a section."""
+    def section(self, heading: str, text: str = "", about: str = "", **content: Any) -> None:
+        """Begin a section with a text, or with the template `about`."""
         self.sections.append(heading)
         self.add("section", heading=heading, number=len(self.sections))
         self.text(text)
+        if about:
+            self.add(about, **content)
 
     def text(self, text: str) -> None:
         """Plain text; blank lines part paragraphs."""

@@ -42,8 +42,8 @@ def _same_steps(out: Path, pipeline: Pipeline) -> bool:
     found, now = generated_by(out) or {}, pipeline.describe()
     before = found.get("Steps")
     if isinstance(before, list) and before != now:
-        pairs = [(a, b) for a, b in zip(before, now, strict=False) if a != b]
-        a, b = pairs[0] if pairs else (f"{len(before)} steps", f"{len(now)} steps")
+        numbers = f"{len(before)} steps", f"{len(now)} steps"
+        a, b = next(((a, b) for a, b in zip(before, now, strict=False) if a != b), numbers)
         raise UserError(
             f"{out}: holds a cohort that was preprocessed otherwise: {a} there, {b} now; give another folder"
         )
