@@ -63,8 +63,8 @@ def subject_sheet(
     shapes = _outlines(template, grid)
     view = View(grid, brain | (shapes[0] > 0.5))
     outlines = [*((shape, TEMPLATE, 0.9 if k == 0 else 0.6) for k, shape in enumerate(shapes)), (brain, MASK, 1.0)]
-    cuts = [_cuts(view, plane, shapes[0] > 0.5, COLUMNS) for plane in PLANES.values()]
-    rows = [(array(image, grid), brain, outlines, row) for row in cuts]
+    prepared = array(image, grid)
+    rows = [(prepared, brain, outlines, _cuts(view, p, shapes[0] > 0.5, COLUMNS)) for p in PLANES.values()]
     if native is not None:
         own = native[2]
         whole, inside = array(native[0], own), array(native[1], own) > 0.5

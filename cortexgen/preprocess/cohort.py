@@ -86,7 +86,7 @@ def preprocess_cohort(
     done = {scan.name: row for scan in scans if (row := finished(scan, out, pipeline))}
     waiting = {scan.name: scan for scan in scans if scan.name not in done}
     if waiting:
-        work = partial(preprocess_scan, out=out, pipeline=pipeline, threads=threads)
+        work = partial(preprocess_scan, out=out, pipeline=pipeline)
         done |= runner.run(work, waiting, "preprocessing")
     rows = [done[scan.name] for scan in scans] + [failed(name, why) for name, why in (problems or {}).items()]
     everyone = [*_earlier(out, {row["participant_id"] for row in rows}), *rows]
