@@ -25,7 +25,6 @@ def registration(
     log_jacobian: Tensor,
     grid: Grid,
     title: str | None = None,
-    limit: float | None = None,
 ) -> Figure:
     """One registration in three planes: images, differences before and after, deformed grid, and log |J|.
 
@@ -35,7 +34,6 @@ def registration(
         moving, fixed, warped: `[D, H, W]`.
         displacement: u, `[3, D, H, W]` in voxels, pull-back on `grid`.
         log_jacobian: `[D, H, W]`, drawn over the warped image.
-        limit: of the colour scale of log |J|; from the data unless given.
 
     Raises:
         ValueError: if a shape is not that of the grid.
@@ -44,7 +42,7 @@ def registration(
     errors = [np.abs(target - image) for image in (before, after)]
     field = array(displacement, grid, 3)
     brain = foreground(target)
-    growth, strength, extend = _growth(array(log_jacobian, grid), foreground(after), limit)
+    growth, strength, extend = _growth(array(log_jacobian, grid), foreground(after), None)
     shades, dimmed, differences = window(before, target, after), window(after, dimmed=DIMMED), heat(errors[0], brain)
     items: list[tuple[str, Array, dict[str, Any]]] = [
         ("Moving", before, shades),

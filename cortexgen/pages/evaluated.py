@@ -125,8 +125,7 @@ def _left_out(page: Report, evaluation: Evaluation, failures: Mapping[str, str])
         page.section("What could not be used", "Every brain was read, and everything was measured.")
         return
     page.section("What could not be used, and what was done to images")
-    rows = [{"Kind": kind, "What": what, "Why": why.partition("\n")[0]} for kind, what, why in found[:LINES]]
-    page.table(rows)
+    page.table([{"Kind": kind, "What": what, "Why": why.partition("\n")[0]} for kind, what, why in found[:LINES]])
     if len(found) > LINES:
         page.text(f"And {len(found) - LINES} more, all of them in evaluation.json.")
 
@@ -200,9 +199,8 @@ def _facts(evaluation: Evaluation) -> list[dict[str, str]]:
     if evaluation.train is not None:
         facts.append(("Training subjects", source(evaluation.train)))
     facts += [(f"Set {result.name}", source(result)) for result in evaluation.sets]
-    facts.append(("Grid", str(real.store.grid)))
     labels = evaluation.labeller.description if evaluation.labeller else "none, no anatomy was measured"
-    facts.append(("Labels", labels))
+    facts += [("Grid", str(real.store.grid)), ("Labels", labels)]
     facts += [(f"Features for {network.distance}", network.label) for network in evaluation.networks]
     values = {**vars(options), "protocols": listed(options.protocols), "held_out": ", ".join(sorted(options.held_out))}
     facts += [(f"Option {name}", str(value) or "none") for name, value in values.items()]

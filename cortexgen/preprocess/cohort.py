@@ -85,9 +85,7 @@ def preprocess_cohort(
     open_cohort(out, pipeline, {scan.image.parent for scan in scans})
     done = {scan.name: row for scan in scans if (row := finished(scan, out, pipeline))}
     waiting = {scan.name: scan for scan in scans if scan.name not in done}
-    if waiting:
-        work = partial(preprocess_scan, out=out, pipeline=pipeline)
-        done |= runner.run(work, waiting, "preprocessing")
+    done |= runner.run(partial(preprocess_scan, out=out, pipeline=pipeline), waiting, "preprocessing")
     rows = [done[scan.name] for scan in scans] + [failed(name, why) for name, why in (problems or {}).items()]
     everyone = [*_earlier(out, {row["participant_id"] for row in rows}), *rows]
     judge(everyone)
@@ -102,8 +100,7 @@ def _earlier(out: Path, now: set[str]) -> list[Row]:
     before = {row["participant_id"]: row for row in (read_tsv(table) if table.is_file() else [])}
     done = {name: found["Row"] for name, found in records(out, "preproc").items() if "Row" in found}
     there = {n: r for n, r in before.items() if r["status"] == "failed" or out.joinpath(*str(n).split("_")).is_dir()}
-    there |= done
-    return [there[name] for name in dict.fromkeys([*before, *done]) if name in there and name not in now]
+    return [row for name, row in (there | done).items() if name not in now]
 
 
 def judge(rows: Sequence[Row]) -> None:

@@ -102,8 +102,7 @@ def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline) -> Row:
     outputs = Outputs(out, scan)
     try:
         made = _made(scan, pipeline)
-        done = outputs.done(made)
-        if done is not None:
+        if (done := outputs.done(made)) is not None:
             return done
         outputs.remove()
         image, grid = read_scan(scan.image, pipeline.choice)

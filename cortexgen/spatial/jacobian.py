@@ -20,13 +20,6 @@ def _determinant(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a0 * (b1 * c2 - b2 * c1) + a1 * (b2 * c0 - b0 * c2) + a2 * (b0 * c1 - b1 * c0)
 
 
-def _edges(u: Tensor, axis: int) -> Tensor:
-    """`p + u(p)` of the next voxel along an axis, less that of the voxel itself."""
-    edges = u.diff(dim=2 + axis)
-    edges[:, axis] += 1
-    return edges
-
-
 def stencil_determinants(displacement: Tensor) -> Tensor:
     """The ten determinants of each voxel cube, 1 everywhere for the identity.
 
@@ -44,7 +37,9 @@ def stencil_determinants(displacement: Tensor) -> Tensor:
         raise ValueError(f"expected a field [B, 3, D, H, W] of at least 2 voxels a side, got {shape}")
     u = displacement.float()
     n, m, o = (size - 1 for size in u.shape[2:])
-    along_d, along_h, along_w = (_edges(u, axis) for axis in range(3))
+    along_d, along_h, along_w = (u.diff(dim=axis) for axis in (2, 3, 4))
+    for axis, along in enumerate((along_d, along_h, along_w)):
+        along[:, axis] += 1  # `p + u(p)` of the next voxel, less that of the voxel itself
     # The cube's edges, by the place of their other two coordinates.
     sides = list(product((0, 1), repeat=2))
     d = {(j, k): along_d[:, :, :, j : j + m, k : k + o] for j, k in sides}
