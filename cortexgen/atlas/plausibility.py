@@ -35,8 +35,9 @@ def check_brain(image: Tensor, grid: Grid, source: object = "image") -> None:
     volume = float(tissue.sum()) * grid.voxel_volume / 1000
     if not VOLUME[0] <= volume <= VOLUME[1]:
         expected = f"expected {VOLUME[0]:g}-{VOLUME[1]:g} ml of brain in air"
-        advice = "is it a whole brain, and are its voxels of the size that the header says?"
-        advice = "strip the skull first, as `cortexgen preprocess` does" if volume > VOLUME[1] else advice
+        advice = "strip the skull first, as `cortexgen preprocess` does"
+        if volume < VOLUME[0]:
+            advice = "is it a whole brain, and are its voxels of the size that the header says?"
         raise UserError(f"{source}: {volume:.0f} ml are brighter than air, {expected}; {advice}")
     levels = torch.unique(image[0][tissue]).numel()
     if levels < LEVELS:

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from cortexgen.atlas.intensity import normalize
-from cortexgen.atlas.labels import LabelMap, labels_on, numbered, read_labels
+from cortexgen.atlas.labels import LabelMap, labels_on, numbered, read_label_table, read_labels
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import Form
 from cortexgen.io.nifti import to_memory
 from cortexgen.io.paths import label
 from cortexgen.spatial import resample
+
+__all__ = ["BRAIN_FOREGROUND", "MNI152", "Template", "load_template", "read_label_table"]
 
 MNI152 = "MNI152NLin2009aSym"
 # Of nilearn's array (uint8 counts); another array is another template.

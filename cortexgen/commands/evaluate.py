@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from cortexgen.atlas.labels import read_label_table
-from cortexgen.atlas.template import MNI152
+from cortexgen.atlas.template import MNI152, read_label_table
 from cortexgen.commands import listed
 from cortexgen.contracts import Labeller
 from cortexgen.errors import UserError

@@ -44,9 +44,8 @@ def to_png(figure: Figure, dpi: float = 150) -> bytes:
 
 def write_png(path: Path, figure: Figure) -> None:
     """Write the figure of `to_png`, atomically."""
-    content = to_png(figure)
     with atomic(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(to_png(figure))
 
 
 def slices(

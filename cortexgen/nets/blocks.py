@@ -9,12 +9,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
-def grow_to(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Repeat voxels along the axes that a stride of 2 halved, `[B, C, *]` to `[B, C, *shape]`, odd sizes included."""
-    for axis, size in enumerate(shape, start=2):
+def joined(x: Tensor, skip: Tensor) -> Tensor:
+    """x, voxels repeated along the axes that a stride of 2 halved, odd sizes included, and a skip: `[B, C + c, *]`."""
+    for axis, size in enumerate(skip.shape[2:], start=2):
         if x.shape[axis] != size:
             x = x.repeat_interleave(2, dim=axis).narrow(axis, 0, size)
-    return x
+    return torch.cat([x, skip], dim=1)
 
 
 def to_patches(x: Tensor, size: int) -> Tensor:

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from cortexgen.nets.blocks import Conv3d, LinearAttention, from_patches, groups_for, grow_to, sinusoidal, to_patches
+from cortexgen.nets.blocks import Conv3d, LinearAttention, from_patches, groups_for, joined, sinusoidal, to_patches
 
 
 class Denoised(NamedTuple):
@@ -94,6 +93,5 @@ class DenoisingUNet(nn.Module):
         tokens = self.attention_norm(x).flatten(2).transpose(1, 2)
         x = x + self.attention(tokens).transpose(1, 2).reshape_as(x)
         for block, grow in zip(self.up, self.grow, strict=True):
-            skip = skips.pop()
-            x = grow(block(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1), e))
+            x = grow(block(joined(x, skips.pop()), e))
         return x

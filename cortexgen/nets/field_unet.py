@@ -16,7 +16,7 @@ from cortexgen.nets.blocks import (
     LinearAttention,
     from_patches,
     groups_for,
-    grow_to,
+    joined,
     sinusoidal,
     to_patches,
 )
@@ -205,8 +205,7 @@ class FieldUNet(nn.Module):
             skips.append(x)
             x = shrink(x)
         for level, grow in zip(self.up, self.grow, strict=True):
-            skip = skips.pop()
-            x = grow(level(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1), condition))
+            x = grow(level(joined(x, skips.pop()), condition))
         return from_patches(self.outlet(x).float(), self.patch, z.shape[2:])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cortexgen.nets.blocks import Conv3d, grow_to
+from cortexgen.nets.blocks import Conv3d, joined
 
 
 def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
@@ -72,8 +72,7 @@ class VelocityHead(nn.Module):
             skips.append(x)
             x = block(x)
         for block in self.decoder:
-            skip = skips.pop()
-            x = block(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1))
+            x = block(joined(x, skips.pop()))
         x = self.refine(x)
         # The last layer is float32: a velocity is added to itself 2^7 times.
         with torch.autocast(images.device.type, enabled=False):

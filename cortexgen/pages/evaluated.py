@@ -136,9 +136,8 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
     found = [(result, c) for result in evaluation.sets for c in result.copies]
     histograms = []
     for result, c in found:
-        ours, theirs = c.result.generated.distance, c.result.held_out.distance
-        threshold = FRACTION * c.result.median_held_out
-        histograms.append((f"{result.name}, {c.compared}", c.unit, ours, theirs, threshold))
+        distances = c.result.generated.distance, c.result.held_out.distance, FRACTION * c.result.median_held_out
+        histograms.append((f"{result.name}, {c.compared}", c.unit, *distances))
     references = listed(list(dict.fromkeys(c.reference for _, c in found)))
     caption = (
         f"Distance to the nearest training subject; reference: {references}. Left of the dashed line a sample may be "

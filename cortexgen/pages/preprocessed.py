@@ -59,7 +59,8 @@ def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str,
         page.figure(chart, caption, "Strip charts of the measures")
     page.section(f"All scans ({len(rows)})")
     formats = {MEASURES[key].head: MEASURES[key].format for key in shown}
-    page.table([_line(row, shown) for row in rows], formats=formats)
+    heads = {"participant_id": "Scan", "status": "Status", **{key: MEASURES[key].head for key in shown}}
+    page.table([{head: row.get(key) for key, head in heads.items()} for row in rows], formats=formats)
     others = [row for row in done if str(row["participant_id"]) not in flagged]
     if others:
         page.section("Sheets without a flag", about="preprocessed/sheets")
@@ -83,11 +84,6 @@ def _key_figures(rows: Sequence[Row], flagged: Mapping[str, str]) -> list[tuple[
             low, high = (f"{end:{measure.format}}" for end in (min(values), max(values)))
             cards.append((measure.label, measure.text(float(np.median(values))), f"median; {low} to {high}"))
     return cards
-
-
-def _line(row: Row, shown: Sequence[str]) -> Row:
-    measures = {MEASURES[key].head: row.get(key) for key in shown}
-    return {"Scan": str(row["participant_id"]), "Status": row["status"], **measures}
 
 
 def _caption(row: Row) -> str:

@@ -99,8 +99,7 @@ def _picture(page: Report, evaluation: RegistrationEvaluation, row: Row, caption
         return
     field = pairs.displacement(method, scan, fixed.grid) if row.get("folded") is not None else None
     if field is None:
-        names = ["moving", "fixed", "warped"]
-        figure = cohort({caption: images}, fixed.grid, list(PLANES), {caption: names})
+        figure = cohort({caption: images}, fixed.grid, list(PLANES), {caption: ["moving", "fixed", "warped"]})
     else:
         moving, target, warped = images
         growth = -log_jacobian(field[None])[0, 0]

@@ -2,13 +2,7 @@
 
 from cortexgen.preprocess.pipeline import Pipeline, preprocess_scan
 from cortexgen.preprocess.state import Subject
-from cortexgen.preprocess.steps.align import Align
-from cortexgen.preprocess.steps.bias import CorrectBias
-from cortexgen.preprocess.steps.denoise import Denoise
-from cortexgen.preprocess.steps.grids import Crop, Resample
-from cortexgen.preprocess.steps.intensity import Normalize
-from cortexgen.preprocess.steps.skull import StripSkull
-from cortexgen.preprocess.steps.step import Step
+from cortexgen.preprocess.steps import Align, CorrectBias, Crop, Denoise, Normalize, Resample, Step, StripSkull
 
 __all__ = [
     "Align",

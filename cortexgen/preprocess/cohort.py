@@ -51,8 +51,7 @@ def _same_steps(out: Path, pipeline: Pipeline) -> bool:
 
 
 def _about(pipeline: Pipeline) -> dict[str, Any]:
-    template = pipeline.template
-    return {"Template": template.name, "TemplateHash": template.hash, "Steps": pipeline.describe()}
+    return {"Template": pipeline.template.name, "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
 
 
 def preprocess_cohort(

@@ -72,17 +72,17 @@ class Outputs:
         write_json(sidecar(path), {**here, **about})
         native_mask, native_grid = subject.native or (subject.mask, subject.grid)
 
-        def write_mask(mask: Tensor, grid: Grid, space: dict[str, str], reference: dict[str, Any]) -> None:
+        def write_mask(mask: Tensor, grid: Grid, **space: str) -> None:
             path = derivative(self.out, name, "mask", **space, desc="brain")
             write_volume(path, mask, grid, np.uint8)
-            write_json(sidecar(path), {**reference, "Type": "Brain", **sources})
+            write_json(sidecar(path), {**(here if space else {}), "Type": "Brain", **sources})
 
-        write_mask(native_mask, native_grid, {}, {})
+        write_mask(native_mask, native_grid)
         if subject.affine is not None:
             path = anat(self.out, name) / f"{name}_from-T1w_to-{template}_mode-image_xfm.txt"
             write_affine(path, subject.affine)
             write_json(path.with_suffix(".json"), {**here, **about})
         if subject.resampled:
-            write_mask(subject.mask, subject.grid, space, here)
+            write_mask(subject.mask, subject.grid, **space)
             made, raw = (subject.image, subject.mask, subject.grid), (native[0], native_mask, native[1])
             write_png(self.sheet, subject_sheet(*made, subject.template, name, subject.flags, raw))

@@ -17,7 +17,7 @@ from cortexgen.io.header import NO_CHOICE
 from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
-from cortexgen.preprocess.steps.step import Step
+from cortexgen.preprocess.steps import Step
 
 
 class Pipeline:
@@ -49,8 +49,7 @@ class Pipeline:
         for k, step in enumerate(self.steps):
             if step.name in names[:k]:
                 raise UserError(f"steps: {step.name} comes twice")
-            later = self.steps[k + 1 :]
-            late = [other.name for other in later if other.name in step.after or step.name in other.before]
+            late = [s.name for s in self.steps[k + 1 :] if s.name in step.after or step.name in s.before]
             if late:
                 raise UserError(f"steps: {step.name} comes before {' and '.join(late)}, expected it later")
             missing = [name for name in step.needs if name not in names]

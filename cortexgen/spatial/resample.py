@@ -71,13 +71,12 @@ def resample(
         `[B, C, *shape]`.
     """
     affine, affine_to = affine.double().to(volume.device), affine_to.double().to(volume.device)
-    if mode == "nearest":
-        return sample(volume, _positions(identity(shape, volume.device), affine, affine_to), mode, padding)
     between = torch.linalg.inv(affine) @ affine_to
     factors = between[:3, :3].abs().amax(dim=1)
-    if (between[:3, :3] - torch.diag(between.diagonal()[:3])).abs().max() > 1e-6:
-        positions = _positions(identity(shape, volume.device), affine, affine_to)
-        return sample(antialias(volume, factors.tolist()), positions, mode, padding)
+    oblique = (between[:3, :3] - torch.diag(between.diagonal()[:3])).abs().max() > 1e-6
+    if oblique or mode == "nearest":
+        smooth = antialias(volume, factors.tolist()) if mode == "linear" else volume
+        return sample(smooth, _positions(identity(shape, volume.device), affine, affine_to), mode, padding)
     volume = volume.float()
     for axis, size in enumerate(shape):
         n, factor = volume.shape[2 + axis], float(factors[axis])

@@ -37,7 +37,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cortexgen.atlas.intensity import normalize
-from cortexgen.atlas.labels import read_label_table
+from cortexgen.atlas.template import read_label_table
 from cortexgen.cli import run
 from cortexgen.data.cohort import Scan, read_cohort
 from cortexgen.errors import UserError

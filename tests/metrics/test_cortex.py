@@ -140,7 +140,7 @@ def test_the_templates_cortex_is_plausible():
 
 
 def test_real_brains_are_plausible(real_brains):
-    from cortexgen.atlas.labels import read_label_table
+    from cortexgen.atlas.template import read_label_table
     from cortexgen.io import read_volume
 
     names = read_label_table(real_brains / "dseg.tsv")
