@@ -18,7 +18,7 @@ from cortexgen.figures.planes import PLANES, PlaneName
 from cortexgen.io import Grid
 from cortexgen.metrics.voxelwise import log_jacobian_shift, log_jacobian_spread
 from cortexgen.pages.report import Report
-from cortexgen.spatial import log_jacobian, resample, resample_field, warp
+from cortexgen.spatial import integrate, log_jacobian, resample, resample_field, warp
 
 SHOWN, NEAREST = 6, 3  # brains of a set
 MANY = 3  # sets; pictures of more are smaller
@@ -110,8 +110,9 @@ def _registered(
     registrar, store = labeller.registrar, result.store
     grid, coarse = registrar.grid, registrar.frame.velocity_grid
     fixed = registrar.prepared(store.image(i), store.grid, store.brains.path / store.names[i])
-    (moving, target), maps = registrar.pair(registrar.atlas(max(grid.spacing)), fixed)
-    u = resample_field(maps.flow(velocity[None]), coarse.torch_affine, grid.shape, grid.torch_affine)
+    (moving, target), _ = registrar.pair(registrar.atlas(max(grid.spacing)), fixed)
+    flow = integrate(velocity[None], registrar.frame.steps)
+    u = resample_field(flow, coarse.torch_affine, grid.shape, grid.torch_affine)
     return moving[0].cpu(), target[0].cpu(), warp(moving.cpu(), u)[0], u[0]
 
 
