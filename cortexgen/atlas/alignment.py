@@ -69,9 +69,7 @@ def align(image: Tensor, grid: Grid, template: Template, source: object = "image
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # a metric has no setting of its own; sums in one order
     try:
-        starts = [level.start(pitch) for pitch in PITCHES]
-        costs = [level.improve(start, 100) for start in starts]
-        best = starts[int(np.argmin(costs))]
+        best = min(map(level.start, PITCHES), key=lambda start: level.improve(start, 100))
         affine = sitk.AffineTransform(best.GetMatrix(), best.GetTranslation(), best.GetCenter())
         for spacing, local, iterations in LEVELS:
             _Level(image, grid, template, spacing, local).improve(affine, iterations)

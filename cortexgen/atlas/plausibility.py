@@ -33,12 +33,11 @@ def check_brain(image: Tensor, grid: Grid, source: object = "image") -> None:
         raise UserError(f"{source}: every voxel is {float(image.min()):g}; a brain has contrast")
     tissue = image[0] > BRAIN_FOREGROUND
     volume = float(tissue.sum()) * grid.voxel_volume / 1000
-    expected = f"expected {VOLUME[0]:g}-{VOLUME[1]:g} ml of brain in air"
-    if volume > VOLUME[1]:
+    if not VOLUME[0] <= volume <= VOLUME[1]:
+        expected = f"expected {VOLUME[0]:g}-{VOLUME[1]:g} ml of brain in air"
         advice = "strip the skull first, as `cortexgen preprocess` does"
-        raise UserError(f"{source}: {volume:.0f} ml are brighter than air, {expected}; {advice}")
-    if volume < VOLUME[0]:
-        advice = "is it a whole brain, and are its voxels of the size that the header says?"
+        if volume < VOLUME[0]:
+            advice = "is it a whole brain, and are its voxels of the size that the header says?"
         raise UserError(f"{source}: {volume:.0f} ml are brighter than air, {expected}; {advice}")
     levels = torch.unique(image[0][tissue]).numel()
     if levels < LEVELS:

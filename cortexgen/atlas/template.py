@@ -63,8 +63,7 @@ class Template:
         """The template on another grid: image and class probabilities resampled with antialiasing."""
         if grid.matches(self.grid):
             return replace(self, grid=grid)
-        old, new = self.grid.torch_affine, grid.torch_affine
-        image = resample(self.image[None], old, grid.shape, new)[0]
+        image = resample(self.image[None], self.grid.torch_affine, grid.shape, grid.torch_affine)[0]
         labels = None if self.labels is None else labels_on(self.labels, self.grid, grid)
         return replace(self, image=image, labels=labels, grid=grid)
 

@@ -80,16 +80,14 @@ def _frame(
     sheet = Sheet([w for w, _ in sizes], [height, height], [0.3, 0.3], WIDTH, bottom=0.3)
     for row, (volume, text) in enumerate(((image, caption), (target, "Fixed"))):
         sheet.text(sheet.lefts[0], sheet.tops[row] + 0.06, text, 11, ha="left", va="bottom", fontweight="bold")
-        for column, plane in enumerate(PLANES.values()):
-            axes = sheet.panel(row, column, sizes[column])
-            view.draw(axes, plane, view.cut(volume, plane), **shades)
+        for column, (name, plane) in enumerate(PLANES.items()):
+            axes = sheet.panel(row, column, view, plane, volume, **shades)
             if row == 0 and field is not None:
                 draw_grid(axes, view, plane, field, LINES_MM, 0.5)
             if row:
                 letters(axes, plane)
-    for column, (name, plane) in enumerate(PLANES.items()):
-        middle = sheet.lefts[column] + sheet.widths[column] / 2
-        sheet.text(middle, 0.15, f"{name.capitalize()}, {view.place(plane)}", 8, color=FAINT)
+                middle = sheet.lefts[column] + sheet.widths[column] / 2
+                sheet.text(middle, 0.15, f"{name.capitalize()}, {view.place(plane)}", 8, color=FAINT)
     return sheet.figure
 
 

@@ -74,9 +74,6 @@ def boxes(axes: Axes, names: Sequence[str], groups: Sequence[tuple[str, Array]],
         for i, ((_, values), colour) in enumerate(zip(groups, colours, strict=True)):
             box(axes, values[:, k], k + step * (i - (len(groups) - 1) / 2), colour, 0.75 * step)
     name_lines(axes, [name.replace("-", " ") for name in names])
-    handles = [
-        Patch(color=colour, label=f"{name} (n = {len(values)})")
-        for (name, values), colour in zip(groups, colours, strict=True)
-    ]
+    handles = [Patch(color=c, label=f"{name} (n = {len(v)})") for (name, v), c in zip(groups, colours, strict=True)]
     columns = min(4, len(handles))
     axes.figure.legend(handles=handles, loc="outside upper right", ncols=columns, frameon=False, fontsize=9)

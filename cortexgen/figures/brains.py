@@ -32,6 +32,7 @@ from cortexgen.figures.sheet import Sheet, three_planes
 from cortexgen.io import Grid, atomic
 
 UNDER_LABELS = 0.8
+COLUMNS = 6  # brains beside each other before a group goes on below
 
 
 def to_png(figure: Figure, dpi: float = 150) -> bytes:
@@ -43,9 +44,8 @@ def to_png(figure: Figure, dpi: float = 150) -> bytes:
 
 def write_png(path: Path, figure: Figure) -> None:
     """Write the figure of `to_png`, atomically."""
-    content = to_png(figure)
     with atomic(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(to_png(figure))
 
 
 def slices(
@@ -75,11 +75,10 @@ def slices(
     painted = None if labels is None else array(labels, grid)
     shades = window(image, dimmed=1.0 if painted is None or contours else UNDER_LABELS)
     sheet, panels = three_planes(view, image, shades, title, 0.1 if painted is None or classes is None else 0.62)
-    seen: set[int] = set()
-    if painted is not None:
-        seen = set().union(*(_overlay(axes, view, plane, painted, contours) for axes, plane in panels))
+    overlays = [] if painted is None else [_overlay(axes, view, plane, painted, contours) for axes, plane in panels]
+    seen = sorted(set().union(*overlays))
     if classes is not None and seen:
-        handles = [Patch(color=class_colour(k), label=classes[k]) for k in sorted(seen)]
+        handles = [Patch(color=class_colour(k), label=classes[k]) for k in seen]
         style = {"frameon": False, "labelcolor": INK, "fontsize": 7.5, "handlelength": 1, "columnspacing": 1.2}
         sheet.figure.legend(handles=handles, loc="lower center", ncols=min(6, len(handles)), **style)
     return sheet.figure
@@ -91,19 +90,14 @@ def cohort(
     plane: PlaneName | Sequence[PlaneName] = "axial",
     captions: Mapping[str, Sequence[str]] | None = None,
     labels: Mapping[str, Sequence[Tensor]] | None = None,
-    columns: int = 6,
-    positions: Sequence[int] | None = None,
-    title: str | None = None,
 ) -> Figure:
-    """A sheet of brains, group by group, all at the same slice, scale and intensity window.
+    """A sheet of brains, group by group, all at one scale, in one intensity window, and at the slice in their middle.
 
     Arguments:
         rows: name of each group to its volumes `[D, H, W]`.
         plane: what is shown of each brain; several planes stand one below the other.
         captions: a short line below each brain, under the same keys.
         labels: a label map `[D, H, W]` over each brain, under the same keys.
-        columns: brains beside each other before a group goes on below.
-        positions: voxel (D, H, W) of the slices; the middle of all brains together unless given.
 
     Raises:
         ValueError: if there is no volume, or a shape is not that of the grid.
@@ -112,21 +106,19 @@ def cohort(
     volumes = [volume for group in groups.values() for volume in group]
     if not volumes:
         raise ValueError("a cohort sheet needs at least one volume")
-    view = View(grid, np.logical_or.reduce([foreground(volume) for volume in volumes]), positions)
+    view = View(grid, np.logical_or.reduce([foreground(volume) for volume in volumes]))
     planes: list[PlaneName] = [plane] if isinstance(plane, str) else list(plane)
     sizes = [view.size(PLANES[name]) for name in planes]
-    columns = min(columns, max(len(group) for group in groups.values()))
+    columns = min(COLUMNS, max(len(group) for group in groups.values()))
     lines = [(name, start) for name, group in groups.items() for start in range(0, len(group), columns)]
     above = []
     for k, (_, start) in enumerate(lines):
-        room = (0.2 if captions and k else 0) + (0.45 if start == 0 else 0.06) + (0.32 if title and k == 0 else 0)
+        room = (0.2 if captions and k else 0) + (0.45 if start == 0 else 0.06)
         above += [room] + [0.03] * (len(planes) - 1)
     width = max(4.0, min(12.0, 2.0 * columns))
     widths, heights = [max(w for w, _ in sizes)] * columns, [h for _, h in sizes] * len(lines)
     sheet = Sheet(widths, heights, above, width, bottom=0.48 if captions else 0.28)
-    sheet.title(title)
-    place = " · ".join(f"{name} {view.place(PLANES[name])}" for name in planes)
-    sheet.text(sheet.lefts[0], 0.13, place, 8, ha="left", color=FAINT)
+    sheet.places(view, planes)
     shades = window(*volumes, dimmed=UNDER_LABELS if labels else 1.0)
     for line, (name, start) in enumerate(lines):
         top = line * len(planes)
@@ -134,8 +126,7 @@ def cohort(
             sheet.text(sheet.lefts[0], sheet.tops[top] + 0.09, name, 11, ha="left", va="bottom", fontweight="bold")
         for k in range(start, min(start + columns, len(groups[name]))):
             for row, shown in enumerate(planes):
-                axes = sheet.panel(top + row, k - start, sizes[row])
-                view.draw(axes, PLANES[shown], view.cut(groups[name][k], PLANES[shown]), **shades)
+                axes = sheet.panel(top + row, k - start, view, PLANES[shown], groups[name][k], **shades)
                 if labels:
                     _overlay(axes, view, PLANES[shown], array(labels[name][k], grid))
                 if k == 0 and line == 0:

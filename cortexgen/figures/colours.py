@@ -17,6 +17,11 @@ _HEX = (
 )
 _CLASSES = np.frombuffer(bytes.fromhex(_HEX), np.uint8).reshape(-1, 3) / 255
 
+# Blue through transparent to red: zero lets the anatomy through, and strength goes with size.
+_SCALE = np.linspace(-1, 1, 255)
+_HUES = np.where(_SCALE[:, None] < 0, [0.25, 0.62, 1.0], [1.0, 0.33, 0.16])
+GROWTH = ListedColormap(np.column_stack([_HUES, np.abs(_SCALE) ** 0.7]), name="growth")
+
 
 def class_colour(k: int) -> tuple[float, float, float]:
     """RGB in [0, 1] of a class; classes beyond the default template's 18 go round the colour wheel."""
@@ -31,14 +36,3 @@ def paint(labels: Array, alpha: float) -> Array:
     present, places = np.unique(labels, return_inverse=True)
     table = np.array([(*class_colour(int(k)), alpha if k else 0.0) for k in present])
     return table[places.reshape(labels.shape)]
-
-
-def _growth() -> ListedColormap:
-    """Blue through transparent to red: zero lets the anatomy through, and strength goes with size."""
-    x = np.linspace(-1, 1, 255)
-    low, high = np.array([0.25, 0.62, 1.0]), np.array([1.0, 0.33, 0.16])
-    colours = np.where(x[:, None] < 0, low, high)
-    return ListedColormap(np.column_stack([colours, np.abs(x) ** 0.7]), name="growth")
-
-
-GROWTH = _growth()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -57,8 +57,7 @@ def effect_forest(
     for axes, (name, found) in zip(forests, effects.items(), strict=True):
         axes.axvspan(-small, small, color=BAND, zorder=0)
         axes.axvline(0, color=GREY, lw=0.8, zorder=1)
-        for y, k in enumerate(order):
-            effect = found[k]
+        for y, effect in enumerate(found[k] for k in order):
             if effect is None:
                 continue
             low, high = max(effect.low, -limit), min(effect.high, limit)
@@ -104,25 +103,12 @@ def distributions(groups: Mapping[str, Array], measures: Sequence[str]) -> Figur
     return figure
 
 
-class Distances(NamedTuple):
-    """Distances to the nearest training subject.
-
-    Attributes:
-        title: of the panel.
-        unit: of the distances.
-        samples, reference: `[M]` and `[N]`.
-        threshold: below it, a sample may be a copy.
-    """
-
-    title: str
-    unit: str
-    samples: Tensor
-    reference: Tensor
-    threshold: float
-
-
-def distance_histograms(found: Sequence[Distances]) -> Figure:
+def distance_histograms(found: Sequence[tuple[str, str, Tensor, Tensor, float]]) -> Figure:
     """Shares of samples by their distance to the nearest training subject, beside those of the reference.
+
+    Arguments:
+        found: of each panel the title, the unit, distances of samples `[M]` and of the reference `[N]`, and a threshold
+            below which a sample may be a copy.
 
     Raises:
         ValueError: if there is nothing to draw.
@@ -148,27 +134,15 @@ def distance_histograms(found: Sequence[Distances]) -> Figure:
     return figure
 
 
-class Pair(NamedTuple):
-    """A sample and a training subject.
-
-    Attributes:
-        titles: of the sample and of the subject.
-        sample, subject: `[D, H, W]`.
-        caption: below the sample.
-    """
-
-    titles: tuple[str, str]
-    sample: Tensor
-    subject: Tensor
-    caption: str
-
-
-def neighbours(pairs: Sequence[Pair], grid: Grid, positions: Sequence[int] | None = None) -> Figure:
+def neighbours(
+    pairs: Sequence[tuple[str, str, Tensor, Tensor]], grid: Grid, positions: Sequence[int] | None = None
+) -> Figure:
     """Samples beside their nearest training subjects and the difference, a row a pair, in an axial and a coronal slice.
 
     Images share one intensity window and differences one scale.
 
     Arguments:
+        pairs: of each the caption above, the subject's name, and sample and subject `[D, H, W]`.
         positions: voxel (D, H, W) of the slices; the middle of the brains unless given.
 
     Raises:
@@ -176,7 +150,7 @@ def neighbours(pairs: Sequence[Pair], grid: Grid, positions: Sequence[int] | Non
     """
     if not pairs:
         raise ValueError("expected one pair or more, got none")
-    images = [(array(pair.sample, grid), array(pair.subject, grid)) for pair in pairs]
+    images = [(array(sample, grid), array(subject, grid)) for *_, sample, subject in pairs]
     every = [image for pair in images for image in pair]
     view = View(grid, np.logical_or.reduce([foreground(image) for image in every]), positions)
     shades: dict[str, Any] = {**window(*every)}
@@ -185,18 +159,15 @@ def neighbours(pairs: Sequence[Pair], grid: Grid, positions: Sequence[int] | Non
     widths = [view.size(PLANES[name])[0] for name in planes for _ in range(3)]
     heights = [max(view.size(PLANES[name])[1] for name in planes)] * len(pairs)
     sheet = Sheet(widths, heights, [0.55] * len(pairs), 12, bottom=0.3)
-    for row, (pair, (sample, subject)) in enumerate(zip(pairs, images, strict=True)):
-        top = sheet.tops[row]
-        sheet.text(sheet.lefts[0], top + 0.3, plain(pair.caption), 9.5, ha="left", va="bottom", fontweight="bold")
-        for column, name in enumerate(planes):
-            plane = PLANES[name]
-            shown = ((plain(pair.titles[0]), sample, shades), (plain(pair.titles[1]), subject, shades))
+    for row, ((caption, name, *_), (sample, subject)) in enumerate(zip(pairs, images, strict=True)):
+        top = sheet.tops[row] + 0.3
+        sheet.text(sheet.lefts[0], top, plain(caption), 9.5, ha="left", va="bottom", fontweight="bold")
+        shown = (("sample", sample, shades), (plain(name), subject, shades))
+        for column, plane in enumerate(PLANES[name] for name in planes):
             for k, (title, image, style) in enumerate((*shown, ("|difference|", np.abs(sample - subject), heat))):
-                axes = sheet.panel(row, 3 * column + k, view.size(plane))
-                view.draw(axes, plane, view.cut(image, plane), **style)
+                axes = sheet.panel(row, 3 * column + k, view, plane, image, **style)
                 sheet.heading(row, 3 * column + k, title, 8.5, color=FAINT)
                 if row == k == 0:
                     letters(axes, plane)
-    place = " · ".join(f"{name} {view.place(PLANES[name])}" for name in planes)
-    sheet.text(sheet.lefts[0], 0.13, place, 8, ha="left", color=FAINT)
+    sheet.places(view, planes)
     return sheet.figure

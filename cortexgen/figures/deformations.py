@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
@@ -27,7 +25,6 @@ def registration(
     log_jacobian: Tensor,
     grid: Grid,
     title: str | None = None,
-    limit: float | None = None,
 ) -> Figure:
     """One registration in three planes: images, differences before and after, deformed grid, and log |J|.
 
@@ -37,7 +34,6 @@ def registration(
         moving, fixed, warped: `[D, H, W]`.
         displacement: u, `[3, D, H, W]` in voxels, pull-back on `grid`.
         log_jacobian: `[D, H, W]`, drawn over the warped image.
-        limit: of the colour scale of log |J|; from the data unless given.
 
     Raises:
         ValueError: if a shape is not that of the grid.
@@ -46,7 +42,7 @@ def registration(
     errors = [np.abs(target - image) for image in (before, after)]
     field = array(displacement, grid, 3)
     brain = foreground(target)
-    growth, limit, extend = _scaled(array(log_jacobian, grid), foreground(after), limit)
+    growth, strength, extend = _growth(array(log_jacobian, grid), foreground(after), None)
     shades, dimmed, differences = window(before, target, after), window(after, dimmed=DIMMED), heat(errors[0], brain)
     items: list[tuple[str, Array, dict[str, Any]]] = [
         ("Moving", before, shades),
@@ -61,11 +57,10 @@ def registration(
     sheet, rows = plane_rows(view, items, title, 14)
     for plane, panels in rows:
         draw_grid(panels[5], view, plane, field, every=10.0, width=0.5)
-        _draw_growth(panels[6], view, plane, growth, limit)
+        view.draw(panels[6], plane, view.cut(growth, plane), **strength)
     for column in (3, 4):
-        scale = ScalarMappable(Normalize(0, differences["vmax"]), differences["cmap"])
-        sheet.colour_bar(column, scale, "intensity", 0.42, "max")
-    sheet.colour_bar(6, ScalarMappable(Normalize(-limit, limit), GROWTH), "log |J|", 0.42, extend)
+        sheet.colour_bar(column, differences, "intensity", 0.42, "max")
+    sheet.colour_bar(6, strength, "log |J|", 0.42, extend)
     return sheet.figure
 
 
@@ -107,23 +102,23 @@ def log_jacobian_map(
         label: of the colour bar, to say what growth it is.
     """
     image = array(background, grid)
-    growth, limit, extend = _scaled(array(log_jacobian, grid), foreground(image), limit)
+    growth, strength, extend = _growth(array(log_jacobian, grid), foreground(image), limit)
     view = View(grid, foreground(image))
     sheet, panels = three_planes(view, image, window(image, dimmed=DIMMED), title, bottom=0.55)
     for axes, plane in panels:
-        _draw_growth(axes, view, plane, growth, limit)
-    scale = ScalarMappable(Normalize(-limit, limit), GROWTH)
-    sheet.colour_bar(1, scale, label, 0.4, extend)
+        view.draw(axes, plane, view.cut(growth, plane), **strength)
+    sheet.colour_bar(1, strength, label, 0.4, extend)
     return sheet.figure
 
 
-def _scaled(values: Array, brain: Array, limit: float | None) -> tuple[Array, float, str]:
-    """Values inside the brain, 0 outside; a limit, round unless given; and which ends of the scale go beyond it."""
+def _growth(values: Array, brain: Array, limit: float | None) -> tuple[Array, dict[str, Any], str]:
+    """Values inside the brain, 0 outside; how they are drawn, up to a round limit unless given; what goes beyond it."""
     values = np.where(binary_fill_holes(brain), values, 0)
     if limit is None:
         top = float(np.quantile(np.abs(values[brain]), 0.99)) if brain.any() else 0.0
         limit = max(math.ceil(round(top * 20, 3)) / 20, 0.05)
-    return values, limit, "both" if np.abs(values).max() > limit else "neither"
+    strength = {"cmap": GROWTH, "vmin": -limit, "vmax": limit}
+    return values, strength, "both" if np.abs(values).max() > limit else "neither"
 
 
 def draw_grid(axes: Axes, view: View, plane: Plane, displacement: Array, every: float, width: float = 0.7) -> None:
@@ -135,7 +130,3 @@ def draw_grid(axes: Axes, view: View, plane: Plane, displacement: Array, every: 
         first = math.floor((source.min() - middle) / every)
         levels = middle + every * np.arange(first, math.ceil((source.max() - middle) / every) + 1)
         view.lines(axes, plane, source, levels, colors=LINES, linewidths=width)
-
-
-def _draw_growth(axes: Axes, view: View, plane: Plane, values: Array, limit: float) -> None:
-    view.draw(axes, plane, view.cut(values, plane), cmap=GROWTH, vmin=-limit, vmax=limit)

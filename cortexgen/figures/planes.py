@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
@@ -121,18 +120,16 @@ class View:
         millimetres = self.grid.affine[world] @ np.array([*self.positions, 1.0])
         return f"{'xyz'[world]} = {round(millimetres):d} mm".replace("-", "−")
 
-    def draw(self, axes: Axes, plane: Plane, cut: Array | None, **style: Any) -> AxesImage | None:
+    def draw(self, axes: Axes, plane: Plane, cut: Array | None, **style: Any) -> None:
         """Draw a slice, `[rows, columns]` or RGBA `[rows, columns, 4]`, and crop the axes to the view."""
-        shown = None
         steps, shape = self.grid.spacing, self.grid.shape
         if cut is not None:
             x, y = ((-0.5 * steps[a], (shape[a] - 0.5) * steps[a]) for a in (plane.columns, plane.rows))
             style = {"cmap": "gray", "interpolation": "bilinear", **style}
-            shown = axes.imshow(cut, origin="lower", extent=(*x, *y), **style)
+            axes.imshow(cut, origin="lower", extent=(*x, *y), **style)
         for limit, a in ((axes.set_xlim, plane.columns), (axes.set_ylim, plane.rows)):
             limit((self.ranges[a][0] - 0.5) * steps[a], (self.ranges[a][1] + 0.5) * steps[a])
         axes.set_aspect("equal")
-        return shown
 
     def lines(self, axes: Axes, plane: Plane, cut: Array, levels: Any, **style: Any) -> None:
         """Draw where a slice, `[rows, columns]`, crosses levels."""

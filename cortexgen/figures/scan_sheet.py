@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.ndimage import binary_fill_holes
@@ -64,37 +63,40 @@ def subject_sheet(
     shapes = _outlines(template, grid)
     view = View(grid, brain | (shapes[0] > 0.5))
     outlines = [*((shape, TEMPLATE, 0.9 if k == 0 else 0.6) for k, shape in enumerate(shapes)), (brain, MASK, 1.0)]
-    prepared = _Volume(array(image, grid), brain, outlines)
-    cuts = [_cuts(view, plane, shapes[0] > 0.5, COLUMNS) for plane in PLANES.values()]
-    rows = [(prepared, row) for row in cuts]
+    prepared = array(image, grid)
+    rows = [(prepared, brain, outlines, _cuts(view, p, shapes[0] > 0.5, COLUMNS)) for p in PLANES.values()]
     if native is not None:
         own = native[2]
         whole, inside = array(native[0], own), array(native[1], own) > 0.5
         full = View(own, foreground(whole) | inside)
         pairs = [_cuts(full, plane, inside, COLUMNS // 3, (0.35, 0.65)) for plane in PLANES.values()]
-        rows.append((_Volume(whole, inside, [(inside, MASK, 1.0)]), [cut for pair in pairs for cut in pair]))
+        rows.append((whole, inside, [(inside, MASK, 1.0)], [cut for pair in pairs for cut in pair]))
 
     lines = [line for note in notes for line in textwrap.wrap(note, CHARACTERS)]
     above = [0.24] * len(rows)
     above[0] += 0.6 + 0.19 * len(lines)
     if native is not None:
         above[-1] += 0.34
-    sizes = [[v.size(plane) for v, plane in row] for _, row in rows]
+    sizes = [[v.size(plane) for v, plane in row] for *_, row in rows]
     widths = [max(w for w, _ in column) for column in zip(*sizes, strict=True)]
     sheet = Sheet(widths, [max(h for _, h in row) for row in sizes], above, WIDTH, bottom=0.36)
     plain: dict[str, Any] = {"ha": "left", "va": "top", "parse_math": False}
     sheet.text(sheet.lefts[0], sheet.height - 0.12, title, 12, fontweight="bold", **plain)
     for k, line in enumerate(lines):
         sheet.text(sheet.lefts[0], sheet.height - 0.38 - 0.19 * k, line, 9.5, color=NOTE, **plain)
-    _headline(sheet, 0, f"In template space: {template.name}, {_voxels(grid)}")
+    _headline(sheet, 0, f"In template space: {template.name}, ", grid)
     if native is not None:
-        _headline(sheet, len(rows) - 1, f"As it was scanned: {_voxels(native[2])}")
-    for row, (volume, cut) in enumerate(rows):
-        for column, (v, plane) in enumerate(cut):
+        _headline(sheet, len(rows) - 1, "As it was scanned: ", native[2])
+    for row, (volume, inside, outlines, shown) in enumerate(rows):
+        shades = window(np.where(inside, volume, 0) if inside.any() else volume)
+        for column, (v, plane) in enumerate(shown):
             sheet.heading(row, column, v.place(plane), 9, color=FAINT)
-            axes = sheet.panel(row, column, sizes[row][column])
-            volume.draw(axes, v, plane)
-            if column == 0 or cut[column - 1][1] is not plane:
+            axes = sheet.panel(row, column, v, plane, volume, **shades)
+            for shape, colour, width in outlines:
+                cut = v.cut(shape, plane)
+                if cut.min() < 0.5 < cut.max():
+                    v.lines(axes, plane, cut, [0.5], colors=[colour], linewidths=width)
+            if column == 0 or shown[column - 1][1] is not plane:
                 letters(axes, plane)
     named = "brain, white matter, ventricles" if len(shapes) > 1 else "brain"
     handles = [Line2D([], [], color=MASK, label="Brain mask")]
@@ -102,21 +104,6 @@ def subject_sheet(
     style: dict[str, Any] = {"frameon": False, "labelcolor": INK, "fontsize": 9, "borderaxespad": 0.3}
     sheet.figure.legend(handles=handles, loc="lower left", ncols=2, **style)
     return sheet.figure
-
-
-class _Volume:
-    """An image in its brain's window, and the outlines on it: volumes that are cut at one half, colour and width."""
-
-    def __init__(self, image: Array, brain: Array, outlines: Sequence[tuple[Array, str, float]]) -> None:
-        self.image, self.outlines = image, outlines
-        self.shades = window(np.where(brain, image, 0) if brain.any() else image)
-
-    def draw(self, axes: Axes, view: View, plane: Plane) -> None:
-        view.draw(axes, plane, view.cut(self.image, plane), **self.shades)
-        for shape, colour, width in self.outlines:
-            cut = view.cut(shape, plane)
-            if cut.min() < 0.5 < cut.max():
-                view.lines(axes, plane, cut, [0.5], colors=[colour], linewidths=width)
 
 
 def _outlines(template: Template, grid: Grid) -> list[Array]:
@@ -139,17 +126,13 @@ def _cuts(
     """Views at slices across a plane, evenly through a mask; through the whole grid if it is empty."""
     occupied = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {plane.axis})))
     low, high = (occupied[0], occupied[-1]) if occupied.size else (0, inside.shape[plane.axis] - 1)
-    views = []
+    cuts = []
     for place in low + (high - low) * np.linspace(*reach, count):
-        views.append(copy(view))
-        views[-1].positions = [round(place) if axis == plane.axis else p for axis, p in enumerate(view.positions)]
-    return [(v, plane) for v in views]
+        cuts.append((copy(view), plane))
+        cuts[-1][0].positions = [round(place) if axis == plane.axis else p for axis, p in enumerate(view.positions)]
+    return cuts
 
 
-def _voxels(grid: Grid) -> str:
-    return "voxels of " + " × ".join(f"{side:.3g}" for side in reversed(grid.spacing)) + " mm"
-
-
-def _headline(sheet: Sheet, row: int, text: str) -> None:
-    style: dict[str, Any] = {"ha": "left", "va": "bottom", "parse_math": False}
-    sheet.text(sheet.lefts[0], sheet.tops[row] + 0.28, text, 10.5, **style)
+def _headline(sheet: Sheet, row: int, text: str, grid: Grid) -> None:
+    text += "voxels of " + " × ".join(f"{side:.3g}" for side in reversed(grid.spacing)) + " mm"
+    sheet.text(sheet.lefts[0], sheet.tops[row] + 0.28, text, 10.5, ha="left", va="bottom", parse_math=False)

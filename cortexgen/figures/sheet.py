@@ -1,13 +1,17 @@
 """Dark figures with panels in rows and columns, all drawn at one scale."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from cortexgen.figures.planes import BACKGROUND, FAINT, INK, PLANES, Array, Plane, View, letters
+from cortexgen.figures.planes import BACKGROUND, FAINT, INK, PLANES, Array, Plane, PlaneName, View, letters
+
+EDGE, GAP = 0.1, 0.08  # inches at the sides, and between columns
 
 
 class Sheet:
@@ -18,25 +22,17 @@ class Sheet:
         rows: heights of the rows in millimetres.
         above: inches left free above each row, for text.
         width: of the figure in inches.
-        left, bottom: inches kept free at the left and below.
-        gap: inches between columns.
+        bottom: inches kept free below.
     """
 
     def __init__(
-        self,
-        columns: Sequence[float],
-        rows: Sequence[float],
-        above: Sequence[float],
-        width: float,
-        left: float = 0.1,
-        bottom: float = 0.1,
-        gap: float = 0.08,
+        self, columns: Sequence[float], rows: Sequence[float], above: Sequence[float], width: float, bottom: float
     ) -> None:
-        scale = (width - left - 0.1 - gap * (len(columns) - 1)) / sum(columns)
+        scale = (width - EDGE - EDGE - GAP * (len(columns) - 1)) / sum(columns)
         self.scale, self.width = scale, width
         self.height = scale * sum(rows) + sum(above) + bottom
         self.widths, self.heights = [scale * c for c in columns], [scale * r for r in rows]
-        self.lefts = [left + sum(self.widths[:k]) + gap * k for k in range(len(columns))]
+        self.lefts = [EDGE + sum(self.widths[:k]) + GAP * k for k in range(len(columns))]
         self.tops = [self.height - sum(self.heights[:k]) - sum(above[: k + 1]) for k in range(len(rows))]
         self.figure = Figure(figsize=(width, self.height), facecolor=BACKGROUND)
         FigureCanvasAgg(self.figure)
@@ -45,12 +41,13 @@ class Sheet:
         box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(box, facecolor=BACKGROUND)
 
-    def panel(self, row: int, column: int, size: tuple[float, float]) -> Axes:
-        """Axes for a slice of a size in millimetres, in the middle of its cell."""
-        width, height = (self.scale * side for side in size)
+    def panel(self, row: int, column: int, view: View, plane: Plane, image: Array | None, **style: Any) -> Axes:
+        """A slice of a volume, or the room for one, in the middle of a cell."""
+        width, height = (self.scale * side for side in view.size(plane))
         left = self.lefts[column] + (self.widths[column] - width) / 2
         axes = self._axes(left, self.tops[row] - (self.heights[row] + height) / 2, width, height)
         axes.set_axis_off()
+        view.draw(axes, plane, None if image is None else view.cut(image, plane), **style)
         return axes
 
     def text(self, x: float, y: float, text: str, size: float = 9, **style: Any) -> None:
@@ -68,11 +65,17 @@ class Sheet:
         if text:
             self.text(self.lefts[0], self.height - 0.12, text, 12, ha="left", va="top", fontweight="bold")
 
-    def colour_bar(self, column: int, mappable: Any, label: str, y: float, extend: str = "neither") -> None:
-        """A horizontal colour bar below a column, `y` inches above the lower edge."""
+    def places(self, view: View, planes: Sequence[PlaneName]) -> None:
+        """Write at the bottom where the slices lie."""
+        text = " · ".join(f"{name} {view.place(PLANES[name])}" for name in planes)
+        self.text(self.lefts[0], 0.13, text, 8, ha="left", color=FAINT)
+
+    def colour_bar(self, column: int, style: Mapping[str, Any], label: str, y: float, extend: str) -> None:
+        """A horizontal colour bar of what `style` draws, below a column, `y` inches above the lower edge."""
         margin = 0.12 * self.widths[column]
         axes = self._axes(self.lefts[column] + margin, y, self.widths[column] - 2 * margin, 0.09)
-        bar = self.figure.colorbar(mappable, cax=axes, orientation="horizontal", extend=extend)
+        scale = ScalarMappable(Normalize(style["vmin"], style["vmax"]), style["cmap"])
+        bar = self.figure.colorbar(scale, cax=axes, orientation="horizontal", extend=extend)
         bar.outline.set_visible(False)
         axes.set_facecolor("#6a6a6a")
         bar.ax.tick_params(colors=FAINT, labelsize=8, length=2, width=0.6, pad=2)
@@ -89,8 +92,7 @@ def three_planes(
     panels = []
     for column, (name, plane) in enumerate(PLANES.items()):
         sheet.heading(0, column, f"{name.capitalize()}, {view.place(plane)}", 9, color=FAINT)
-        panels.append((sheet.panel(0, column, sizes[column]), plane))
-        view.draw(panels[-1][0], plane, None if image is None else view.cut(image, plane), **shades)
+        panels.append((sheet.panel(0, column, view, plane, image, **shades), plane))
         letters(panels[-1][0], plane)
     return sheet, panels
 
@@ -112,8 +114,7 @@ def plane_rows(
         sheet.heading(0, column, name)
     rows = []
     for row, plane in enumerate(PLANES.values()):
-        rows.append((plane, [sheet.panel(row, column, sizes[row]) for column in range(len(items))]))
-        for axes, (_, image, style) in zip(rows[-1][1], items, strict=True):
-            view.draw(axes, plane, view.cut(image, plane), **style)
-        letters(rows[-1][1][0], plane)
+        panels = [sheet.panel(row, k, view, plane, image, **style) for k, (_, image, style) in enumerate(items)]
+        letters(panels[0], plane)
+        rows.append((plane, panels))
     return sheet, rows

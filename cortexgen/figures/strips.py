@@ -3,7 +3,6 @@
 import math
 from collections.abc import Container, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,53 +12,41 @@ from cortexgen.figures.axes import BAND, GREY, INK, panels
 from cortexgen.figures.colours import REAL, SYNTHETIC
 
 LEVELS, LETTER = 3, 0.0135  # of names in a panel; width of a letter as a share of the panel's
-
-
-class Strip(NamedTuple):
-    """A measure of scans.
-
-    Attributes:
-        title: of the panel.
-        values: name and value of each scan, one or more.
-        median: of them.
-        reach: how far from it values are usual; infinite where nobody can say.
-    """
-
-    title: str
-    values: Sequence[tuple[str, float]]
-    median: float
-    reach: float
+Scans = Sequence[tuple[str, float]]
+Strip = tuple[str, Scans, float, float]
 
 
 def strip_charts(strips: Sequence[Strip], flagged: Container[str]) -> Figure:
     """A panel for each measure with a point for each scan that has it; the flagged are orange and named.
 
     Arguments:
+        strips: of each measure the title, name and value of one scan or more, their median, and how far from it values
+            are usual, infinite where nobody can say.
         flagged: names of scans.
     """
     figure, found = panels(len(strips), 2, 10, 1.35, 0.1)
-    for axes, strip in zip(found, strips, strict=True):
-        axes.set_title(strip.title, loc="left", fontsize=9.5, color=INK)
+    for axes, (title, values, median, reach) in zip(found, strips, strict=True):
+        axes.set_title(title, loc="left", fontsize=9.5, color=INK)
         axes.spines["left"].set_visible(False)
         axes.set_yticks([])
         axes.set_ylim(-0.35, 1.05)
-        _draw(axes, strip, flagged)
+        _draw(axes, values, median, reach, flagged)
     return figure
 
 
-def _draw(axes: Axes, strip: Strip, flagged: Container[str]) -> None:
-    names, values = [name for name, _ in strip.values], np.array([value for _, value in strip.values])
+def _draw(axes: Axes, scans: Scans, median: float, reach: float, flagged: Container[str]) -> None:
+    names, values = [name for name, _ in scans], np.array([value for _, value in scans])
     marked = np.array([name in flagged for name in names])
     heights = np.random.default_rng(0).uniform(-0.2, 0.2, len(names))
-    axes.axvline(strip.median, ymax=0.4, color=GREY, lw=1.2)
+    axes.axvline(median, ymax=0.4, color=GREY, lw=1.2)
     low, high = float(values.min()), float(values.max())
     margin = 0.06 * (high - low) or 0.01 * abs(high) or 1.0
     axes.set_xlim(low - margin, high + margin)
-    if math.isfinite(strip.reach):
-        axes.axvspan(strip.median - strip.reach, strip.median + strip.reach, ymax=0.4, color=BAND, zorder=-1)
+    if math.isfinite(reach):
+        axes.axvspan(median - reach, median + reach, ymax=0.4, color=BAND, zorder=-1)
     axes.scatter(values[~marked], heights[~marked], s=12, color=REAL, alpha=0.55, lw=0)
     axes.scatter(values[marked], heights[marked], s=18, color=SYNTHETIC, lw=0)
-    far = sorted(np.flatnonzero(marked), key=lambda j: -abs(values[j] - strip.median))
+    far = sorted(np.flatnonzero(marked), key=lambda j: -abs(values[j] - median))
     shares = {j: float((values[j] - low + margin) / (high - low + 2 * margin)) for j in far}
     for j, (level, side) in _places({j: (shares[j], names[j]) for j in far}).items():
         height = 0.42 + 0.22 * level

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -46,6 +44,5 @@ def synthesis(
     items += [("Result", after, shades), ("Fixed", target, shades), ("|Result − fixed|", error, difference)]
     view = View(grid, brain | foreground(before))
     sheet, _ = plane_rows(view, items, title, COLUMN * len(items))
-    scale = ScalarMappable(Normalize(0, difference["vmax"]), difference["cmap"])
-    sheet.colour_bar(len(items) - 1, scale, "intensity", 0.42, "max")
+    sheet.colour_bar(len(items) - 1, difference, "intensity", 0.42, "max")
     return sheet.figure

@@ -9,12 +9,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
-def grow_to(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Repeat voxels along the axes that a stride of 2 halved, `[B, C, *]` to `[B, C, *shape]`, odd sizes included."""
-    for axis, size in enumerate(shape, start=2):
+def joined(x: Tensor, skip: Tensor) -> Tensor:
+    """x, voxels repeated along the axes that a stride of 2 halved, odd sizes included, and a skip: `[B, C + c, *]`."""
+    for axis, size in enumerate(skip.shape[2:], start=2):
         if x.shape[axis] != size:
             x = x.repeat_interleave(2, dim=axis).narrow(axis, 0, size)
-    return x
+    return torch.cat([x, skip], dim=1)
 
 
 def to_patches(x: Tensor, size: int) -> Tensor:
@@ -61,26 +61,6 @@ class Conv3d(nn.Conv3d):
         return super().forward(x)
 
 
-class LinearAttention(nn.Module):
-    """Attention of cost linear in the number of positions (Katharopoulos et al., ICML 2020).
-
-    Queries are normalized over channels, keys over positions: `out = softmax(q) (softmax(k)^T v)`.
-    Takes and returns `[B, N, C]`.
-    """
-
-    def __init__(self, channels: int, heads: int = 4, head_size: int = 16) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_qkv = nn.Linear(channels, 3 * heads * head_size, bias=False)
-        self.to_out = nn.Linear(heads * head_size, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.to_qkv(x).chunk(3, dim=-1))
-        context = k.float().softmax(dim=-2).to(v.dtype).transpose(-1, -2) @ v
-        out = q.float().softmax(dim=-1).to(v.dtype) @ context
-        return self.to_out(out.transpose(1, 2).flatten(2))
-
-
 class Attention(nn.Module):
     """Softmax attention over positions, `[B, N, C]` to `[B, N, C]`, with an optional bias `[heads, N, N]`."""
 
@@ -92,6 +72,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.to_qkv(x).chunk(3, dim=-1))
+        return self.to_out(self._mixed(q, k, v, bias).transpose(1, 2).flatten(2))
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         mask = None if bias is None else bias.to(q.dtype).unsqueeze(0)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.to_out(out.transpose(1, 2).flatten(2))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+class LinearAttention(Attention):
+    """Attention of cost linear in the number of positions (Katharopoulos et al., ICML 2020), without a bias.
+
+    Queries are normalized over channels, keys over positions: `out = softmax(q) (softmax(k)^T v)`.
+    """
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        context = k.float().softmax(dim=-2).to(v.dtype).transpose(-1, -2) @ v
+        return q.float().softmax(dim=-1).to(v.dtype) @ context

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from cortexgen.nets.blocks import Conv3d, LinearAttention, from_patches, groups_for, grow_to, sinusoidal, to_patches
+from cortexgen.nets.blocks import Conv3d, LinearAttention, from_patches, groups_for, joined, sinusoidal, to_patches
 
 
 class Denoised(NamedTuple):
@@ -16,22 +15,19 @@ class Denoised(NamedTuple):
     features: Tensor
 
 
+def _normed(channels_in: int, channels_out: int) -> nn.Sequential:
+    norm = nn.GroupNorm(groups_for(channels_in, 4), channels_in)
+    return nn.Sequential(norm, nn.SiLU(), Conv3d(channels_in, channels_out, 3, padding=1))
+
+
 class _ResBlock(nn.Module):
     """Two 3x3x3 convolutions with the time embedding added between them, and a skip."""
 
     def __init__(self, channels_in: int, channels_out: int, embedding: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(
-            nn.GroupNorm(groups_for(channels_in, 4), channels_in),
-            nn.SiLU(),
-            Conv3d(channels_in, channels_out, 3, padding=1),
-        )
+        self.first = _normed(channels_in, channels_out)
         self.time = nn.Linear(embedding, channels_out)
-        self.second = nn.Sequential(
-            nn.GroupNorm(groups_for(channels_out, 4), channels_out),
-            nn.SiLU(),
-            Conv3d(channels_out, channels_out, 3, padding=1),
-        )
+        self.second = _normed(channels_out, channels_out)
         self.skip = Conv3d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -63,22 +59,18 @@ class DenoisingUNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(4 * width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.inlet = Conv3d(channels_in * patch**3, widths[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
-        previous = widths[0]
         for i, w in enumerate(widths):
-            self.down.append(_ResBlock(previous, w, embedding))
+            self.down.append(_ResBlock(widths[max(i - 1, 0)], w, embedding))
             self.shrink.append(Conv3d(w, w, 3, stride=2, padding=1) if i + 1 < len(widths) else nn.Identity())
-            previous = w
-        self.middle = _ResBlock(previous, previous, embedding)
-        self.attention_norm = nn.GroupNorm(groups_for(previous, 4), previous)
-        self.attention = LinearAttention(previous)
+        last = widths[-1]
+        self.middle = _ResBlock(last, last, embedding)
+        self.attention_norm = nn.GroupNorm(groups_for(last, 4), last)
+        self.attention = LinearAttention(last)
         self.up, self.grow = nn.ModuleList(), nn.ModuleList()
         for i, w in reversed(list(enumerate(widths))):
-            self.up.append(_ResBlock(previous + w, w, embedding))
+            self.up.append(_ResBlock(2 * w, w, embedding))
             self.grow.append(Conv3d(w, widths[i - 1], 3, padding=1) if i else nn.Identity())
-            previous = widths[max(i - 1, 0)]
-        self.outlet = nn.Sequential(
-            nn.GroupNorm(groups_for(previous, 4), previous), nn.SiLU(), Conv3d(previous, patch**3, 3, padding=1)
-        )
+        self.outlet = _normed(widths[0], patch**3)
 
     def forward(self, images: Tensor, t: Tensor) -> Tensor:
         """`images` `[B, channels_in, D, H, W]` in [-1, 1], steps `t` `[B]`; returns eps `[B, 1, D, H, W]`."""
@@ -101,6 +93,5 @@ class DenoisingUNet(nn.Module):
         tokens = self.attention_norm(x).flatten(2).transpose(1, 2)
         x = x + self.attention(tokens).transpose(1, 2).reshape_as(x)
         for block, grow in zip(self.up, self.grow, strict=True):
-            skip = skips.pop()
-            x = grow(block(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1), e))
+            x = grow(block(joined(x, skips.pop()), e))
         return x

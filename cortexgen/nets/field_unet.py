@@ -16,7 +16,7 @@ from cortexgen.nets.blocks import (
     LinearAttention,
     from_patches,
     groups_for,
-    grow_to,
+    joined,
     sinusoidal,
     to_patches,
 )
@@ -167,17 +167,15 @@ class FieldUNet(nn.Module):
         self.inlet = _conv(channels * patch**3 + 15 + place, widths[0])
         self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
         common: dict[str, Any] = {"condition": condition, "dropout": dropout, "heads": heads, "head_size": head_size}
-        previous = widths[0]
-        for i, (w, kind) in enumerate(zip(widths, spatial_attention, strict=True)):
-            self.down.append(_Level([previous, *[w] * blocks], kind=kind, **common))
+        levels = list(enumerate(zip(widths, spatial_attention, strict=True)))
+        for i, (w, kind) in levels:
+            self.down.append(_Level([widths[max(i - 1, 0)], *[w] * blocks], kind=kind, **common))
             self.shrink.append(_conv(w, w, stride=2) if i + 1 < len(widths) else nn.Identity())
-            previous = w
-        for i, (w, kind) in reversed(list(enumerate(zip(widths, spatial_attention, strict=True)))):
-            self.up.append(_Level([previous + w, *[w] * blocks], kind=kind, **common))
+        for i, (w, kind) in reversed(levels):
+            self.up.append(_Level([2 * w, *[w] * blocks], kind=kind, **common))
             self.grow.append(_conv(w, widths[i - 1]) if i else nn.Identity())
-            previous = widths[max(i - 1, 0)]
-        last = _conv(previous, (out or channels) * patch**3)
-        self.outlet = nn.Sequential(nn.GroupNorm(groups_for(previous), previous), nn.SiLU(), last)
+        last = _conv(widths[0], (out or channels) * patch**3)
+        self.outlet = nn.Sequential(nn.GroupNorm(groups_for(widths[0]), widths[0]), nn.SiLU(), last)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
@@ -207,8 +205,7 @@ class FieldUNet(nn.Module):
             skips.append(x)
             x = shrink(x)
         for level, grow in zip(self.up, self.grow, strict=True):
-            skip = skips.pop()
-            x = grow(level(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1), condition))
+            x = grow(level(joined(x, skips.pop()), condition))
         return from_patches(self.outlet(x).float(), self.patch, z.shape[2:])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cortexgen.nets.blocks import Conv3d, grow_to
+from cortexgen.nets.blocks import Conv3d, joined
 
 
 def _conv(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
@@ -46,18 +46,12 @@ class VelocityHead(nn.Module):
         sizes = [channels_in, *encoder]
         self.encoder = nn.ModuleList(_conv(a, b, 2) for a, b in itertools.pairwise(sizes))
         self.merge = Conv3d(channels_coarse, sizes[self.level], 1) if channels_coarse else None
-        self.decoder = nn.ModuleList()
-        previous = encoder[-1]
-        for level in range(ups):
-            skip = sizes[-2 - level]
-            self.decoder.append(_conv(previous + skip, decoder[level]))
-            previous = decoder[level]
-        refinement = []
-        for width in refine:
-            refinement.append(_conv(previous, width))
-            previous = width
-        self.refine = nn.Sequential(*refinement)
-        self.flow = Conv3d(previous, 3, 3, padding=1)
+        widths = [encoder[-1], *decoder[:ups]]
+        pairs = enumerate(itertools.pairwise(widths))
+        self.decoder = nn.ModuleList(_conv(a + sizes[-2 - level], b) for level, (a, b) in pairs)
+        widths = [widths[-1], *refine]
+        self.refine = nn.Sequential(*(_conv(a, b) for a, b in itertools.pairwise(widths)))
+        self.flow = Conv3d(widths[-1], 3, 3, padding=1)
         nn.init.normal_(self.flow.weight, std=1e-5)
         nn.init.zeros_(self.flow.bias)
 
@@ -78,8 +72,7 @@ class VelocityHead(nn.Module):
             skips.append(x)
             x = block(x)
         for block in self.decoder:
-            skip = skips.pop()
-            x = block(torch.cat([grow_to(x, skip.shape[2:]), skip], dim=1))
+            x = block(joined(x, skips.pop()))
         x = self.refine(x)
         # The last layer is float32: a velocity is added to itself 2^7 times.
         with torch.autocast(images.device.type, enabled=False):

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,9 @@ from cortexgen.evaluation.anatomy import SMALL
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
-from cortexgen.evaluation.table import Column, Table, Value
+from cortexgen.evaluation.table import Column, Table
 from cortexgen.figures.charts import volume_distributions
-from cortexgen.figures.comparison import (
-    Distances,
-    distance_histograms,
-    distributions,
-    effect_forest,
-    plain,
-)
+from cortexgen.figures.comparison import distance_histograms, distributions, effect_forest, plain
 from cortexgen.metrics.cortex import Cortex
 from cortexgen.metrics.memorization import FRACTION
 from cortexgen.metrics.resampling import Interval
@@ -38,12 +34,7 @@ CORTEX = {
 }
 IMAGE_TITLES = ("Grey-white contrast to noise", "Grey-white sharpness [1/mm]", "Noise")
 NEAREST_COLUMNS = (
-    Column("set", "Set"),
-    Column("compared", "Compared"),
-    Column("brain", "Brain"),
-    Column("nearest", "Nearest"),
-    Column("mirrored", "Mirrored"),
-    Column("distance", "Distance"),
+    *(Column(name, name.capitalize()) for name in ("set", "compared", "brain", "nearest", "mirrored", "distance")),
     Column("of_reference", "of the reference's median", format=".3f"),
     Column("of_second", "of the second nearest", format=".3f"),
     Column("copy", "Copy"),
@@ -82,19 +73,15 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
         _copies(page, evaluation, tables)
     labeller = evaluation.registered
     if labeller and any(result.labelled for result in sets):
-        page.section("Registration")
-        page.add("evaluated/registration")
+        page.section("Registration", about="evaluated/registration")
         brains.registrations(page, evaluation, labeller)
-    page.section("Slices")
-    page.add("evaluated/slices")
+    page.section("Slices", about="evaluated/slices")
     brains.slices(page, evaluation)
     _volumes(page, real, sets)
     if labeller and real.growth is not None and any(result.growth is not None for result in sets):
-        page.section("Growth on the template")
-        page.add("evaluated/growth")
+        page.section("Growth on the template", about="evaluated/growth")
         brains.growth_maps(page, evaluation, labeller)
-    page.section("How to read this page")
-    page.add("evaluated/reading", small=SMALL, fraction=FRACTION)
+    page.section("How to read this page", about="evaluated/reading", small=SMALL, fraction=FRACTION)
     page.table(_facts(evaluation))
     if "comparison" in tables:
         page.section("Every comparison")
@@ -138,22 +125,19 @@ def _left_out(page: Report, evaluation: Evaluation, failures: Mapping[str, str])
         page.section("What could not be used", "Every brain was read, and everything was measured.")
         return
     page.section("What could not be used, and what was done to images")
-    rows = [{"Kind": kind, "What": what, "Why": why.partition("\n")[0]} for kind, what, why in found[:LINES]]
-    page.table(rows)
+    page.table([{"Kind": kind, "What": what, "Why": why.partition("\n")[0]} for kind, what, why in found[:LINES]])
     if len(found) > LINES:
         page.text(f"And {len(found) - LINES} more, all of them in evaluation.json.")
 
 
 def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -> None:
-    page.section("Nearest training subjects")
-    page.add("evaluated/copies")
+    page.section("Nearest training subjects", about="evaluated/copies")
     page.results(tables["copies"])
     found = [(result, c) for result in evaluation.sets for c in result.copies]
     histograms = []
     for result, c in found:
-        ours, theirs = c.result.generated.distance, c.result.held_out.distance
-        threshold = FRACTION * c.result.median_held_out
-        histograms.append(Distances(f"{result.name}, {c.compared}", c.unit, ours, theirs, threshold))
+        distances = c.result.generated.distance, c.result.held_out.distance, FRACTION * c.result.median_held_out
+        histograms.append((f"{result.name}, {c.compared}", c.unit, *distances))
     references = listed(list(dict.fromkeys(c.reference for _, c in found)))
     caption = (
         f"Distance to the nearest training subject; reference: {references}. Left of the dashed line a sample may be "
@@ -164,10 +148,8 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
         if c.compared == "images":
             brains.nearest(page, evaluation, result, c)
     if "copies_brains" in tables:
-        groups: dict[tuple[Value, Value], list[dict[str, Value]]] = {}
-        for row in tables["copies_brains"].rows:
-            groups.setdefault((row["set"], row["compared"]), []).append(row)
-        rows = [row for group in groups.values() for row in group[:NEAREST]]
+        groups = groupby(tables["copies_brains"].rows, itemgetter("set", "compared"))
+        rows = [row for _, group in groups for row in islice(group, NEAREST)]
         page.results(Table(rows, NEAREST_COLUMNS, f"The {NEAREST} samples of each set nearest to a training subject"))
 
 
@@ -194,9 +176,7 @@ def _volumes(page: Report, real: SetResult, sets: Sequence[SetResult]) -> None:
     kept = [m for m in measures["real"] if all(np.isfinite(found[m]).any() for found in measures.values())]
     groups = {name: np.stack([found[m] for m in kept], axis=1) for name, found in measures.items()}
     cortex = any(title in kept for title, _ in CORTEX.values())
-    page.section("Cortex and whole brain" if cortex else "Whole brain")
-    if cortex:
-        page.add("evaluated/cortex")
+    page.section("Cortex and whole brain" if cortex else "Whole brain", about="evaluated/cortex" * cortex)
     page.figure(distributions(groups, kept), "A point a brain; boxes span the quartiles, with the median.", dpi=120)
 
 
@@ -218,9 +198,8 @@ def _facts(evaluation: Evaluation) -> list[dict[str, str]]:
     if evaluation.train is not None:
         facts.append(("Training subjects", source(evaluation.train)))
     facts += [(f"Set {result.name}", source(result)) for result in evaluation.sets]
-    facts.append(("Grid", str(real.store.grid)))
     labels = evaluation.labeller.description if evaluation.labeller else "none, no anatomy was measured"
-    facts.append(("Labels", labels))
+    facts += [("Grid", str(real.store.grid)), ("Labels", labels)]
     facts += [(f"Features for {network.distance}", network.label) for network in evaluation.networks]
     values = {**vars(options), "protocols": listed(options.protocols), "held_out": ", ".join(sorted(options.held_out))}
     facts += [(f"Option {name}", str(value) or "none") for name, value in values.items()]

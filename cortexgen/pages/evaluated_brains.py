@@ -12,7 +12,7 @@ from cortexgen.evaluation.copies import Copies
 from cortexgen.evaluation.labelling import RegisteredLabels
 from cortexgen.evaluation.run import Evaluation, SetResult
 from cortexgen.figures.brains import cohort
-from cortexgen.figures.comparison import Pair, neighbours, plain
+from cortexgen.figures.comparison import neighbours, plain
 from cortexgen.figures.deformations import log_jacobian_map, registration
 from cortexgen.figures.planes import PLANES, PlaneName
 from cortexgen.io import Grid
@@ -46,13 +46,12 @@ def slices(page: Report, evaluation: Evaluation) -> None:
     """Slices of every set in three planes, the real brains first, a figure a plane; then their labels."""
     images, labels = _slabs(evaluation)
     for plane, rows in images.items():
-        n = max(map(len, rows.values()))
         names = ", ".join(rows).replace(r"\$", "$")
-        figure = cohort(rows, _thin(evaluation, plane), plane, columns=n)
+        figure = cohort(rows, _thin(evaluation, plane), plane)
         page.figure(figure, f"{plane.capitalize()} slices. Rows: {names}.", dpi=_dpi(evaluation))
     for plane, rows in labels.items():
         shown = {name: images[plane][name] for name in rows}
-        figure = cohort(shown, _thin(evaluation, plane), plane, labels=rows, columns=max(map(len, rows.values())))
+        figure = cohort(shown, _thin(evaluation, plane), plane, labels=rows)
         colours = ", FreeSurfer's colours" if evaluation.registered else ""
         page.figure(figure, f"The labels of the same brains, {plane} slices{colours}.", dpi=_dpi(evaluation))
 
@@ -168,9 +167,8 @@ def nearest(page: Report, evaluation: Evaluation, result: SetResult, found: Copi
             f"{found.samples[i]}: distance {float(near.distance[i]):.3g}, {of_reference:.2f} of the reference's median "
             f"and {float(near.ratio[i]):.2f} of that to the second nearest"
         ) + ", flagged as a copy" * bool(found.result.copies[i])
-        titles = ("sample", f"{name}{', mirrored' if mirrored else ''}")
         image = result.store.image(result.store.names.index(found.samples[i]))[0]
-        pairs.append(Pair(titles, image, subject.flip(-1) if mirrored else subject, caption))
+        pairs.append((caption, name + ", mirrored" * mirrored, image, subject.flip(-1) if mirrored else subject))
     figure = neighbours(pairs, evaluation.real.store.grid, middle(evaluation))
     caption = (
         f"{result.name}: the samples nearest to a training subject in their images, that subject, and the difference"

@@ -2,7 +2,9 @@
 
 import io
 import os
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,18 +14,16 @@ from PIL import Image
 
 from cortexgen.errors import UserError
 from cortexgen.figures.scan_sheet import sheet_path
-from cortexgen.figures.strips import Strip, strip_charts
+from cortexgen.figures.strips import strip_charts
 from cortexgen.io.bids import Row
-from cortexgen.pages.report import Report, as_text
-from cortexgen.preprocess.outliers import JUDGED_FROM, MEASURES, counts, fence, flag_outliers
+from cortexgen.pages.report import Report
+from cortexgen.preprocess.outliers import JUDGED_FROM, MEASURES, counts, fence
 
 THUMBNAIL, QUALITY = {1: 1400, 2: 800}, 70  # pixels wide, by columns of a gallery; of JPEG
 ROOM = 10_500_000  # bytes of thumbnails in a page, a third more as base64
 
 
-def cohort_overview(
-    out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str, Any]], title: str = "Preprocessing"
-) -> None:
+def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str, Any]]) -> None:
     """Write `preprocess.html` into the output folder: what failed, what is flagged, then everyone; atomically.
 
     The page stands alone. It holds a small picture of each scan's sheet (the PNG that `sheet_path` names, if it is
@@ -31,14 +31,14 @@ def cohort_overview(
 
     Arguments:
         out: the output folder.
-        rows: of preprocess.tsv: participant_id, status (ok, flagged or failed), reason, flags, and `MEASURES`.
+        rows: of preprocess.tsv: participant_id, status (ok, flagged or failed), reason, flags, outlier, and `MEASURES`.
         steps: what was run, as `Pipeline.describe` returns it.
-        title: of the page.
     """
     failed = [row for row in rows if row["status"] == "failed"]
     done = [row for row in rows if row["status"] != "failed"]
-    flagged = _reasons(done)
-    page = _Page(title, f"{_count(len(rows), 'scan')} through {_count(len(steps), 'step')}", Path(out))
+    reasons = ((row, [str(row[key]) for key in ("flags", "outlier") if row.get(key)]) for row in done)
+    flagged = {str(row["participant_id"]): "; ".join(why) for row, why in reasons if row["status"] == "flagged"}
+    page = _Page("Preprocessing", f"{_count(len(rows), 'scan')} through {_count(len(steps), 'step')}", Path(out))
     page.key_figures(_key_figures(rows, flagged))
     if failed:
         page.section(f"Failed ({len(failed)})", "Nothing was written of these scans.")
@@ -47,41 +47,27 @@ def cohort_overview(
         about = "Look at these before you use them: a step found something, or a measure is far from the cohort's."
         page.section(f"Flagged ({len(flagged)})", about)
         page.gallery({name: f"{name}: {reason}" for name, reason in flagged.items()}, columns=1)
-    shown = [key for key in MEASURES if any(counts(row, key) for row in done)]
+    values = {k: [(str(row["participant_id"]), float(row[k])) for row in done if counts(row, k)] for k in MEASURES}
+    shown = [key for key, found in values.items() if found]
     if shown:
         page.section("Measures")
-        chart = strip_charts([_strip(done, key) for key in shown], flagged)
-        page.figure(chart, _STRIPS.format(JUDGED_FROM), "Strip charts of the measures")
+        chart = strip_charts([(MEASURES[key].head, values[key], *fence(done, key)) for key in shown], flagged)
+        caption = (
+            "Each point is a scan; flagged ones are orange, named where there is room. Line: median. Band: what is no "
+            f"outlier, within 3.5 scaled median absolute deviations (from {JUDGED_FROM} scans on)."
+        )
+        page.figure(chart, caption, "Strip charts of the measures")
     page.section(f"All scans ({len(rows)})")
     formats = {MEASURES[key].head: MEASURES[key].format for key in shown}
-    page.table([_line(row, shown, flagged) for row in rows], formats=formats)
+    heads = {"participant_id": "Scan", "status": "Status", **{key: MEASURES[key].head for key in shown}}
+    page.table([{head: row.get(key) for key, head in heads.items()} for row in rows], formats=formats)
     others = [row for row in done if str(row["participant_id"]) not in flagged]
     if others:
-        page.section("Sheets without a flag")
-        page.add("preprocessed/sheets")
+        page.section("Sheets without a flag", about="preprocessed/sheets")
         page.gallery({str(row["participant_id"]): _caption(row) for row in others}, columns=2)
     page.section("Steps", "What was run, in this order.")
     page.table([{key.capitalize(): _words(value) or None for key, value in step.items()} for step in steps])
     page.write(Path(out) / "preprocess.html")
-
-
-_STRIPS = (
-    "Each point is a scan; flagged ones are orange, named where there is room. Line: median. Band: what "
-    "is no outlier, within 3.5 scaled median absolute deviations (from {} scans on)."
-)
-
-
-def _reasons(done: Sequence[Row]) -> dict[str, str]:
-    """What the steps and the cohort say against a scan, by its name."""
-    outliers = flag_outliers(done)
-    reasons = {}
-    for row in done:
-        name = str(row["participant_id"])
-        found = [str(row["flags"])] if row.get("flags") else []
-        found += outliers.get(name, [])
-        if found or row["status"] == "flagged":
-            reasons[name] = "; ".join(found) or "flagged by a step"
-    return reasons
 
 
 def _key_figures(rows: Sequence[Row], flagged: Mapping[str, str]) -> list[tuple[str, str, str]]:
@@ -98,18 +84,6 @@ def _key_figures(rows: Sequence[Row], flagged: Mapping[str, str]) -> list[tuple[
             low, high = (f"{end:{measure.format}}" for end in (min(values), max(values)))
             cards.append((measure.label, measure.text(float(np.median(values))), f"median; {low} to {high}"))
     return cards
-
-
-def _strip(rows: Sequence[Row], key: str) -> Strip:
-    values = [(str(row["participant_id"]), float(row[key])) for row in rows if counts(row, key)]
-    return Strip(MEASURES[key].head, values, *fence(rows, key))
-
-
-def _line(row: Row, shown: Sequence[str], flagged: Mapping[str, str]) -> Row:
-    name = str(row["participant_id"])
-    done = row["status"] != "failed"
-    line = {"Scan": name, "Status": "flagged" if done and name in flagged else row["status"]}
-    return line | {MEASURES[key].head: row.get(key) for key in shown}
 
 
 def _caption(row: Row) -> str:
@@ -143,16 +117,14 @@ class _Page(Report):
         pictures, others = [], []
         for name, caption in captions.items():
             entry = {"name": name, "caption": caption, "link": None}
-            try:
+            with suppress(UserError):  # its sheet would lie elsewhere
                 path = sheet_path(self.folder, name)
-            except UserError:  # it lies elsewhere
-                path = None
-            if path and path.is_file():
-                entry["link"] = quote(os.path.relpath(path, self.folder).replace(os.sep, "/"))
-            if path and entry["link"] and self.room > 0:
+                if path.is_file():
+                    entry["link"] = quote(os.path.relpath(path, self.folder).replace(os.sep, "/"))
+            if entry["link"] and self.room > 0:
                 picture = _thumbnail(path, THUMBNAIL[columns])
                 self.room -= len(picture)
-                pictures.append(entry | {"jpeg": as_text(picture)})
+                pictures.append(entry | {"jpeg": b64encode(picture).decode()})
             else:
                 others.append(entry)
         self.add("gallery", pictures=pictures, others=others, columns=columns)

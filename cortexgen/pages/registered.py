@@ -22,19 +22,17 @@ from cortexgen.spatial import log_jacobian
 KEYS = ("dice", "hd95", "brain_ssim", "psnr", "folded")
 
 
-def write_registered_report(path: Path, evaluation: RegistrationEvaluation, title: str = "Registration") -> None:
+def write_registered_report(path: Path, evaluation: RegistrationEvaluation) -> None:
     """Write one self-contained HTML file: the tables, pictures of pairs, the classes, and what was left out."""
     best = _best(evaluation)
     n = len(evaluation.values(best, "psnr"))
-    page = Report(
-        title, f"{n} images of {evaluation.pairs.fixed.path.name}, registered by {listed(evaluation.registered)}."
-    )
+    methods = listed(evaluation.registered)
+    page = Report("Registration", f"{n} images of {evaluation.pairs.fixed.path.name}, registered by {methods}.")
     page.key_figures(_cards(evaluation, best))
     page.section("Methods")
     for table in _parts(evaluation.tables["registration"]):
         page.results(table)
-    page.section("Pairs")
-    page.add("registered/pairs")
+    page.section("Pairs", about="registered/pairs")
     for method in evaluation.registered:
         by = _by(evaluation, method)
         for rank, row in _examples(evaluation, method, by).items():
@@ -45,8 +43,7 @@ def write_registered_report(path: Path, evaluation: RegistrationEvaluation, titl
         for measure in MEASURES[:2]:
             found = {m: _by_class(evaluation, m, measure) for m in evaluation.methods}
             shown = {method: values for method, values in found.items() if len(values)}
-            bounded = not measure.unit
-            figure = class_distributions(evaluation.classes, shown, measure.heading, bounded, NO_REGISTRATION)
+            figure = class_distributions(evaluation.classes, shown, measure.heading, not measure.unit, NO_REGISTRATION)
             page.figure(figure, f"{measure.title} of each class: boxes span the quartiles, a point an image.")
         for name in ("registration_dice", "registration_hd95"):
             page.results(evaluation.tables[name])
@@ -82,8 +79,8 @@ def _best(evaluation: RegistrationEvaluation) -> str:
 
 def _examples(evaluation: RegistrationEvaluation, method: str, by: Column) -> dict[str, Row]:
     """The worst, the median and the best image of a method, none of them twice."""
-    rows = [row for row in evaluation.rows if row["method"] == method and row.get(by.name) is not None]
-    rows = sorted(rows, key=lambda row: (row[by.name], row["participant_id"]))
+    found = (row for row in evaluation.rows if row["method"] == method and row.get(by.name) is not None)
+    rows = sorted(found, key=lambda row: (row[by.name], row["participant_id"]))
     if not rows:
         return {}
     places = {"best": len(rows) - 1, "worst": 0, "median": (len(rows) - 1) // 2}
@@ -102,8 +99,7 @@ def _picture(page: Report, evaluation: RegistrationEvaluation, row: Row, caption
         return
     field = pairs.displacement(method, scan, fixed.grid) if row.get("folded") is not None else None
     if field is None:
-        names = ["moving", "fixed", "warped"]
-        figure = cohort({caption: images}, fixed.grid, list(PLANES), {caption: names})
+        figure = cohort({caption: images}, fixed.grid, list(PLANES), {caption: ["moving", "fixed", "warped"]})
     else:
         moving, target, warped = images
         growth = -log_jacobian(field[None])[0, 0]

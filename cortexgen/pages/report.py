@@ -1,7 +1,7 @@
 """One self-contained HTML page: text, tables and figures, without scripts or anything from elsewhere."""
 
-import base64
 import struct
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,13 @@ class Report:
         """Cards of (label, value, note)."""
         self.cards += figures
 
-    def section(self, heading: str, text: str = "") -> None:
-        """Begin a section."""
+    def section(self, heading: str, text: str = "", about: str = "", **content: Any) -> None:
+        """Begin a section with a text, or with the template `about`."""
         self.sections.append(heading)
         self.add("section", heading=heading, number=len(self.sections))
         self.text(text)
+        if about:
+            self.add(about, **content)
 
     def text(self, text: str) -> None:
         """Plain text; blank lines part paragraphs."""
@@ -60,7 +62,7 @@ class Report:
         self.figures += 1
         png = to_png(figure, dpi)
         width, height = struct.unpack(">II", png[16:24])
-        size = {"png": as_text(png), "width": width, "height": height}
+        size = {"png": b64encode(png).decode(), "width": width, "height": height}
         self.add("figure", number=self.figures, caption=caption, alt=alt or caption, **size)
 
     def table(
@@ -92,8 +94,3 @@ class Report:
 def listed(names: Sequence[str]) -> str:
     """ "a, b and c"."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-
-
-def as_text(picture: bytes) -> str:
-    """A file as the base64 of a data address."""
-    return base64.b64encode(picture).decode("ascii")

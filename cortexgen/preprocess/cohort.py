@@ -42,8 +42,8 @@ def _same_steps(out: Path, pipeline: Pipeline) -> bool:
     found, now = generated_by(out) or {}, pipeline.describe()
     before = found.get("Steps")
     if isinstance(before, list) and before != now:
-        pairs = [(a, b) for a, b in zip(before, now, strict=False) if a != b]
-        a, b = pairs[0] if pairs else (f"{len(before)} steps", f"{len(now)} steps")
+        numbers = f"{len(before)} steps", f"{len(now)} steps"
+        a, b = next(((a, b) for a, b in zip(before, now, strict=False) if a != b), numbers)
         raise UserError(
             f"{out}: holds a cohort that was preprocessed otherwise: {a} there, {b} now; give another folder"
         )
@@ -51,8 +51,7 @@ def _same_steps(out: Path, pipeline: Pipeline) -> bool:
 
 
 def _about(pipeline: Pipeline) -> dict[str, Any]:
-    template = pipeline.template
-    return {"Template": template.name, "TemplateHash": template.hash, "Steps": pipeline.describe()}
+    return {"Template": pipeline.template.name, "TemplateHash": pipeline.template.hash, "Steps": pipeline.describe()}
 
 
 def preprocess_cohort(
@@ -85,9 +84,7 @@ def preprocess_cohort(
     open_cohort(out, pipeline, {scan.image.parent for scan in scans})
     done = {scan.name: row for scan in scans if (row := finished(scan, out, pipeline))}
     waiting = {scan.name: scan for scan in scans if scan.name not in done}
-    if waiting:
-        work = partial(preprocess_scan, out=out, pipeline=pipeline, threads=threads)
-        done |= runner.run(work, waiting, "preprocessing")
+    done |= runner.run(partial(preprocess_scan, out=out, pipeline=pipeline), waiting, "preprocessing")
     rows = [done[scan.name] for scan in scans] + [failed(name, why) for name, why in (problems or {}).items()]
     everyone = [*_earlier(out, {row["participant_id"] for row in rows}), *rows]
     judge(everyone)
@@ -102,8 +99,7 @@ def _earlier(out: Path, now: set[str]) -> list[Row]:
     before = {row["participant_id"]: row for row in (read_tsv(table) if table.is_file() else [])}
     done = {name: found["Row"] for name, found in records(out, "preproc").items() if "Row" in found}
     there = {n: r for n, r in before.items() if r["status"] == "failed" or out.joinpath(*str(n).split("_")).is_dir()}
-    there |= done
-    return [there[name] for name in dict.fromkeys([*before, *done]) if name in there and name not in now]
+    return [row for name, row in (there | done).items() if name not in now]
 
 
 def judge(rows: Sequence[Row]) -> None:

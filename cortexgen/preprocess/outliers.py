@@ -62,9 +62,9 @@ def flag_outliers(rows: Sequence[Row]) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {str(row["participant_id"]): [] for row in rows}
     for key, measure in MEASURES.items():
-        median, mad = _spread(rows, key)
+        median, mad, reach = _spread(rows, key)
         for row in rows:
-            if counts(row, key) and abs(row[key] - median) > _reach(measure, mad):
+            if counts(row, key) and abs(row[key] - median) > reach:
                 z = f"{0.6745 * (row[key] - median) / mad:+.3g}".replace("-", "−") if mad else "∞"
                 text = f"{measure.label} = {measure.text(row[key])} (median {measure.text(median)}, modified z {z})"
                 found[str(row["participant_id"])].append(text)
@@ -76,19 +76,15 @@ def counts(row: Row, key: str) -> bool:
     return row["status"] != "failed" and row.get(key) is not None and math.isfinite(row[key])
 
 
-def _spread(rows: Sequence[Row], key: str) -> tuple[float, float]:
-    """Median and MAD of a measure; an infinite MAD if too few scans have it."""
+def _spread(rows: Sequence[Row], key: str) -> tuple[float, float, float]:
+    """Median and MAD of a measure, and how far from the median an outlier begins; infinite if too few scans have it."""
     values = np.array([row[key] for row in rows if counts(row, key)], dtype=float)
     median = float(np.median(values)) if values.size else 0.0
-    return median, float(np.median(np.abs(values - median))) if values.size >= JUDGED_FROM else math.inf
-
-
-def _reach(measure: Measure, mad: float) -> float:
-    """How far from the median an outlier begins."""
-    return max(BEYOND * mad / 0.6745, measure.least)
+    mad = float(np.median(np.abs(values - median))) if values.size >= JUDGED_FROM else math.inf
+    return median, mad, max(BEYOND * mad / 0.6745, MEASURES[key].least)
 
 
 def fence(rows: Sequence[Row], key: str) -> tuple[float, float]:
     """Median of a measure of `MEASURES`, and how far from it an outlier begins; infinite if it isn't judged."""
-    median, mad = _spread(rows, key)
-    return median, _reach(MEASURES[key], mad)
+    median, _, reach = _spread(rows, key)
+    return median, reach

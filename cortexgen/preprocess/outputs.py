@@ -58,37 +58,31 @@ class Outputs:
             steps: `Pipeline.describe()`.
             native: image and grid as they were read.
         """
+        from cortexgen.figures import subject_sheet, write_png
+
         name, template = self.scan.name, subject.template.name
         assert subject.mask is not None
-        about = {"Sources": [self.scan.image.name], "SkullStripped": True, "Preprocessing": list(steps)}
+        sources = {"Sources": [self.scan.image.name]}
+        about = {**sources, "SkullStripped": True, "Preprocessing": list(steps)}
         space = {"space": template} if subject.resampled else {}
         here: dict[str, Any] = {"SpatialReference": template} if subject.resampled else {}
         path = derivative(self.out, name, "T1w", **space, desc="preproc")
-        write_volume(path, subject.image, subject.grid, np.uint8 if self._normalized(steps) else np.float32)
+        normalized = any(step["name"] == "normalize" for step in steps)
+        write_volume(path, subject.image, subject.grid, np.uint8 if normalized else np.float32)
         write_json(sidecar(path), {**here, **about})
-        native_mask = subject.mask if subject.native_mask is None else subject.native_mask
-        masks: dict[Path, tuple[Tensor, Grid, dict[str, Any]]]
-        masks = {derivative(self.out, name, "mask", desc="brain"): (native_mask, native[1], {})}
-        if subject.resampled:
-            masks[derivative(self.out, name, "mask", **space, desc="brain")] = (subject.mask, subject.grid, here)
-        for path, (mask, grid, reference) in masks.items():
+        native_mask, native_grid = subject.native or (subject.mask, subject.grid)
+
+        def write_mask(mask: Tensor, grid: Grid, **space: str) -> None:
+            path = derivative(self.out, name, "mask", **space, desc="brain")
             write_volume(path, mask, grid, np.uint8)
-            write_json(sidecar(path), {**reference, "Type": "Brain", "Sources": [self.scan.image.name]})
+            write_json(sidecar(path), {**(here if space else {}), "Type": "Brain", **sources})
+
+        write_mask(native_mask, native_grid)
         if subject.affine is not None:
             path = anat(self.out, name) / f"{name}_from-T1w_to-{template}_mode-image_xfm.txt"
             write_affine(path, subject.affine)
             write_json(path.with_suffix(".json"), {**here, **about})
         if subject.resampled:
-            self._draw(subject, (native[0], native_mask, native[1]))
-
-    @staticmethod
-    def _normalized(steps: Sequence[Mapping[str, Any]]) -> bool:
-        return any(step["name"] == "normalize" for step in steps)
-
-    def _draw(self, subject: Subject, native: tuple[Tensor, Tensor, Grid]) -> None:
-        from cortexgen.figures import subject_sheet, write_png
-
-        assert subject.mask is not None
-        title, notes = self.scan.name, subject.flags
-        figure = subject_sheet(subject.image, subject.mask, subject.grid, subject.template, title, notes, native)
-        write_png(self.sheet, figure)
+            write_mask(subject.mask, subject.grid, **space)
+            made, raw = (subject.image, subject.mask, subject.grid), (native[0], native_mask, native[1])
+            write_png(self.sheet, subject_sheet(*made, subject.template, name, subject.flags, raw))

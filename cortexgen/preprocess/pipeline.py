@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cortexgen.atlas.template import Template
 from cortexgen.data.cohort import Scan
-from cortexgen.errors import UserError, reason
+from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, write_json
 from cortexgen.io.bids import Row, source_hash
 from cortexgen.io.header import NO_CHOICE
@@ -18,8 +18,6 @@ from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
 from cortexgen.preprocess.steps import Step
-from cortexgen.runner.cohort import failed
-from cortexgen.runner.threads import limited_threads
 
 
 class Pipeline:
@@ -51,8 +49,7 @@ class Pipeline:
         for k, step in enumerate(self.steps):
             if step.name in names[:k]:
                 raise UserError(f"steps: {step.name} comes twice")
-            later = self.steps[k + 1 :]
-            late = [other.name for other in later if other.name in step.after or step.name in other.before]
+            late = [s.name for s in self.steps[k + 1 :] if s.name in step.after or step.name in s.before]
             if late:
                 raise UserError(f"steps: {step.name} comes before {' and '.join(late)}, expected it later")
             missing = [name for name in step.needs if name not in names]
@@ -83,48 +80,41 @@ class Pipeline:
                 raise UserError(f"{source}: the step {step.name} failed: {last}") from error
         if subject.mask is None:
             subject.keep(subject.inside)
-        mask, where = (subject.native_mask, subject.native_grid) if subject.resampled else (subject.mask, subject.grid)
-        assert mask is not None and where is not None
+        mask, where = subject.native or (subject.mask, subject.grid)
+        assert mask is not None
         subject.measures["brain_volume_ml"] = float(mask.sum()) * where.voxel_volume / 1000
         return subject
 
 
-def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline, threads: int = 1) -> Row:
+def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline) -> Row:
     """Preprocess one scan and write what comes of it, as BIDS derivatives under `out`.
 
-    A scan that was done before by the same steps is not done again. One that fails leaves nothing but its row.
-
-    Arguments:
-        threads: of each library; the result of one thread is the same on every run.
+    A scan that was done before by the same steps is not done again. One that fails leaves nothing.
 
     Returns:
-        The scan's row: participant_id, status ("ok", "flagged" or "failed"), reason or flags, measures, seconds.
+        The scan's row: participant_id, status ("ok" or "flagged"), flags, measures, seconds.
+
+    Raises:
+        UserError: if the scan can't be preprocessed, or nothing can be written to `out`.
     """
     start = time.perf_counter()
-    try:
-        outputs = Outputs(out, scan)
-    except UserError as error:
-        return failed(scan.name, reason(error))
+    outputs = Outputs(out, scan)
     try:
         made = _made(scan, pipeline)
-        done = outputs.done(made)
-        if done is not None:
+        if (done := outputs.done(made)) is not None:
             return done
         outputs.remove()
-        with limited_threads(threads):
-            image, grid = read_scan(scan.image, pipeline.choice)
-            subject = pipeline.run(image, grid, str(scan.image))
-            outputs.write(subject, pipeline.describe(), (image, grid))
+        image, grid = read_scan(scan.image, pipeline.choice)
+        subject = pipeline.run(image, grid, str(scan.image))
+        outputs.write(subject, pipeline.describe(), (image, grid))
         row: Row = {"participant_id": scan.name, "status": "flagged" if subject.flags else "ok"}
         row |= {"flags": "; ".join(subject.flags)} if subject.flags else {}
         row |= subject.measures | {"seconds": round(time.perf_counter() - start, 1)}
         write_json(outputs.metrics, {"Row": row, **made})
-    except (UserError, OSError) as error:
+    except BaseException as error:
         outputs.remove()
-        lost = f"{out}: cannot write there ({error.strerror or error})" if isinstance(error, OSError) else str(error)
-        return failed(scan.name, " ".join(lost.split()))
-    except BaseException:
-        outputs.remove()
+        if isinstance(error, OSError):
+            raise UserError(f"{out}: cannot write there ({error.strerror or error})") from error
         raise
     return row
 
@@ -138,10 +128,6 @@ def finished(scan: Scan, out: Path, pipeline: Pipeline) -> Row | None:
 
 
 def _made(scan: Scan, pipeline: Pipeline) -> dict[str, Any]:
-    """What results depend on.
-
-    Raises:
-        UserError: if the scan can't be read.
-    """
+    """What results depend on; a UserError if the scan can't be read."""
     made = {"SourceHash": source_hash(scan.image), "TemplateHash": pipeline.template.hash}
     return made | {"Steps": pipeline.describe(), "Header": pipeline.choice.describe() or None}

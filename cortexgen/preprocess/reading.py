@@ -22,17 +22,8 @@ def read_scan(path: Path, choice: HeaderChoice = NO_CHOICE) -> tuple[Tensor, Gri
         UserError: as `read_volume`; or if voxels are too large or too flat.
     """
     image, grid = read_volume(path, choice=choice)
-    check_voxels(grid, path)
-    return image - (constant_background(image) or 0.0), grid
-
-
-def check_voxels(grid: Grid, source: object) -> None:
-    """See that voxels are small enough and not too flat.
-
-    Raises:
-        UserError: if not.
-    """
-    size = " x ".join(f"{s:.3g}" for s in grid.spacing[::-1])
-    if max(grid.spacing) > COARSEST or max(grid.spacing) > MOST_ANISOTROPIC * min(grid.spacing):
+    if max(grid.spacing) > min(COARSEST, MOST_ANISOTROPIC * min(grid.spacing)):
+        size = " x ".join(f"{s:.3g}" for s in grid.spacing[::-1])
         expected = f"expected at most {COARSEST:g} mm, and no side {MOST_ANISOTROPIC:g} times another"
-        raise UserError(f"{source}: its voxels are {size} mm, {expected}; is it a localizer or a 2D scan?")
+        raise UserError(f"{path}: its voxels are {size} mm, {expected}; is it a localizer or a 2D scan?")
+    return image - (constant_background(image) or 0.0), grid

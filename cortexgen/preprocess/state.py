@@ -21,7 +21,7 @@ class Subject:
         source: what to name in errors.
         mask: the brain, `[1, D, H, W]` bool.
         affine: 4x4, template point to image point, RAS millimetres; None before it is known.
-        native_mask, native_grid: mask and grid as they were before `Resample`.
+        native: mask and grid as they were before `Resample`.
         measures: numbers and words for the table.
         flags: what somebody should look at, a sentence each.
     """
@@ -32,8 +32,7 @@ class Subject:
     source: str
     mask: Tensor | None = None
     affine: np.ndarray | None = None
-    native_mask: Tensor | None = None
-    native_grid: Grid | None = None
+    native: tuple[Tensor, Grid] | None = None
     measures: dict[str, float | str] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
 
@@ -45,7 +44,7 @@ class Subject:
     @property
     def resampled(self) -> bool:
         """Whether it lies in the template's space."""
-        return self.native_grid is not None
+        return self.native is not None
 
     def keep(self, mask: Tensor) -> None:
         """Make this the brain, and everything else 0."""

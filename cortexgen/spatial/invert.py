@@ -78,10 +78,8 @@ def _places(field: Tensor, start: Tensor, iterations: int, tolerance: float) -> 
     """Where `id + u` meets each voxel of `[D, H, W, 3]`, likewise."""
     shape = field.shape[:3]
     points = identity(shape, field.device)[0].flatten(1).T.to(field)
-    parts = [
-        _newton(field, p, s, iterations, tolerance)
-        for p, s in zip(points.split(CHUNK), start.reshape(-1, 3).split(CHUNK), strict=True)
-    ]
+    chunks = zip(points.split(CHUNK), start.reshape(-1, 3).split(CHUNK), strict=True)
+    parts = [_newton(field, *chunk, iterations, tolerance) for chunk in chunks]
     q, left = (torch.cat(part) for part in zip(*parts, strict=True))
     # Newton's method can stop at the kink between two voxels: the solution next to it is on the other side.
     missing = int((left > tolerance).sum())

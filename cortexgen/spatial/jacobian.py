@@ -20,13 +20,6 @@ def _determinant(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a0 * (b1 * c2 - b2 * c1) + a1 * (b2 * c0 - b0 * c2) + a2 * (b0 * c1 - b1 * c0)
 
 
-def _edges(u: Tensor, axis: int) -> Tensor:
-    """`p + u(p)` of the next voxel along an axis, less that of the voxel itself."""
-    edges = u.diff(dim=2 + axis)
-    edges[:, axis] += 1
-    return edges
-
-
 def stencil_determinants(displacement: Tensor) -> Tensor:
     """The ten determinants of each voxel cube, 1 everywhere for the identity.
 
@@ -44,22 +37,18 @@ def stencil_determinants(displacement: Tensor) -> Tensor:
         raise ValueError(f"expected a field [B, 3, D, H, W] of at least 2 voxels a side, got {shape}")
     u = displacement.float()
     n, m, o = (size - 1 for size in u.shape[2:])
-    along_d, along_h, along_w = (_edges(u, axis) for axis in range(3))
-
+    along_d, along_h, along_w = (u.diff(dim=axis) for axis in (2, 3, 4))
+    for axis, along in enumerate((along_d, along_h, along_w)):
+        along[:, axis] += 1  # `p + u(p)` of the next voxel, less that of the voxel itself
     # The cube's edges, by the place of their other two coordinates.
-    def d(j: int, k: int) -> Tensor:
-        return along_d[:, :, :, j : j + m, k : k + o]
-
-    def h(i: int, k: int) -> Tensor:
-        return along_h[:, :, i : i + n, :, k : k + o]
-
-    def w(i: int, j: int) -> Tensor:
-        return along_w[:, :, i : i + n, j : j + m]
-
-    out = [_determinant(d(j, k), h(i, k), w(i, j)) for i, j, k in product((0, 1), repeat=3)]
+    sides = list(product((0, 1), repeat=2))
+    d = {(j, k): along_d[:, :, :, j : j + m, k : k + o] for j, k in sides}
+    h = {(i, k): along_h[:, :, i : i + n, :, k : k + o] for i, k in sides}
+    w = {(i, j): along_w[:, :, i : i + n, j : j + m] for i, j in sides}
+    out = [_determinant(d[j, k], h[i, k], w[i, j]) for i, j, k in product((0, 1), repeat=3)]
     # Diagonals of the faces, from the vertex (0, 0, 0) and to the vertex (1, 1, 1).
-    out.append(_determinant(h(0, 0) + w(0, 1), d(0, 0) + w(1, 0), d(0, 0) + h(1, 0)) / 2)
-    out.append(_determinant(h(1, 0) + w(1, 1), d(1, 0) + w(1, 1), d(0, 1) + h(1, 1)) / 2)
+    out.append(_determinant(h[0, 0] + w[0, 1], d[0, 0] + w[1, 0], d[0, 0] + h[1, 0]) / 2)
+    out.append(_determinant(h[1, 0] + w[1, 1], d[1, 0] + w[1, 1], d[0, 1] + h[1, 1]) / 2)
     return torch.stack(out, dim=1)
 
 
@@ -84,12 +73,9 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     Returns:
         `[B, 1, D, H, W]`.
     """
-    columns = []
-    for axis, gradient in enumerate(torch.gradient(displacement.float(), dim=(2, 3, 4))):
-        unit = torch.zeros(1, 3, 1, 1, 1, device=displacement.device)
-        unit[:, axis] = 1
-        columns.append(gradient + unit)
-    return _determinant(*columns).unsqueeze(1)
+    gradients = torch.gradient(displacement.float(), dim=(2, 3, 4))
+    units = torch.eye(3, device=displacement.device).view(3, 1, 3, 1, 1, 1)
+    return _determinant(*(g + unit for g, unit in zip(gradients, units, strict=True))).unsqueeze(1)
 
 
 def log_jacobian(displacement: Tensor, floor: float = 1e-3) -> Tensor:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cortexgen.spatial.resample import resample
 
-Box = tuple[slice, slice, slice]
 SPREAD = 100_000  # of numbers that are counted rather than sorted, which takes ten times as long
 
 
@@ -39,14 +38,12 @@ def label_shares(labels: Tensor, affine: Tensor, shape: Sequence[int], affine_to
     for k, box in zip(present.tolist(), find_objects(places.cpu().numpy() + 1), strict=True):
         low = [max(0, side.start - r) for side, r in zip(box, reach, strict=True)]
         high = [min(n, side.stop + r) for side, r, n in zip(box, reach, places.shape, strict=True)]
-        inside: Box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))  # type: ignore[assignment]
-        target = _reached(between, low, high, shape)
-        if target is None:
-            continue
-        indicator = (labels[0][inside] == k).float()[None, None]
-        size = [side.stop - side.start for side in target]
-        start = [side.start for side in target]
-        yield k, target, resample(indicator, _moved(affine, low), size, _moved(affine_to, start))[0, 0]
+        start, stop = _reached(between, low, high, shape)
+        size = [b - a for a, b in zip(start, stop, strict=True)]
+        if min(size) > 0:
+            indicator = (labels[0][tuple(map(slice, low, high))] == k).float()[None, None]
+            share = resample(indicator, _moved(affine, low), size, _moved(affine_to, start))[0, 0]
+            yield k, tuple(map(slice, start, stop)), share
 
 
 def resample_labels(labels: Tensor, affine: Tensor, shape: Sequence[int], affine_to: Tensor) -> Tensor:
@@ -67,12 +64,10 @@ def _moved(affine: Tensor, start: Sequence[int]) -> Tensor:
     return moved
 
 
-def _reached(between: Tensor, low: Sequence[int], high: Sequence[int], shape: Sequence[int]) -> Box | None:
-    """The voxels of a grid that lie in a box of another one, or next to it."""
+def _reached(between: Tensor, low: Sequence[int], high: Sequence[int], shape: Sequence[int]) -> list[list[int]]:
+    """Where the voxels of a grid begin and end that lie in a box of another one, or next to it."""
     corners = torch.tensor(list(product(*zip([a - 1 for a in low], high, strict=True))), dtype=torch.float64).T
     back = torch.linalg.inv(between)
     there = back[:3, :3] @ corners + back[:3, 3:]
-    first = there.amin(dim=1).floor().long().clamp(min=0).tolist()
-    last = there.amax(dim=1).ceil().long().tolist()
-    sides = [slice(a, min(b + 1, n)) for a, b, n in zip(first, last, shape, strict=True)]
-    return tuple(sides) if all(side.stop > side.start for side in sides) else None  # type: ignore[return-value]
+    first, last = there.amin(dim=1).floor().long(), there.amax(dim=1).ceil().long()
+    return [first.clamp(min=0).tolist(), (last + 1).minimum(torch.tensor(shape)).tolist()]

@@ -10,11 +10,10 @@ from cortexgen.spatial.precision import full_precision
 from cortexgen.spatial.warp import Interpolation, Padding, identity, sample
 
 
-def _positions(shape: Sequence[int], affine: Tensor, affine_to: Tensor) -> Tensor:
-    """Voxel positions, in the grid of `affine`, of the voxels of a grid of `shape` and `affine_to`."""
-    between = (torch.linalg.inv(affine.double()) @ affine_to.double()).float()
-    grid = identity(shape, between.device)
-    return torch.einsum("ij,bjdhw->bidhw", between[:3, :3], grid) + between[:3, 3].view(1, 3, 1, 1, 1)
+def _positions(places: Tensor, affine: Tensor, affine_to: Tensor) -> Tensor:
+    """Places `[B, 3, D, H, W]` in voxels of the grid of `affine_to`, in voxels of the grid of `affine`."""
+    between = (torch.linalg.inv(affine.double()) @ affine_to.double()).float().to(places.device)
+    return torch.einsum("ij,bjdhw->bidhw", between[:3, :3], places) + between[:3, 3].view(1, 3, 1, 1, 1)
 
 
 def _along(volume: Tensor, axis: int, matrix: Tensor) -> Tensor:
@@ -72,12 +71,12 @@ def resample(
         `[B, C, *shape]`.
     """
     affine, affine_to = affine.double().to(volume.device), affine_to.double().to(volume.device)
-    if mode == "nearest":
-        return sample(volume, _positions(shape, affine, affine_to), mode, padding)
     between = torch.linalg.inv(affine) @ affine_to
     factors = between[:3, :3].abs().amax(dim=1)
-    if (between[:3, :3] - torch.diag(between.diagonal()[:3])).abs().max() > 1e-6:
-        return sample(antialias(volume, factors.tolist()), _positions(shape, affine, affine_to), mode, padding)
+    oblique = (between[:3, :3] - torch.diag(between.diagonal()[:3])).abs().max() > 1e-6
+    if oblique or mode == "nearest":
+        smooth = antialias(volume, factors.tolist()) if mode == "linear" else volume
+        return sample(smooth, _positions(identity(shape, volume.device), affine, affine_to), mode, padding)
     volume = volume.float()
     for axis, size in enumerate(shape):
         n, factor = volume.shape[2 + axis], float(factors[axis])
@@ -116,12 +115,12 @@ def resample_field(
     old, new = affine.double().cpu(), affine_to.double().cpu()
     back = torch.linalg.inv(new)
     turn = (back @ end @ old)[:3, :3].float().to(field.device)
-    places = _positions(shape, old.to(field.device), (start @ new).to(field.device))
+    grid = identity(shape, field.device)
+    places = _positions(grid, old.to(field.device), (start @ new).to(field.device))
     out = torch.einsum("ij,bjdhw->bidhw", turn, sample(field.float(), places, padding="border"))
     if before is None and after is None:
         return out
     rest = (back @ end @ start @ new - eye).float().to(field.device)
-    grid = identity(shape, field.device)
     return out + torch.einsum("ij,bjdhw->bidhw", rest[:3, :3], grid) + rest[:3, 3].view(1, 3, 1, 1, 1)
 
 
@@ -136,9 +135,7 @@ def positions_in(affine: Tensor, displacement: Tensor, affine_to: Tensor) -> Ten
     Returns:
         `A^-1 A_to (p + u(p))`, `[B, 3, D, H, W]`.
     """
-    between = (torch.linalg.inv(affine.double()) @ affine_to.double()).float().to(displacement.device)
-    moved = identity(displacement.shape[2:], displacement.device) + displacement
-    return torch.einsum("ij,bjdhw->bidhw", between[:3, :3], moved) + between[:3, 3].view(1, 3, 1, 1, 1)
+    return _positions(identity(displacement.shape[2:], displacement.device) + displacement, affine, affine_to)
 
 
 def coarse_shape(shape: Sequence[int], factor: int) -> tuple[int, int, int]:

@@ -44,13 +44,8 @@ def sample(volume: Tensor, positions: Tensor, mode: Interpolation = "linear", pa
     grid = positions.float().movedim(1, -1) * scale - 1
     grid = torch.where(size > 1, grid, torch.zeros_like(grid)).flip(-1)
     grid = grid.expand(volume.shape[0], -1, -1, -1, -1)
-    out = F.grid_sample(
-        volume.float(),
-        grid,
-        mode="bilinear" if mode == "linear" else "nearest",
-        padding_mode=padding,
-        align_corners=True,
-    )
+    kind = "bilinear" if mode == "linear" else "nearest"
+    out = F.grid_sample(volume.float(), grid, kind, padding, align_corners=True)
     return out.to(volume.dtype) if volume.is_floating_point() or mode == "nearest" else out
 
 

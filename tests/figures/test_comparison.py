@@ -7,15 +7,7 @@ import pytest
 import torch
 
 from cortexgen.figures import to_png
-from cortexgen.figures.comparison import (
-    Distances,
-    Pair,
-    distance_histograms,
-    distributions,
-    effect_forest,
-    neighbours,
-    plain,
-)
+from cortexgen.figures.comparison import distance_histograms, distributions, effect_forest, neighbours, plain
 from cortexgen.io import Grid
 from cortexgen.metrics.resampling import Interval
 
@@ -77,7 +69,7 @@ def test_every_brain_is_a_point_of_its_group():
 
 def test_histograms_are_shares_of_brains():
     samples, reference = torch.tensor([0.1, 0.1, 0.4]), torch.tensor([0.2, 0.3])
-    (axes,) = distance_histograms([Distances("a", "mm", samples, reference, 0.05)]).axes
+    (axes,) = distance_histograms([("a", "mm", samples, reference, 0.05)]).axes
     heights: dict[float, float] = {}
     for patch in axes.patches:
         if patch.__class__.__name__ == "Rectangle" and patch.get_height():
@@ -94,7 +86,7 @@ def test_histograms_are_shares_of_brains():
 
 def test_neighbours_show_the_difference():
     sample, subject = _brain(0), _brain(1)
-    figure = neighbours([Pair(("a", "b"), sample, subject, "first"), Pair(("a", "a"), sample, sample, "same")], GRID)
+    figure = neighbours([("first", "b", sample, subject), ("same", "a", sample, sample)], GRID)
     shown = [axes.images[0].get_array() for axes in figure.axes]
     assert len(shown) == 12
     for row, other in enumerate((subject, sample)):

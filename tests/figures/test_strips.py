@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from cortexgen.figures.colours import SYNTHETIC
-from cortexgen.figures.strips import Strip, strip_charts
+from cortexgen.figures.strips import strip_charts
 
 VOLUMES = (1400, 1410, 1420, 1430, 1440, 1450, 1460, 1470, 2000)
 
@@ -16,7 +16,7 @@ def _named(values):
 
 
 def test_chart_shows_each_scan_and_names_the_flagged():
-    strips = [Strip("Brain volume (ml)", _named(VOLUMES), 1440, 100), Strip("Overlap", _named([0.7] * 8), 0.7, 0.01)]
+    strips = [("Brain volume (ml)", _named(VOLUMES), 1440, 100), ("Overlap", _named([0.7] * 8), 0.7, 0.01)]
     figure = strip_charts(strips, {"sub-09", "sub-02"})
     volume, overlap = figure.axes
     assert [axes.get_title("left") for axes in figure.axes] == ["Brain volume (ml)", "Overlap"]
@@ -27,14 +27,14 @@ def test_chart_shows_each_scan_and_names_the_flagged():
     assert {text.get_text() for text in volume.texts} == {"sub-02", "sub-09"}
     (band,) = volume.patches
     assert (band.get_x(), band.get_x() + band.get_width()) == pytest.approx((1340, 1540))
-    assert not strip_charts([strips[0]._replace(reach=math.inf)], ()).axes[0].patches
+    assert not strip_charts([(*strips[0][:3], math.inf)], ()).axes[0].patches
 
 
 def test_names_in_the_chart_do_not_lie_on_each_other():
     values = np.random.default_rng(1).normal(1400, 100, 40)
     named = _named(values)
     flagged = {name for name, _ in named[::2]}
-    figure = strip_charts([Strip("Brain volume (ml)", named, float(np.median(values)), math.inf)] * 2, flagged)
+    figure = strip_charts([("Brain volume (ml)", named, float(np.median(values)), math.inf)] * 2, flagged)
     figure.canvas.draw()
     axes = figure.axes[0]
     boxes = [text.get_window_extent() for text in axes.texts]

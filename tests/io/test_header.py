@@ -425,8 +425,7 @@ def commands(template, tmp_path_factory):
             raise UserError(module.problems["sub-1"])
 
     def preprocess(root, image):
-        row = preprocess_scan(Scan("sub-1", "sub-1", image), out, pipeline)
-        raise UserError(row["reason"])
+        preprocess_scan(Scan("sub-1", "sub-1", image), out, pipeline)
 
     def evaluate(root, image, labels=None):
         brains = BrainSet(good)
@@ -484,13 +483,12 @@ def test_preprocessing_with_a_choice(tmp_path):
     scan, template = Scan("sub-1", "sub-1", tmp_path / "a.nii"), load_template()
     centres = {}
     for trust in ("sform", "qform"):  # the second one takes nothing over from the first
-        row = preprocess_scan(scan, tmp_path, Pipeline([Resample(spacing=8.0)], template, choice=HeaderChoice(trust)))
-        assert row["status"] != "failed"
+        preprocess_scan(scan, tmp_path, Pipeline([Resample(spacing=8.0)], template, choice=HeaderChoice(trust)))
         made = nib.load(next(tmp_path.glob("sub-1/anat/*_space-*_T1w.nii.gz")))
         centres[trust] = apply_affine(made.affine, np.argwhere(np.asarray(made.dataobj) > 300)).mean(axis=0)
     np.testing.assert_allclose(centres["qform"] - centres["sform"], (7, 0, 0), atol=1)
-    row = preprocess_scan(scan, tmp_path, Pipeline([Resample(spacing=8.0)], template))
-    assert row["status"] == "failed"  # nor does a run without a choice
+    with pytest.raises(UserError):  # nor does a run without a choice
+        preprocess_scan(scan, tmp_path, Pipeline([Resample(spacing=8.0)], template))
 
 
 def test_the_program_passes_a_choice_on(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -21,6 +22,7 @@ from cortexgen.io.bids import anat, derivative, scan_folders, transform
 from cortexgen.io.paths import is_file_name, label, scan_name, visible, within
 from cortexgen.preprocess import Normalize, Pipeline, Resample
 from cortexgen.preprocess.pipeline import preprocess_scan
+from cortexgen.runner.cohort import HERE
 from cortexgen.studies import find_study
 
 EVIL = ["sub-1_.._.._evil", "sub-..", "sub-01_ses-1_.._x", "sub-a/b", "../sub-01", "", "sub-01\0", "sub-", "sub-é"]
@@ -114,7 +116,7 @@ def test_scans_named_by_hand_cost_one_row_each_and_leave_nothing_outside(cohort,
     (out.parent / "other").mkdir()
     pipeline = Pipeline([Resample(spacing=8.0), Normalize()], load_template())
     scans = [Scan(name, name, image) for name in ("sub-1_.._.._other", "../../sub-2", "sub-ok")]
-    rows = {scan.name: preprocess_scan(scan, out, pipeline) for scan in scans}
+    rows = HERE.run(partial(preprocess_scan, out=out, pipeline=pipeline), {scan.name: scan for scan in scans}, "")
     assert [rows[s.name]["status"] for s in scans] == ["failed", "failed", "ok"]
     assert "expected a name like sub-01" in rows["../../sub-2"]["reason"]
     assert {p.name for p in tmp_path.iterdir()} == {"a"} and tree(out.parent / "other") == set()

@@ -10,6 +10,7 @@ from PIL import Image
 from cortexgen.figures import sheet_path
 from cortexgen.pages import preprocessed as page
 from cortexgen.pages.preprocessed import cohort_overview
+from cortexgen.preprocess.cohort import judge
 
 NASTY = "<script>alert(\"x\")</script> & 'text'"
 STEPS = [{"name": "Resample", "version": 2, "options": {"spacing": 1.0, "shape": [32, 128, NASTY]}, "tools": {}}]
@@ -36,7 +37,9 @@ def _sheets(out, names, size=(1600, 40)):
 
 
 def _page(out, rows=None, steps=STEPS):
-    cohort_overview(out, _rows() if rows is None else rows, steps)
+    rows = _rows() if rows is None else rows
+    judge(rows)
+    cohort_overview(out, rows, steps)
     assert not list(out.glob(".tmp-*"))
     return (out / "preprocess.html").read_text(encoding="utf-8")
 

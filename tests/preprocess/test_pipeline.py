@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import shutil
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -27,6 +28,7 @@ from cortexgen.preprocess import (
     preprocess_scan,
 )
 from cortexgen.registry import everything
+from cortexgen.runner.cohort import HERE
 from cortexgen.runner.threads import limited_threads
 
 SPACE = "space-MNI152NLin2009aSym"
@@ -119,7 +121,7 @@ def test_what_is_done_is_not_done_again_unless_something_changed(done, scan, pip
 
 
 def failed(scan, out, pipeline, words):
-    row = preprocess_scan(scan, out, pipeline)
+    row = HERE.run(partial(preprocess_scan, out=out, pipeline=pipeline), {scan.name: scan}, "")[scan.name]
     assert row["participant_id"] == scan.name and row["status"] == "failed" and "\n" not in row["reason"]
     assert words in row["reason"]
     assert not out.exists() or not files(out)

@@ -45,6 +45,5 @@ class Align(Step):
             numbers = f"overlap {found.overlap:.2f} and correlation {found.correlation:.2f}"
             subject.flags.append(f"the affine's {numbers} with {template.name} are low, {usual}")
         scales = np.linalg.svd(subject.affine[:3, :3], compute_uv=False)
-        subject.measures |= {"affine": "identity" if there else "found"}
-        subject.measures |= {"overlap": found.overlap, "correlation": found.correlation}
+        subject.measures |= {"affine": "identity" if there else "found", **vars(found)}
         subject.measures |= {f"scale_{k}": float(s) for k, s in enumerate(scales, 1)}

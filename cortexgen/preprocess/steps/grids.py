@@ -49,7 +49,7 @@ class Resample(Step):
         mask = subject.inside
         both = torch.stack([subject.image * mask, mask.float()])
         both = resample(both, moved @ subject.grid.torch_affine, target.shape, target.torch_affine)
-        subject.native_mask, subject.native_grid = mask, subject.grid
+        subject.native = mask, subject.grid
         subject.image, subject.mask, subject.grid = both[0], both[1] > 0.5, target
         if not subject.mask.any():
             raise UserError(f"{subject.source}: none of its brain lies in the field of view of {subject.template.name}")

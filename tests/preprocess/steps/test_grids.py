@@ -32,7 +32,7 @@ def test_resampling_is_what_itk_does_with_the_file_of_the_affine(native, templat
     difference = np.abs(sitk.GetArrayFromImage(theirs) - sitk.GetArrayFromImage(ours))
     assert sitk.GetArrayFromImage(ours).max() > 900 and np.quantile(difference, 0.9999) < 1.0
     assert subject.grid.spacing == pytest.approx((spacing,) * 3) and subject.resampled
-    assert torch.equal(subject.native_mask, native.image > 0) and subject.native_grid is grid
+    assert torch.equal(subject.native[0], native.image > 0) and subject.native[1] is grid
 
 
 def test_a_shape_puts_the_template_in_its_middle(template):
