@@ -228,14 +228,12 @@ class Evaluation:
             first = next(iter(store.brains.problems.values()), "")
             result.notes.append(f"{result.name}: no brain could be labelled; the first: {first}")
             return
-        result.anatomy = collect(result.measured, labeller.classes, self._present(result))
+        result.anatomy = collect(
+            result.measured, labeller.classes, present_classes(self.real.measured or result.measured)
+        )
         if all("growth" in labelled[i] for i in result.anatomy.index):
             maps = [torch.from_numpy(labelled[i]["growth"]) for i in result.anatomy.index]
             result.growth = torch.stack(maps).float()
-
-    def _present(self, result: SetResult) -> list[int]:
-        """Classes of the real brains, so that all sets have the same columns; others are not compared."""
-        return present_classes([self.real.measured or result.measured])
 
     def _wanted(self, needs: Needs, protocol: Protocol | None = None) -> list[Metric]:
         protocols = (protocol,) if protocol else self.options.protocols
