@@ -23,10 +23,7 @@ from cortexgen.metrics.random_features import RandomFeatures
 
 Network = MedicalNet | RandomFeatures
 Prepare = Callable[[Tensor], Tensor]
-Measure = Callable[[Tensor, Tensor], float]
-Pairs = Sequence[tuple[int, int]]
 TISSUE = 0.02  # of the real brains that have tissue where the brain's box reaches
-DEGREE = 3  # of the polynomial kernel
 NEIGHBOURS = 5
 
 
@@ -94,8 +91,7 @@ def _unit_paper_input(view: Frame, image: Tensor) -> Tensor:
 
 def as_published(store: Store, view: Frame) -> Volumes:
     """What the published evaluation takes, in [-1, 1]."""
-    volumes = paper_volumes(store, view)
-    return Volumes(len(volumes), partial(_signed, volumes))
+    return Volumes(len(store), partial(_signed, paper_volumes(store, view)))
 
 
 def _signed(volumes: Volumes, i: int) -> Tensor:
