@@ -27,7 +27,6 @@ from cortexgen.io.paths import folder_within
 from cortexgen.runner.cohort import HERE, Runner
 
 T = TypeVar("T")
-Maps = tuple[list[str], Tensor]
 Both = Callable[[Metric], Sequence[Tensor | None]]
 EVERY = 4  # voxels of the template, of which one is taken for growth
 KEPT = 6  # fields of a set, for the page
@@ -91,18 +90,14 @@ class SetResult:
         """Names of the brains that have labels."""
         return [self.store.names[i] for i in self.anatomy.index] if self.anatomy else []
 
-    def labels(self, i: int) -> Tensor:
-        """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
-        return measured_labels(self.store, i)
-
     def field(self) -> tuple[int, Tensor] | None:
         """The labelled brain nearest the middle of the set whose field was kept, and its velocity `[3, d, h, w]`."""
         index = self.anatomy.index if self.anatomy else []
-        for place in sorted(range(len(index)), key=lambda k: abs(k - len(index) // 2)):
-            if self.store.has("labels", index[place], "velocity"):
-                velocity = torch.from_numpy(self.store.measured("labels", index[place], "velocity"))
-                return index[place], velocity.float()
-        return None
+        kept = [k for k, i in enumerate(index) if self.store.has("labels", i, "velocity")]
+        if not kept:
+            return None
+        i = index[min(kept, key=lambda k: abs(k - len(index) // 2))]
+        return i, torch.from_numpy(self.store.measured("labels", i, "velocity")).float()
 
     def attempt(self, what: str, action: Callable[[], T]) -> T | None:
         """What `action` returns; where there are too few brains for it, None and a note."""
@@ -157,14 +152,11 @@ class Evaluation:
         self.real = self._set("real", "real", real)
         self.train = self._set("training", "training", train) if train else None
         self.sets: list[SetResult] = []
-        for result in filter(None, (self.real, self.train)):
-            result.store.fill()
-            result.store.brains.require(2, "an evaluation")
         unknown = sorted(options.held_out - set(self.real.store.names) - set(real.problems))
         if unknown:
             raise UserError(f"--held_out: {', '.join(unknown[:5])} not among the {len(real)} real brains")
         self.view = dist.frame(self.real.store)
-        for result in filter(None, (self.real, self.train)):
+        for result in self.all_sets:
             self._label(result)
         self._real_images: dict[str, Tensor] = {}
         self.metrics = declared()
@@ -175,16 +167,20 @@ class Evaluation:
         return self.labeller if isinstance(self.labeller, RegisteredLabels) else None
 
     @property
+    def all_sets(self) -> list[SetResult]:
+        """The real brains, those of training if they are others, and the sets."""
+        return list(filter(None, (self.real, self.train, *self.sets)))
+
+    @property
     def problems(self) -> dict[str, str]:
         """Brains that can't be used, in part or at all, and why."""
-        every = filter(None, (self.real, self.train, *self.sets))
-        return {f"{r.name}/{name}": why for r in every for name, why in r.store.brains.problems.items()}
+        return {f"{r.name}/{name}": why for r in self.all_sets for name, why in r.store.brains.problems.items()}
 
     @property
     def notes(self) -> list[str]:
         """What was done to images, and what couldn't be measured."""
-        every = list(filter(None, (self.real, self.train, *self.sets)))
-        return [n for r in every for n in r.store.brains.notes] + [n for r in every for n in r.notes]
+        treated = [note for result in self.all_sets for note in result.store.brains.notes]
+        return treated + [note for result in self.all_sets for note in result.notes]
 
     def add(self, name: str, brains: BrainSet) -> SetResult:
         """Compare a set with the real brains.
@@ -193,8 +189,6 @@ class Evaluation:
             UserError: if it has no two brains that can be read.
         """
         result = self._set(name, f"set-{name}", brains)
-        result.store.fill()
-        brains.require(2, "an evaluation")
         self.sets.append(result)
         self._label(result)
         if result.anatomy and self.real.anatomy:
@@ -207,11 +201,14 @@ class Evaluation:
         return result
 
     def _set(self, name: str, folder: str, brains: BrainSet) -> SetResult:
-        return SetResult(Store(name, brains, folder_within(self.out, "work", folder), self.runner))
+        store = Store(name, brains, folder_within(self.out, "work", folder), self.runner)
+        store.fill()
+        brains.require(2, "an evaluation")
+        return SetResult(store)
 
     def clear(self) -> None:
         """Remove decoded volumes; measures stay."""
-        for result in filter(None, (self.real, self.train, *self.sets)):
+        for result in self.all_sets:
             result.store.clear()
 
     def _label(self, result: SetResult) -> None:
@@ -291,25 +288,25 @@ class Evaluation:
             compare(metric, sides.each)
 
     def _copies(self, result: SetResult) -> None:
-        def images(r: SetResult) -> Maps:
-            return r.store.names, coarse_images(r.store, self.view)
+        for compared, unit in (("images", "intensity"), ("fields", "log |J|")):
+            action = partial(self._nearest, result, compared, unit)
+            result.attempt(f"nearest neighbours in {compared}", action)
 
-        def fields(r: SetResult) -> Maps | None:
-            return None if r.growth is None else (r.labelled, r.growth)
+    def _maps(self, result: SetResult, compared: str) -> tuple[list[str], Tensor] | None:
+        if compared == "images":
+            return result.store.names, coarse_images(result.store, self.view)
+        return None if result.growth is None else (result.labelled, result.growth)
 
-        result.attempt("nearest neighbours in images", lambda: self._nearest(result, "images", "intensity", images))
-        result.attempt("nearest neighbours in fields", lambda: self._nearest(result, "fields", "log |J|", fields))
-
-    def _nearest(self, result: SetResult, compared: str, unit: str, maps: Callable[[SetResult], Maps | None]) -> None:
+    def _nearest(self, result: SetResult, compared: str, unit: str) -> None:
         """Find copies of training subjects: the training set's own if there is one, real brains not in it held out."""
-        real, ours, held_out = maps(self.real), maps(result), set(self.options.held_out)
+        real, ours, held_out = self._maps(self.real, compared), self._maps(result, compared), set(self.options.held_out)
         if real is None or ours is None:
             return
-        if self.train is not None and (train := maps(self.train)) is not None:
+        if self.train is not None and (train := self._maps(self.train, compared)) is not None:
             new = [i for i, name in enumerate(real[0]) if name not in train[0]]
             held_out = {real[0][i] for i in new}
             real = (train[0] + [real[0][i] for i in new], torch.cat([train[1], real[1][new]]))
-        fields = compared == "fields" and self.registered is not None
-        mask = self.registered.template.mask if fields and self.registered else None
+        mask = self.registered.template.mask if self.registered and compared == "fields" else None
         names = (real[0], ours[0])
-        result.copies.append(find_copies(compared, real[1], ours[1], names, held_out, unit, float(fields), mask))
+        sigma = float(mask is not None)
+        result.copies.append(find_copies(compared, real[1], ours[1], names, held_out, unit, sigma, mask))
