@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,9 +72,8 @@ class RegistrationEvaluation:
 
     def values(self, method: str, measure: str) -> Tensor:
         """A measure of a method's subjects, `[n]` float64, NaN where it is missing."""
-        return torch.tensor(
-            [_number(row.get(measure)) for row in self.rows if row["method"] == method], dtype=torch.float64
-        )
+        found = (row.get(measure) for row in self.rows if row["method"] == method)
+        return torch.tensor([v if isinstance(v, int | float) else torch.nan for v in found], dtype=torch.float64)
 
 
 def evaluate_registration(
@@ -194,10 +192,6 @@ def _classes(rows: Sequence[Row], named: Mapping[int, str] | None) -> list[str]:
     return sorted(found, key=lambda name: int(name.removeprefix("label-")))
 
 
-def _number(value: Value) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan
-
-
 def _mean(values: Tensor) -> Value:
     """Mean over subjects with its interval, None without any."""
     values = values[~values.isnan()]
@@ -236,17 +230,13 @@ def _tables(found: RegistrationEvaluation) -> dict[str, Table]:
 
 
 def _subject_table(found: RegistrationEvaluation, shown: Sequence[Column]) -> Table:
-    rows = list(found.rows)
-    done = {f"{row['method']}/{row['participant_id']}": k for k, row in enumerate(rows)}
+    rows = {f"{row['method']}/{row['participant_id']}": row for row in found.rows}
     for where, problem in found.problems.items():
-        if where in done:
-            rows[done[where]] = {**rows[done[where]], "problem": problem}
-        else:
-            method, _, name = where.rpartition("/")
-            rows.append({"participant_id": name, "method": method or None, "problem": problem})
+        method, _, name = where.rpartition("/")
+        rows[where] = {"participant_id": name, "method": method or None, **rows.get(where, {}), "problem": problem}
     columns = [Column("participant_id", "Subject"), Column("method", "Method"), *shown]
     for c in MEASURES[:2] if found.classes else ():
         columns += [Column(f"{c.name}_{k}", f"{c.title} {k}", c.unit, format=c.format) for k in found.classes]
     plain = [Column(c.name, c.title, c.unit, format=c.format) for c in columns]
     last = [Column("problem", "Problem")] if found.problems else []
-    return Table(rows, plain + last, "Each registered image.", found.notes)
+    return Table(list(rows.values()), plain + last, "Each registered image.", found.notes)

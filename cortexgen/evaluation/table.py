@@ -144,17 +144,17 @@ class Table:
 
     def to_markdown(self) -> str:
         """A table of GitHub's Markdown."""
-        cells = pd.DataFrame(self._body(markdown, "**{}**", "<sup>{}</sup>"), columns=self._head(markdown))
+        head, *body = self._lines(markdown, "**{}**", "<sup>{}</sup>")
         sides = ["right" if number else "left" for number in self.numbers]
         parts = [f"**{markdown(self.caption)}**"] if self.caption else []
-        parts.append(cells.to_markdown(index=False, disable_numparse=True, colalign=sides))
+        parts.append(pd.DataFrame(body, columns=head).to_markdown(index=False, disable_numparse=True, colalign=sides))
         parts += [f"<sup>{mark}</sup> {markdown(note)}" for mark, note in self._footnotes()]
         parts += map(paragraph, self.notes)
         return "\n\n".join(parts) + "\n"
 
     def to_latex(self) -> str:
         """A `table` environment; the document needs the package booktabs."""
-        cells = [self._head(latex), *self._body(latex, r"\textbf{{{}}}", r"\textsuperscript{{{}}}")]
+        cells = self._lines(latex, r"\textbf{{{}}}", r"\textsuperscript{{{}}}")
         head, *body = [" & ".join(line) + r" \\" for line in cells]
         notes = [rf"\textsuperscript{{{mark}}} {latex(note)}" for mark, note in self._footnotes()]
         notes += [latex(note) for note in self.notes]
@@ -200,8 +200,7 @@ class Table:
         for row in self.rows:
             line = []
             for column, winner in zip(self.columns, best, strict=True):
-                value, ends = row[column.name], ""
-                number = _number(value)
+                value, ends, number = row[column.name], "", _number(row[column.name])
                 text = _shown(value if number is None else number, column.format)
                 if isinstance(value, Interval) and not math.isnan(value.low + value.high):
                     ends = f"[{_shown(value.low, column.format)}, {_shown(value.high, column.format)}]"
@@ -212,18 +211,15 @@ class Table:
             lines.append(line)
         return lines
 
-    def _head(self, escape: Callable[[str], str]) -> list[str]:
-        return [escape(column.heading) for column in self.columns]
-
-    def _body(self, escape: Callable[[str], str], bold: str, raised: str) -> list[list[str]]:
-        """The cells as text."""
+    def _lines(self, escape: Callable[[str], str], bold: str, raised: str) -> list[list[str]]:
+        """Headings, and the cells of each row, as text."""
 
         def text(cell: Cell) -> str:
             shown = bold.format(escape(cell.text)) if cell.best else escape(cell.text)
             shown += " " + escape(cell.interval) if cell.interval else ""
             return shown + raised.format(cell.mark) if cell.mark else shown
 
-        return [[text(cell) for cell in line] for line in self.cells()]
+        return [[escape(c.heading) for c in self.columns], *([text(cell) for cell in line] for line in self.cells())]
 
 
 def _plain(value: Any, column: str) -> Value:

@@ -41,15 +41,17 @@ def wide(
     protocol: str,
     columns: Sequence[Column],
     caption: str,
-    more: Mapping[str, Row] | None = None,
     notes: Sequence[str] = (),
+    more: Mapping[str, Row] | None = None,
+    published: Sequence[Row] = (),
 ) -> Table:
     """A row for real brains against real ones, and two a set: at the same n, and with all of its brains.
 
     Arguments:
         columns: of comparisons, by name.
-        more: further columns' values of each set.
         notes: below the table, before those of all tables.
+        more: further columns' values of each set.
+        published: further rows.
     """
     names = [c.name for c in columns]
     found = {method: [rows[n] for n in names if n in rows] for method, rows in _rows(evaluation, protocol).items()}
@@ -66,6 +68,7 @@ def wide(
                 table.append({"method": f"{method}, n of the floor", "n": n, **cells})
         whole: Row = {"method": method, "n": rows[0]["n"] if rows else None}
         table.append(whole | {str(row["name"]): row["value"] for row in rows} | (more or {}).get(method, {}))
+    table += published
     shown = [Column("method", "Set"), Column("n", "N")]
     shown += [c for c in columns if any(row.get(c.name) is not None for row in table)]
     return Table(table, shown, caption, [*notes, FLOOR], lambda row: measured(row) and row["method"] in found)
@@ -98,10 +101,8 @@ def table1(evaluation: Evaluation, seconds: Mapping[str, float]) -> Table:
             "distance is no FID, and can't be set beside published figures."
         )
     caption = "Protocol paper: as published, quirks and all"
-    table = wide(evaluation, "paper", columns, caption, {name: {"seconds": s} for name, s in seconds.items()}, notes)
-    rows = [*table.rows, *published.published_rows()]
-    shown = [c for c in columns if any(row.get(c.name) is not None for row in rows)]
-    return Table(rows, [*table.columns[:2], *shown], caption, table.notes, table.competes)
+    more: dict[str, Row] = {name: {"seconds": s} for name, s in seconds.items()}
+    return wide(evaluation, "paper", columns, caption, notes, more, published.published_rows())
 
 
 def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) -> dict[str, Table]:
@@ -115,10 +116,10 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
         columns = _columns(evaluation, "standard", ANATOMY)
         if columns and evaluation.labeller:
             notes = [f"Labels: {evaluation.labeller.description}.", D]
-            out["anatomy"] = wide(evaluation, "standard", columns, "Anatomy", notes=notes)
+            out["anatomy"] = wide(evaluation, "standard", columns, "Anatomy", notes)
         if columns := _columns(evaluation, "standard", IMAGES):
             labels = [f"Features: {network.label}." for network in evaluation.networks]
-            out["images"] = wide(evaluation, "standard", columns, "Images, protocol standard", notes=labels)
+            out["images"] = wide(evaluation, "standard", columns, "Images, protocol standard", labels)
     if "paper" in protocols and rows:
         out["table1"] = table1(evaluation, seconds or {})
     for name, caption, shown, found in (
