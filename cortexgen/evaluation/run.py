@@ -16,7 +16,7 @@ from cortexgen.evaluation import distribution as dist
 from cortexgen.evaluation.anatomy import region_rows
 from cortexgen.evaluation.brain import Anatomy, collect, measure_brain, present_classes
 from cortexgen.evaluation.comparison import Metric, Needs, Protocol, Row, declared
-from cortexgen.evaluation.copies import Copies, coarse_images, find_copies
+from cortexgen.evaluation.copies import UNITS, Copies, Maps, coarse_images, find_copies
 from cortexgen.evaluation.effects import effect_rows
 from cortexgen.evaluation.images import Sides
 from cortexgen.evaluation.labelling import RegisteredLabels
@@ -274,9 +274,8 @@ class Evaluation:
 
     def _images(self, result: SetResult, protocol: Protocol) -> None:
         options = self.options
-        sides = Sides(
-            self.real.store, result.store, self.view, options.pairs, options.passes, options.seed, self._real_images
-        )
+        counts = options.pairs, options.passes, options.seed
+        sides = Sides(self.real.store, result.store, self.view, *counts, self._real_images)
 
         def compare(metric: Metric, both: Both) -> None:
             what = f"{metric.title} ({protocol})"
@@ -288,16 +287,15 @@ class Evaluation:
             compare(metric, sides.each)
 
     def _copies(self, result: SetResult) -> None:
-        for compared, unit in (("images", "intensity"), ("fields", "log |J|")):
-            action = partial(self._nearest, result, compared, unit)
-            result.attempt(f"nearest neighbours in {compared}", action)
+        for compared in UNITS:
+            result.attempt(f"nearest neighbours in {compared}", partial(self._nearest, result, compared))
 
-    def _maps(self, result: SetResult, compared: str) -> tuple[list[str], Tensor] | None:
+    def _maps(self, result: SetResult, compared: str) -> Maps | None:
         if compared == "images":
             return result.store.names, coarse_images(result.store, self.view)
         return None if result.growth is None else (result.labelled, result.growth)
 
-    def _nearest(self, result: SetResult, compared: str, unit: str) -> None:
+    def _nearest(self, result: SetResult, compared: str) -> None:
         """Find copies of training subjects: the training set's own if there is one, real brains not in it held out."""
         real, ours, held_out = self._maps(self.real, compared), self._maps(result, compared), set(self.options.held_out)
         if real is None or ours is None:
@@ -307,6 +305,4 @@ class Evaluation:
             held_out = {real[0][i] for i in new}
             real = (train[0] + [real[0][i] for i in new], torch.cat([train[1], real[1][new]]))
         mask = self.registered.template.mask if self.registered and compared == "fields" else None
-        names = (real[0], ours[0])
-        sigma = float(mask is not None)
-        result.copies.append(find_copies(compared, real[1], ours[1], names, held_out, unit, sigma, mask))
+        result.copies.append(find_copies(compared, real, ours, held_out, mask))

@@ -10,6 +10,7 @@ import torch
 from cortexgen.evaluation.anatomy import SMALL
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Row
+from cortexgen.evaluation.copies import UNITS
 from cortexgen.evaluation.run import Evaluation, SetResult
 from cortexgen.evaluation.table import Column, Table, Value
 from cortexgen.figures.charts import volume_distributions
@@ -153,7 +154,7 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
     for result, c in found:
         ours, theirs = c.result.generated.distance, c.result.held_out.distance
         threshold = FRACTION * c.result.median_held_out
-        histograms.append(Distances(f"{result.name}, {c.compared}", c.unit, ours, theirs, threshold))
+        histograms.append(Distances(f"{result.name}, {c.compared}", UNITS[c.compared], ours, theirs, threshold))
     references = listed(list(dict.fromkeys(c.reference for _, c in found)))
     caption = (
         f"Distance to the nearest training subject; reference: {references}. Left of the dashed line a sample may be "
