@@ -47,21 +47,13 @@ class Frame:
     """The field of view of the real brains, which all sets are looked at in.
 
     Attributes:
-        shape: of the grid.
-        low, high: first and last voxel (D, H, W) of the box of where they have tissue.
+        mask: where they have tissue, `[1, D, H, W]` bool.
+        low, high: first and last voxel (D, H, W) of its box.
     """
 
-    shape: tuple[int, ...]
+    mask: Tensor
     low: list[int]
     high: list[int]
-
-    @property
-    def mask(self) -> Tensor:
-        """The box, `[1, D, H, W]` bool."""
-        mask = torch.zeros(1, *self.shape, dtype=torch.bool)
-        d, h, w = (slice(low, high + 1) for low, high in zip(self.low, self.high, strict=True))
-        mask[:, d, h, w] = True
-        return mask
 
     @property
     def key(self) -> str:
@@ -70,14 +62,15 @@ class Frame:
 
 
 def frame(real: Store) -> Frame:
-    """The box of where at least 2 % of the real brains have tissue."""
+    """Where at least 2 % of the real brains have tissue, and its box."""
     count = torch.zeros(1, *real.grid.shape)
     for i in range(len(real)):
         count += real.image(i) > BRAIN_FOREGROUND
-    box = bounding_box(count >= max(1.0, TISSUE * len(real)))
+    mask = count >= max(1.0, TISSUE * len(real))
+    box = bounding_box(mask)
     if box is None:
         raise UserError(f"{real.brains.path}: no voxel of any image is brighter than air")
-    return Frame(real.grid.shape, *box)
+    return Frame(mask, *box)
 
 
 def paper_volumes(store: Store, view: Frame) -> Volumes:

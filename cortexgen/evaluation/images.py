@@ -45,8 +45,10 @@ class Sides:
             self.kept[key] = compute()
         return self.kept[key]
 
-    def each(self, metric: Metric) -> tuple[Tensor, Tensor]:
-        """A metric's numbers of every image, `[N, *]` and `[M, *]`."""
+    def both(self, metric: Metric) -> tuple[Tensor, Tensor]:
+        """A metric's rows of the real brains and of the set, or its numbers of every image, `[N, *]` and `[M, *]`."""
+        if metric.needs == "sets":
+            return metric.rows(self)
 
         def numbers(store: Store) -> Tensor:
             work = partial(_numbers, metric.rows, store.images())

@@ -189,18 +189,15 @@ class BrainSet:
         share = overlap(found, grid)
         if share < OVERLAP:
             raise UserError(f"{source}: its grid is {found}, the comparison's {grid}: they overlap by {share:.0%}")
-        exact = cut(volume, found, grid)
-        treatments[f"{what} {'resampled' if exact is None else 'cut or padded'} to {grid}"] = (
-            f", the first from {found}"
-        )
+        out = cut(volume, found, grid)
+        done = "resampled" if out is None else "cut or padded"
+        treatments[f"{what} {done} to {grid}"] = f", the first from {found}"
         cover = covered(grid, found)
         if cover < WHOLE:
             treatments[f"{what} of a part of that grid only"] = f", the first of {cover:.0%}"
-        if exact is not None:
-            out = exact
-        elif what == "image":
+        if out is None and what == "image":
             out = resample(volume[None], found.torch_affine, grid.shape, grid.torch_affine)[0]
-        else:
+        elif out is None:
             out = labels_on(volume, found, grid)
         kept = float(out.sum()) * grid.voxel_volume / (float(volume.sum()) * found.voxel_volume)
         if kept == 0:

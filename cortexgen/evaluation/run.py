@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,6 @@ from cortexgen.io.labels import label_type
 from cortexgen.io.paths import folder_within
 from cortexgen.runner.cohort import HERE, Runner
 
-T = TypeVar("T")
 Both = Callable[[Metric], Sequence[Tensor | None]]
 EVERY = 4  # voxels of the template, of which one is taken for growth
 KEPT = 6  # fields of a set, for the page
@@ -35,17 +34,7 @@ LABELS, MEASURES = 2, 3  # raised when a labeller or `measure_brain` gives somet
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured, and how closely.
-
-    Attributes:
-        protocols: "standard", "paper", or both.
-        held_out: names of real brains that the generator hasn't seen.
-        pairs: of brains for MS-SSIM, in each set.
-        passes: of the published MS-SSIM over a set; published with 10.
-        resamples: of every bootstrap.
-        seed: of everything drawn.
-        device: of the feature networks.
-    """
+    """What is measured, and how closely: the options of `cortexgen evaluate`; the device is the feature networks'."""
 
     protocols: tuple[Protocol, ...] = ("standard", "paper")
     held_out: frozenset[str] = frozenset()
@@ -61,6 +50,7 @@ class SetResult:
     """What was found of a set.
 
     Attributes:
+        name: of the set.
         store: its brains.
         anatomy: None without labels.
         growth: log |J| of each labelled brain on the template, `[N, 1, d, h, w]`, where labels come by registration.
@@ -70,6 +60,7 @@ class SetResult:
         notes: what couldn't be measured and why.
     """
 
+    name: str
     store: Store
     measured: dict[int, Measures] = field(default_factory=dict)
     anatomy: Anatomy | None = None
@@ -79,11 +70,6 @@ class SetResult:
     effects: list[Row] = field(default_factory=list)
     copies: list[Copies] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """Of the set."""
-        return self.store.name
 
     @property
     def labelled(self) -> list[str]:
@@ -99,13 +85,12 @@ class SetResult:
         i = index[min(kept, key=lambda k: abs(k - len(index) // 2))]
         return i, torch.from_numpy(self.store.measured("labels", i, "velocity")).float()
 
-    def attempt(self, what: str, action: Callable[[], T]) -> T | None:
-        """What `action` returns; where there are too few brains for it, None and a note."""
+    def attempt(self, what: str, action: Callable[[], object]) -> None:
+        """Do something; where there are too few brains for it, note that."""
         try:
-            return action()
+            action()
         except UserError as error:
             self.notes.append(f"{self.name}: {what} not measured: {error}")
-            return None
 
 
 def measured_labels(store: Store, i: int) -> Tensor:
@@ -204,7 +189,7 @@ class Evaluation:
         store = Store(name, brains, folder_within(self.out, "work", folder), self.runner)
         store.fill()
         brains.require(2, "an evaluation")
-        return SetResult(store)
+        return SetResult(name, store)
 
     def clear(self) -> None:
         """Remove decoded volumes; measures stay."""
@@ -225,9 +210,8 @@ class Evaluation:
             first = next(iter(store.brains.problems.values()), "")
             result.notes.append(f"{result.name}: no brain could be labelled; the first: {first}")
             return
-        result.anatomy = collect(
-            result.measured, labeller.classes, present_classes(self.real.measured or result.measured)
-        )
+        present = present_classes(self.real.measured or result.measured)  # all sets have the real brains' columns
+        result.anatomy = collect(result.measured, labeller.classes, present)
         if all("growth" in labelled[i] for i in result.anatomy.index):
             maps = [torch.from_numpy(labelled[i]["growth"]) for i in result.anatomy.index]
             result.growth = torch.stack(maps).float()
@@ -277,14 +261,9 @@ class Evaluation:
         counts = options.pairs, options.passes, options.seed
         sides = Sides(self.real.store, result.store, self.view, *counts, self._real_images)
 
-        def compare(metric: Metric, both: Both) -> None:
-            what = f"{metric.title} ({protocol})"
-            result.attempt(what, lambda: self._compare(result, [metric], both, "images"))
-
-        for metric in self._wanted("sets", protocol):
-            compare(metric, lambda m: m.rows(sides))
-        for metric in self._wanted("image", protocol):
-            compare(metric, sides.each)
+        for metric in (*self._wanted("sets", protocol), *self._wanted("image", protocol)):
+            action = partial(self._compare, result, [metric], sides.both, "images")
+            result.attempt(f"{metric.title} ({protocol})", action)
 
     def _copies(self, result: SetResult) -> None:
         for compared in UNITS:

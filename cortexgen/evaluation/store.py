@@ -36,17 +36,14 @@ class Store:
         name: of the set.
         brains: where they come from.
         runner: does what is done with every brain.
+        grid: of all volumes.
         names: of those that could be read, in order.
     """
 
     def __init__(self, name: str, brains: BrainSet, folder: Path, runner: Runner = HERE) -> None:
         self.name, self.brains, self.folder, self.runner = name, brains, Path(folder), runner
+        self.grid: Grid = brains.grid
         self.names: list[str] = []
-
-    @property
-    def grid(self) -> Grid:
-        """Of all volumes."""
-        return self.brains.grid
 
     def __len__(self) -> int:
         return len(self.names)

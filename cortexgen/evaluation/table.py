@@ -169,13 +169,11 @@ class Table:
         """The footnotes and notes as text."""
         return [f"{mark} {note}" for mark, note in self._footnotes()] + self.notes
 
-    def write(self, stem: Path) -> list[Path]:
-        """Write `stem.csv`, `.json`, `.md` and `.tex`, each atomically; returns their paths."""
+    def write(self, stem: Path) -> None:
+        """Write `stem.csv`, `.json`, `.md` and `.tex`, each atomically."""
         texts = {"csv": self.to_csv(), "json": self.to_json(), "md": self.to_markdown(), "tex": self.to_latex()}
-        paths = [Path(f"{stem}.{suffix}") for suffix in texts]
-        for path, text in zip(paths, texts.values(), strict=True):
-            write_text(path, text)
-        return paths
+        for suffix, text in texts.items():
+            write_text(Path(f"{stem}.{suffix}"), text)
 
     @property
     def numbers(self) -> list[bool]:
