@@ -106,11 +106,7 @@ def _published_products(sides: Sides) -> tuple[Tensor, Tensor]:
 def _scores(
     measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], pairs: Pairs, store: Store, what: str
 ) -> Tensor:
-    """`measure(first[i], second[j])` of some pairs as a matrix, NaN elsewhere.
-
-    Raises:
-        UserError: if it fails.
-    """
+    """`measure(first[i], second[j])` of some pairs as a matrix, NaN elsewhere; raises a UserError if it fails."""
     table = torch.full((len(first), len(second)), torch.nan, dtype=torch.float64)
     items = {f"{i} {j}": (i, j) for i, j in pairs}
     work = partial(_score, measure, first, second)

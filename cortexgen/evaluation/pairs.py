@@ -56,6 +56,7 @@ class Pairs:
 
     Attributes:
         fixed: the fixed brains, each on its own grid.
+        methods: doing nothing, and the others.
         results: the brains of each method; they go with the fixed ones by name.
         scans: the fixed scans that a method or more have results for.
         moving: the template, or another image; without labels if they aren't known to be of the fixed ones' classes.
@@ -75,6 +76,7 @@ class Pairs:
         self.fixed = BrainSet(fixed, images=sources.fixed_images, labels=sources.fixed_labels, **common)
         common |= {"grid": self.fixed.grid, "images": sources.images, "labels": sources.labels}
         self.results = {name: BrainSet(folder, **common) for name, folder in results.items()}
+        self.methods = [NO_REGISTRATION, *results]
         self._found = {name: {scan.name: scan for scan in brains.scans} for name, brains in self.results.items()}
         self.fields = {name: _find(Path(folder), sources.fields) for name, folder in results.items()}
         self.template = load_template()
@@ -116,11 +118,6 @@ class Pairs:
     def _same_classes(self) -> bool:
         ours = zip(self.moving.numbers, self.moving.classes, strict=True)
         return self.classes is not None and all(self.classes.get(k) == name for k, name in ours if k)
-
-    @property
-    def methods(self) -> list[str]:
-        """Doing nothing, and the others."""
-        return [NO_REGISTRATION, *self.results]
 
     def files(self, method: str, scan: Scan) -> list[Path]:
         """The files that a pair depends on.

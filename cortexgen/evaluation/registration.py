@@ -138,11 +138,7 @@ def _measured(pairs: Pairs, folder: Path, runner: Runner) -> tuple[list[Row], di
 
 
 def _subject(scan: Scan, pairs: Pairs, folder: Path) -> Row:
-    """What is kept of each of a subject's pairs, under "pairs" by method; of one that failed only the problem.
-
-    Raises:
-        UserError: if the fixed image can't be read.
-    """
+    """What is kept of each of a subject's pairs, under "pairs" by method; of one that failed only the problem."""
     found: dict[str, Row] = {}
     fixed: Brain | None = None
     for method in pairs.methods:

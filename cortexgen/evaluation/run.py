@@ -26,7 +26,7 @@ from cortexgen.io.labels import label_type
 from cortexgen.io.paths import folder_within
 from cortexgen.runner.cohort import HERE, Runner
 
-Both = Callable[[Metric], Sequence[Tensor | None]]
+Given = Sides | Sequence[Anatomy] | Sequence[Tensor]
 EVERY = 4  # voxels of the template, of which one is taken for growth
 KEPT = 6  # fields of a set, for the page
 LABELS, MEASURES = 2, 3  # raised when a labeller or `measure_brain` gives something else for the same brain
@@ -79,11 +79,11 @@ class SetResult:
     def field(self) -> tuple[int, Tensor] | None:
         """The labelled brain nearest the middle of the set whose field was kept, and its velocity `[3, d, h, w]`."""
         index = self.anatomy.index if self.anatomy else []
-        kept = [k for k, i in enumerate(index) if self.store.has("labels", i, "velocity")]
-        if not kept:
-            return None
-        i = index[min(kept, key=lambda k: abs(k - len(index) // 2))]
-        return i, torch.from_numpy(self.store.measured("labels", i, "velocity")).float()
+        for k in sorted(range(len(index)), key=lambda k: abs(k - len(index) // 2)):
+            velocity = self.store.measured("labels", index[k], "velocity")
+            if velocity is not None:
+                return index[k], torch.from_numpy(velocity).float()
+        return None
 
     def attempt(self, what: str, action: Callable[[], object]) -> None:
         """Do something; where there are too few brains for it, note that."""
@@ -95,7 +95,7 @@ class SetResult:
 
 def measured_labels(store: Store, i: int) -> Tensor:
     """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
-    return torch.from_numpy(store.measured("labels", i, "labels").astype(np.int64))
+    return torch.from_numpy(np.asarray(store.measured("labels", i, "labels"), dtype=np.int64))
 
 
 def _label(labeller: Labeller, store: Store, kept: set[int], i: int) -> Mapping[str, object]:
@@ -220,14 +220,10 @@ class Evaluation:
         protocols = (protocol,) if protocol else self.options.protocols
         return [metric for metric in self.metrics if metric.needs == needs and metric.protocol in protocols]
 
-    def _compare(self, result: SetResult, metrics: Sequence[Metric], both: Both, source: str) -> None:
-        """Rows of the metrics that fit both sides.
-
-        Arguments:
-            both: gives a metric's rows of the real brains and of the set's.
-        """
+    def _compare(self, result: SetResult, metrics: Sequence[Metric], given: Given, source: str) -> None:
+        """Rows of the metrics that fit both sides, of what they need of the real brains and of the set."""
         for metric in metrics:
-            real, synthetic = both(metric)
+            real, synthetic = given.both(metric) if isinstance(given, Sides) else map(metric.rows, given)
             if real is not None and synthetic is not None and metric.fits(real, synthetic):
                 row = metric.measure(real, synthetic, source, self.options.resamples, seed=self.options.seed)
                 result.rows.append(row)
@@ -235,13 +231,11 @@ class Evaluation:
     def _anatomy(self, result: SetResult) -> None:
         ours, theirs = self.real.anatomy, result.anatomy
         assert ours is not None and theirs is not None and self.labeller is not None
-        self._compare(
-            result, self._wanted("anatomy"), lambda m: (m.rows(ours), m.rows(theirs)), self.labeller.description
-        )
+        self._compare(result, self._wanted("anatomy"), (ours, theirs), self.labeller.description)
         if self.registered and self.real.growth is not None and result.growth is not None:
             brain = self.registered.template.mask
             maps = [maps[:, brain][:, ::EVERY] for maps in (self.real.growth, result.growth)]
-            self._compare(result, self._wanted("growth"), lambda m: [m.rows(x) for x in maps], "registered fields")
+            self._compare(result, self._wanted("growth"), maps, "registered fields")
         result.regions = region_rows(ours, theirs, self.options.resamples, self.options.seed)
         covariates = [[r.store.covariates(i) for i in a.index] for r, a in ((self.real, ours), (result, theirs))]
         result.effects = effect_rows(ours, theirs, (covariates[0], covariates[1]))
@@ -252,7 +246,7 @@ class Evaluation:
                 dist.features(r.store, network, protocol, self.view, self.options.device) for r in (self.real, result)
             ]
             metrics = [dist.of_network(metric, network) for metric in self._wanted("features", protocol)]
-            self._compare(result, metrics, lambda m: [m.rows(x) for x in both], network.label)
+            self._compare(result, metrics, both, network.label)
 
         result.attempt(f"{network.distance} ({network.name}, {protocol})", action)
 
@@ -262,7 +256,7 @@ class Evaluation:
         sides = Sides(self.real.store, result.store, self.view, *counts, self._real_images)
 
         for metric in (*self._wanted("sets", protocol), *self._wanted("image", protocol)):
-            action = partial(self._compare, result, [metric], sides.both, "images")
+            action = partial(self._compare, result, [metric], sides, "images")
             result.attempt(f"{metric.title} ({protocol})", action)
 
     def _copies(self, result: SetResult) -> None:

@@ -160,18 +160,9 @@ class Store:
     def _path(self, kind: str, i: int) -> Path:
         return self.folder / self.names[i] / f"{kind}.npz"
 
-    def measured(self, kind: str, i: int, name: str) -> np.ndarray:
-        """One of the things that `measure` found of brain i."""
-        with np.load(self._path(kind, i)) as content:
-            return np.asarray(content[name])
-
-    def has(self, kind: str, i: int, name: str) -> bool:
-        """Whether `measure` found that of brain i."""
-        path = self._path(kind, i)
-        if not path.is_file():
-            return False
-        with np.load(path) as content:
-            return name in content.files
+    def measured(self, kind: str, i: int, name: str) -> np.ndarray | None:
+        """One of the things that `measure` found of brain i; None if it didn't."""
+        return _load(self._path(kind, i), [name]).get(name)
 
     def clear(self) -> None:
         """Remove the decoded volumes, and keep what was measured."""
