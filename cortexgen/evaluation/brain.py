@@ -124,9 +124,8 @@ def measure_brain(image: Tensor, labels: Tensor, classes: Mapping[int, str] | No
         classes: names of the labels; numbered unless given.
 
     Returns:
-        `numbers` of the classes, `[K]`, their `volumes` in ml and the part of each `left` of the middle of all labels;
-        `icv` in ml; `centroid` of the brain in mm (RAS), `[3]`; `cortex`, the six numbers of `Cortex`, NaN
-        where classes don't name a cortex; `image`: contrast, sharpness (NaN likewise) and noise.
+        What `Anatomy` holds of a brain, its classes' `numbers`, `[K]`, and the part of the volume of each that lies
+        `left` of the middle of all labels; `cortex`, contrast and sharpness are NaN where classes don't name a cortex.
 
     Raises:
         UserError: if there are no labels.

@@ -133,6 +133,7 @@ class Evaluation:
         runner: Runner = HERE,
     ) -> None:
         self.out, self.labeller, self.networks, self.options = out, labeller, list(networks), options
+        self.registered = labeller if isinstance(labeller, RegisteredLabels) else None
         self.runner = runner
         self.real = self._set("real", "real", real)
         self.train = self._set("training", "training", train) if train else None
@@ -145,11 +146,6 @@ class Evaluation:
             self._label(result)
         self._real_images: dict[str, Tensor] = {}
         self.metrics = declared()
-
-    @property
-    def registered(self) -> RegisteredLabels | None:
-        """The labeller, where it registers."""
-        return self.labeller if isinstance(self.labeller, RegisteredLabels) else None
 
     @property
     def all_sets(self) -> list[SetResult]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -102,7 +103,8 @@ class Table:
         self.columns = [c for c in columns or map(Column, names) if c.name != PUBLISHED]
         self.rows = [{n: _plain(row.get(n), n) for n in [*(c.name for c in self.columns), PUBLISHED]} for row in rows]
         self.caption, self.notes, self.competes = _encodable(caption), list(map(_encodable, notes)), competes
-        self.references = list(dict.fromkeys(str(row[PUBLISHED]) for row in self.rows if row[PUBLISHED]))
+        references = dict.fromkeys(str(row[PUBLISHED]) for row in self.rows if row[PUBLISHED])
+        self.marks = {text: ascii_lowercase[k] if k < 26 else str(k + 1) for k, text in enumerate(references)}
         if not self.columns:
             raise ValueError("a table needs a column")
         self.flat()
@@ -114,7 +116,7 @@ class Table:
             ValueError: if two have one name.
         """
         flat: dict[str, list[Any]] = {}
-        for name in [*(c.name for c in self.columns), *[PUBLISHED] * bool(self.references)]:
+        for name in [*(c.name for c in self.columns), *[PUBLISHED] * bool(self.marks)]:
             values = [row[name] for row in self.rows]
             parts: dict[str, Sequence[Value]] = {name: values}
             if any(isinstance(value, Interval) for value in values):
@@ -181,7 +183,7 @@ class Table:
         return [all(row[c.name] is None or _number(row[c.name]) is not None for row in self.rows) for c in self.columns]
 
     def _footnotes(self) -> list[tuple[str, str]]:
-        return [(_mark(k), f"published, not measured: {text}") for k, text in enumerate(self.references)]
+        return [(mark, f"published, not measured: {text}") for text, mark in self.marks.items()]
 
     def _best(self, column: Column) -> str | None:
         """The best value of a column as it is shown; None if no two rows compete."""
@@ -205,7 +207,7 @@ class Table:
                 wins = number is not None and text == winner and self.competes(row)
                 line.append(Cell(one_line(text), ends, best=wins))
             if row[PUBLISHED]:
-                line[0] = line[0]._replace(mark=_mark(self.references.index(str(row[PUBLISHED]))))
+                line[0] = line[0]._replace(mark=self.marks[str(row[PUBLISHED])])
             lines.append(line)
         return lines
 
@@ -255,7 +257,3 @@ def _shown(value: Value, specification: str | None) -> str:
         return str(value)
     default = "d" if isinstance(value, int) else ".4g"
     return format(value, specification or default).replace("-", "−")
-
-
-def _mark(k: int) -> str:
-    return "abcdefghijklmnopqrstuvwxyz"[k] if k < 26 else str(k + 1)
