@@ -97,11 +97,10 @@ def features(store: Store, network: Network, protocol: Protocol, view: Frame, de
     Random features see the image itself in the standard protocol, trained ones a standardized one.
     """
     trained = isinstance(network, MedicalNet)
+    box, source, prepare = "", store.images(), standard_input if trained else None
     if protocol == "paper":
-        source, prepare = (as_published if trained else paper_volumes)(store, view), None
-    else:
-        source, prepare = store.images(), standard_input if trained else None
-    key = f"{network.sha256} {protocol} {view.key if protocol == 'paper' else ''}"
+        box, source, prepare = view.key, (as_published if trained else paper_volumes)(store, view), None
+    key = f"{network.sha256} {protocol} {box}"
     found = store.measure(f"{network.name}-{protocol}", key, partial(_features, network, device, source, prepare))
     return torch.stack([torch.from_numpy(found[i]["features"]) for i in sorted(found)])
 

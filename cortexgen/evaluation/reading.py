@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -45,9 +45,9 @@ class Brain(NamedTuple):
 
 
 class BrainSet:
-    """The brains of a folder; iterating reads one at a time and keeps none.
+    """The brains of a folder, read one at a time, of which none is kept.
 
-    A brain that can't be read is left out, now and later, with its reason in `problems`; the others go on.
+    A brain that can't be read is left out with its reason in `problems`; the others go on.
 
     Attributes:
         path: of the set.
@@ -102,19 +102,6 @@ class BrainSet:
     def __len__(self) -> int:
         """How many brains there are, without those known to be unreadable."""
         return len(self.scans) - len(self.problems)
-
-    def __iter__(self) -> Iterator[Brain]:
-        """The brains in order of their names; whoever holds on to one holds its memory."""
-        for scan in self.scans:
-            if scan.name not in self.problems:
-                try:
-                    brain = self.read(scan)
-                except Exception as error:
-                    self.problems[scan.name] = reason(error)
-                    continue
-                self.recall(scan, brain.treatments)
-                yield brain
-                del brain
 
     @property
     def notes(self) -> list[str]:

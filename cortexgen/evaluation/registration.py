@@ -11,7 +11,6 @@ from torch import Tensor
 
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError, reason
-from cortexgen.evaluation.pair_measures import MEASURES, VERSION
 from cortexgen.evaluation.pairs import NO_REGISTRATION, Pairs, Sources
 from cortexgen.evaluation.published import PAPER, REGISTRATION
 from cortexgen.evaluation.reading import Brain
@@ -24,6 +23,20 @@ from cortexgen.metrics import bootstrap_interval
 from cortexgen.registration.measures import warped_measures
 from cortexgen.runner.cohort import HERE, Runner
 
+VERSION = 1  # raised when `warped_measures` gives something else for the same files
+MEASURES = (  # the first two need labels, and are of each class, too
+    Column("dice", "Dice", better="higher", format=".3f"),
+    Column("hd95", "HD95", unit="mm", better="lower", format=".2f"),
+    Column("psnr", "PSNR", unit="dB", better="higher", format=".2f"),
+    Column("ssim", "SSIM", better="higher", format=".3f"),
+    Column("ncc", "NCC", better="higher", format=".3f"),
+    Column("brain_psnr", "PSNR in the brain", unit="dB", better="higher", format=".2f"),
+    Column("brain_ssim", "SSIM in the brain", better="higher", format=".3f"),
+    Column("brain_ncc", "NCC in the brain", better="higher", format=".3f"),
+    Column("folded", "Folded share", better="lower", format=".2g"),
+    Column("brain_folded", "Folded share in the brain", better="lower", format=".2g"),
+    Column("brain_sd_log_jacobian", "SD of log |J| in the brain", format=".3f"),
+)
 NOTES = (
     "Means over n fixed images with their 95% bootstrap intervals.",
     "PSNR, SSIM and NCC are over the whole grid, background included, with data range 1; those in the brain are over "
@@ -125,8 +138,7 @@ def _measured(pairs: Pairs, folder: Path, runner: Runner) -> tuple[list[Row], di
     for name, subject in found.items():
         if subject["status"] == "failed":
             problems[name] = subject["reason"]
-            continue
-        for method, kept in subject["pairs"].items():
+        for method, kept in subject.get("pairs", {}).items():
             if "row" in kept:
                 rows[method].append({"participant_id": name, "method": method, **kept["row"]})
                 sets = pairs.fixed, pairs.results.get(method, pairs.fixed)

@@ -238,9 +238,8 @@ class Evaluation:
 
     def _features(self, result: SetResult, network: dist.Network, protocol: Protocol) -> None:
         def action() -> None:
-            both = [
-                dist.features(r.store, network, protocol, self.view, self.options.device) for r in (self.real, result)
-            ]
+            device = self.options.device
+            both = [dist.features(r.store, network, protocol, self.view, device) for r in (self.real, result)]
             metrics = [dist.of_network(metric, network) for metric in self._wanted("features", protocol)]
             self._compare(result, metrics, both, network.label)
 

@@ -142,8 +142,7 @@ class Store:
             without: what is kept on disk only, for `measured`.
         """
         mark, chosen = digest(key), range(len(self)) if only is None else only
-        keys = {i: str(_load(self._path(kind, i), ["key"]).get("key")) for i in chosen}
-        waiting = {self.names[i]: i for i in chosen if keys[i] != mark}
+        waiting = {self.names[i]: i for i in chosen if str(self.measured(kind, i, "key")) != mark}
         rows = self.runner.run(partial(self._keep, kind, mark, compute), waiting, f"{kind} of {self.name}", "brain")
         lost = {name: row["reason"] for name, row in rows.items() if row["status"] == "failed"}
         self.brains.problems |= {name: f"{kind}: {why}" for name, why in lost.items()}

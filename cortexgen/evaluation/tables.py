@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cortexgen.evaluation import anatomy, comparison, copies, effects, published
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
-from cortexgen.evaluation.table import Column, Table, Value, measured
+from cortexgen.evaluation.table import Column, Table, measured
 
 REAL = "real against real"
 FLOOR = (
@@ -31,11 +31,6 @@ def _rows(evaluation: Evaluation, protocol: str) -> dict[str, dict[str, Row]]:
     }
 
 
-def _at(row: Row, n: Value) -> bool:
-    """Whether a comparison's floor is at n brains, or at no number in particular."""
-    return row["n_floor"] in (n, row["n_real"])
-
-
 def wide(
     evaluation: Evaluation,
     protocol: str,
@@ -58,13 +53,13 @@ def wide(
     every = [row for rows in found.values() for row in rows]
     sizes = dict.fromkeys(row["n_floor"] for row in every if row["n_floor"] not in (None, row["n_real"]))
     table: list[Row] = []
-    for n in sizes:
-        floors: Row = {str(row["name"]): row["floor"] for row in every if _at(row, n)}
+    for n in sizes:  # at n_real a floor is at no number in particular
+        floors: Row = {str(row["name"]): row["floor"] for row in every if row["n_floor"] in (n, row["n_real"])}
         table.append({"method": REAL, "n": n, **floors})
     for method, rows in found.items():
         for n in sizes:
             if any(row["n_floor"] == n for row in rows):
-                cells: Row = {str(row["name"]): row["at_floor"] for row in rows if _at(row, n)}
+                cells: Row = {str(r["name"]): r["at_floor"] for r in rows if r["n_floor"] in (n, r["n_real"])}
                 table.append({"method": f"{method}, n of the floor", "n": n, **cells})
         whole: Row = {"method": method, "n": rows[0]["n"] if rows else None}
         table.append(whole | {str(row["name"]): row["value"] for row in rows} | (more or {}).get(method, {}))
@@ -122,11 +117,12 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
             out["images"] = wide(evaluation, "standard", columns, "Images, protocol standard", labels)
     if "paper" in protocols and rows:
         out["table1"] = table1(evaluation, seconds or {})
+    brains = _of(sets, lambda r: [row for found in r.copies for row in found.rows()])
     for name, caption, shown, found in (
         ("regions", "Regional volumes", anatomy.REGION_COLUMNS, _of(sets, lambda r: r.regions)),
         ("effects", "Effects of covariates on volumes", effects.COLUMNS, _of(sets, lambda r: r.effects)),
         ("copies", "Nearest training subjects", copies.COLUMNS, _of(sets, lambda r: [c.row() for c in r.copies])),
-        ("copies_brains", "Nearest training subject of each brain", (), _of(sets, _neighbours)),
+        ("copies_brains", "Nearest training subject of each brain", (), brains),
     ):
         if found:
             out[name] = Table(found, shown, caption)
@@ -135,7 +131,3 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
 
 def _of(sets: Sequence[SetResult], rows: Callable[[SetResult], list[Row]]) -> list[Row]:
     return [{"set": result.name, **row} for result in sets for row in rows(result)]
-
-
-def _neighbours(result: SetResult) -> list[Row]:
-    return [row for found in result.copies for row in found.rows()]

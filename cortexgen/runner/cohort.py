@@ -117,9 +117,8 @@ class Runner:
         sent: Any = _pack(work)
         if self._client:  # not with each item: a worker has it once, and the scheduler again if that is killed
             sent = self._client.submit(bytes, sent, pure=False)
-        yield from _completed(
-            {pool.submit(_sent_row, sent, name, _pack(item), self.threads): name for name, item in items.items()}
-        )
+        futures = {pool.submit(_sent_row, sent, name, _pack(item), self.threads): name for name, item in items.items()}
+        yield from _completed(futures)
 
 
 HERE = Runner()
@@ -186,17 +185,15 @@ class _Processes(ThreadPoolExecutor):
         return super().submit(self._isolated, fn, *args, **kwargs)
 
     def _isolated(self, fn: Callable[..., Any], *args: Any) -> Any:
-        for attempt in range(ATTEMPTS):
+        for _ in range(ATTEMPTS):
             if getattr(self.own, "process", None) is None:
                 self.own.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
                 self.started.append(self.own.process)
             try:
                 return self.own.process.submit(fn, *args).result()
-            except BrokenProcessPool:
-                self.own.process = None
-                if attempt + 1 == ATTEMPTS:
-                    raise
-        raise AssertionError
+            except BrokenProcessPool as error:
+                self.own.process, killed = None, error
+        raise killed
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait, cancel_futures=cancel_futures)
