@@ -63,9 +63,7 @@ class Frame:
 
 def frame(real: Store) -> Frame:
     """Where at least 2 % of the real brains have tissue, and its box."""
-    count = torch.zeros(1, *real.grid.shape)
-    for i in range(len(real)):
-        count += real.image(i) > BRAIN_FOREGROUND
+    count = sum((image > BRAIN_FOREGROUND for image in real.images()), torch.zeros(1, *real.grid.shape))
     mask = count >= max(1.0, TISSUE * len(real))
     box = bounding_box(mask)
     if box is None:

@@ -103,9 +103,8 @@ class Pairs:
         fixed, registered = {scan.name for scan in self.fixed.scans}, set().union(*self._found.values())
         for name, found in self._found.items():
             if not fixed & found.keys():
-                some, theirs = sorted(found)[0], sorted(fixed)[0]
                 where = f"{self.results[name].path}: none of its {len(found)} images"
-                raise UserError(f"{where} has the name of one of {self.fixed.path}; {some} is not {theirs}")
+                raise UserError(f"{where} has the name of one of {self.fixed.path}; {min(found)} is not {min(fixed)}")
             self._note(f"images of {name} have no fixed image", found.keys() - fixed)
         self._note("fixed images have no registered one", fixed - registered)
         return [scan for scan in self.fixed.scans if scan.name in registered]

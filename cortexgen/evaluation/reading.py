@@ -204,8 +204,7 @@ class BrainSet:
         raise UserError(f"{self.path}: none of its {len(self.scans)} images can be read; the first: {first}")
 
     def _take_labels(self, folder: Path, pattern: str) -> None:
-        found = find_images(folder, pattern, None)
-        maps = {_stem(scan.name): scan for scan in found}
+        maps = {_stem(scan.name): scan for scan in find_images(folder, pattern, None)}
         self.scans = [_labelled(scan, maps.get(_stem(scan.name))) for scan in self.scans]
         without = [scan for scan in self.scans if scan.labels is None and not scan.problem]
         if len(without) == len(self.scans):
