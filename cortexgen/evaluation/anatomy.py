@@ -12,7 +12,7 @@ from cortexgen.evaluation.comparison import POSITIVE, SHARE, Better, Metric, Pro
 from cortexgen.evaluation.table import Column
 from cortexgen.metrics.anatomy import TISSUES, adjusted_effects, effect_sizes, tissue_volumes, wasabi, wasserstein_index
 from cortexgen.metrics.cortex import Cortex
-from cortexgen.metrics.effects import Estimate, cohens_d, sd_ratio
+from cortexgen.metrics.effects import cohens_d, sd_ratio
 from cortexgen.metrics.resampling import Interval
 
 SMALL = 0.2  # |d| below it is called small
@@ -173,10 +173,6 @@ def region_rows(real: Anatomy, synthetic: Anatomy, resamples: int, seed: int = 0
     raw = _d(x, y)
     ratio = sd_ratio(x, y)
     distance = wasserstein_index(x / real.icv[:, None], y / synthetic.icv[:, None])
-
-    def entry(estimate: Estimate, k: int) -> Interval:
-        return Interval(*(float(values[k]) for values in estimate))
-
     return [
         {
             "region": region,
@@ -184,10 +180,10 @@ def region_rows(real: Anatomy, synthetic: Anatomy, resamples: int, seed: int = 0
             "real_sd": float(x[:, k].std()),
             "mean": float(y[:, k].mean()),
             "sd": float(y[:, k].std()),
-            "d": entry(standard, k),
+            "d": Interval(*(float(values[k]) for values in standard)),
             "d_raw": float(raw[k]),
             "d_paper": float(paper[k]),
-            "sd_ratio": entry(ratio, k),
+            "sd_ratio": Interval(*(float(values[k]) for values in ratio)),
             "wasserstein": float(distance[k]),
         }
         for k, region in enumerate(real.regions)

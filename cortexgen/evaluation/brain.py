@@ -2,19 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import (
-    binary_closing,
-    binary_dilation,
-    binary_erosion,
-    binary_fill_holes,
-    convolve1d,
-    gaussian_filter,
-)
+from scipy import ndimage
 from torch import Tensor
 
 from cortexgen.atlas.labels import class_numbers, classes_of
@@ -39,7 +33,7 @@ def intracranial_mask(labels: Tensor, spacing: Sequence[float]) -> Tensor:
     """
     steps = max(1, round(CLOSING / min(spacing)))
     padded = np.pad(labels[0].numpy() > 0, steps + 1)
-    closed = binary_fill_holes(binary_closing(padded, iterations=steps))
+    closed = ndimage.binary_fill_holes(ndimage.binary_closing(padded, iterations=steps))
     inner = slice(steps + 1, -steps - 1)
     return torch.from_numpy(np.ascontiguousarray(closed[inner, inner, inner]))[None]
 
@@ -68,8 +62,8 @@ def noise_level(image: Tensor, mask: Tensor) -> float:
     """
     residual = image[0].double().numpy()
     for axis in range(3):
-        residual = convolve1d(residual, [1.0, -2.0, 1.0], axis=axis)
-    inside = binary_erosion(mask[0].numpy(), iterations=3)
+        residual = ndimage.convolve1d(residual, [1.0, -2.0, 1.0], axis=axis)
+    inside = ndimage.binary_erosion(mask[0].numpy(), iterations=3)
     return 1.4826 * float(np.median(np.abs(residual[inside]))) / 6**1.5 if inside.any() else math.nan
 
 
@@ -112,11 +106,11 @@ def sharpness(image: Tensor, labels: Tensor, names: Sequence[str], spacing: Sequ
         return math.nan
     values = image[0].double().numpy()
     white, grey = (tissue[0].numpy() for tissue in tissues)
-    edge = (white & binary_dilation(grey)) | (grey & binary_dilation(white))
+    edge = (white & ndimage.binary_dilation(grey)) | (grey & ndimage.binary_dilation(white))
     step = values[white].mean() - values[grey].mean()
     if not edge.any() or step == 0:
         return math.nan
-    normal = np.stack(np.gradient(gaussian_filter(white.astype(np.float64), 1.0), *spacing))[:, edge]
+    normal = np.stack(np.gradient(ndimage.gaussian_filter(white.astype(np.float64), 1.0), *spacing))[:, edge]
     slope = np.stack(np.gradient(values, *spacing))[:, edge]
     along = (slope * normal).sum(axis=0) / np.maximum(np.linalg.norm(normal, axis=0), 1e-9)
     return float(along.mean() / step)
@@ -130,9 +124,8 @@ def measure_brain(image: Tensor, labels: Tensor, classes: Mapping[int, str] | No
         classes: names of the labels; numbered unless given.
 
     Returns:
-        `numbers` of the classes, `[K]`, their `volumes` in ml and the part of each `left` of the middle of all labels;
-        `icv` in ml; `centroid` of the brain in mm (RAS), `[3]`; `cortex`, the six numbers of `Cortex`, NaN
-        where classes don't name a cortex; `image`: contrast, sharpness (NaN likewise) and noise.
+        What `Anatomy` holds of a brain, its classes' `numbers`, `[K]`, and the part of the volume of each that lies
+        `left` of the middle of all labels; `cortex`, contrast and sharpness are NaN where classes don't name a cortex.
 
     Raises:
         UserError: if there are no labels.
@@ -146,10 +139,9 @@ def measure_brain(image: Tensor, labels: Tensor, classes: Mapping[int, str] | No
     flat, cubic = labels.flatten(), grid.voxel_volume / 1000
     middle = float(_world(grid, labels > 0)[0])
     left = torch.bincount(flat, weights=_left_share(grid, middle).flatten(), minlength=size)
-    try:
-        cortex = np.array(cortical_measures(labels, names, grid.spacing), dtype=np.float64)
-    except UserError:
-        cortex = np.full(len(Cortex._fields), np.nan)
+    cortex = np.full(len(Cortex._fields), np.nan)
+    with suppress(UserError):
+        cortex[:] = cortical_measures(labels, names, grid.spacing)
     return {
         "numbers": np.array(numbers),
         "volumes": torch.bincount(flat, minlength=size).double() * cubic,
@@ -174,7 +166,6 @@ class Anatomy:
         regions: names of the K regions, without background.
         volumes: in ml, `[N, K]`.
         asymmetry: of each pair of sides, `(left - right) / (left + right)`, `[N, P]`.
-        pairs: their names.
         icv: in ml, `[N]`.
         centroid: of the brain in mm (RAS), `[N, 3]`.
         cortex: `[N, 6]`, see `Cortex`.
@@ -185,7 +176,6 @@ class Anatomy:
     regions: list[str]
     volumes: Tensor
     asymmetry: Tensor
-    pairs: list[str]
     icv: Tensor
     centroid: Tensor
     cortex: Tensor
@@ -205,43 +195,24 @@ def collect(
     index = sorted(measured)
 
     def stacked(key: str) -> Tensor:
-        rows = [torch.as_tensor(np.atleast_1d(measured[i][key])).double() for i in index]
-        return torch.stack(rows) if rows else torch.zeros(0, 1)
+        return torch.stack([torch.as_tensor(measured[i][key]).double() for i in index])
 
     def of_classes(key: str) -> Tensor:
-        rows = [dict(zip(np.asarray(measured[i]["numbers"]).tolist(), measured[i][key], strict=True)) for i in index]
-        return torch.tensor([[float(row.get(k, 0)) for k in present] for row in rows], dtype=torch.float64).view(
-            -1, len(present)
-        )
+        rows = [dict(zip(measured[i]["numbers"].tolist(), measured[i][key], strict=True)) for i in index]
+        return torch.tensor([[float(row.get(k, 0)) for k in present] for row in rows], dtype=torch.float64)
 
     names = [(classes or {}).get(k, f"label-{k}") for k in present]
     volumes, left = of_classes("volumes"), of_classes("left")
     right = volumes - left
-    pairs = [(name.removeprefix(SIDES[0]), k) for k, name in enumerate(names) if name.startswith(SIDES[0])]
-    if pairs:  # each side has its own class
-        partners = [(k, names.index(SIDES[1] + bare)) for bare, k in pairs if SIDES[1] + bare in names]
-        left, right = volumes[:, [a for a, _ in partners]], volumes[:, [b for _, b in partners]]
-        titles = [names[a].removeprefix(SIDES[0]) for a, _ in partners]
-    else:
-        titles = names
+    partners = {k: SIDES[1] + name.removeprefix(SIDES[0]) for k, name in enumerate(names) if name.startswith(SIDES[0])}
+    if partners:  # each side has its own class
+        both = [(k, names.index(name)) for k, name in partners.items() if name in names]
+        left, right = (volumes[:, [pair[side] for pair in both]] for side in (0, 1))
     asymmetry = (left - right) / (left + right)
-    return Anatomy(
-        index,
-        names,
-        volumes,
-        asymmetry,
-        titles,
-        stacked("icv")[:, 0],
-        stacked("centroid"),
-        stacked("cortex"),
-        stacked("image"),
-    )
+    return Anatomy(index, names, volumes, asymmetry, *map(stacked, ("icv", "centroid", "cortex", "image")))
 
 
-def present_classes(sets: Sequence[Mapping[int, Mapping[str, Any]]]) -> list[int]:
-    """Label indices but 0 that occur in any brain of any set."""
-    found: set[int] = set()
-    for measured in sets:
-        for brain in measured.values():
-            found |= set(brain["numbers"][np.asarray(brain["volumes"]) > 0].tolist())
+def present_classes(measured: Mapping[int, Mapping[str, Any]]) -> list[int]:
+    """Label indices but 0 that occur in any brain of a set."""
+    found = {k for brain in measured.values() for k in brain["numbers"][np.asarray(brain["volumes"]) > 0].tolist()}
     return sorted(found - {0})

@@ -97,10 +97,9 @@ class Metric:
             repeats: divisions of the real brains, of which the floor gives mean and range.
         """
         better = self.alone(real) if self.better == "real" and self.alone else self.better
-        row: Row = {"name": self.name, "title": self.title, "protocol": self.protocol, "source": source}
-        row |= {"better": better, "needs": self.needs, "heading": self.heading, "card": self.card}
-        row |= {"n_real": len(real), "n": len(synthetic), "value": None, "note": None}
-        row |= {"n_floor": None, "at_floor": None, "floor": None, "alone": self.alone is not None}
+        row: Row = {key: getattr(self, key) for key in ("name", "title", "protocol", "needs", "heading", "card")}
+        row |= {"source": source, "better": better, "n_real": len(real), "n": len(synthetic), "alone": bool(self.alone)}
+        row |= dict.fromkeys(("value", "n_floor", "at_floor", "floor", "note"))
         try:
             value = self._bounded(bootstrap_interval(self.statistic, real, synthetic, n=resamples, seed=seed))
             if math.isnan(value.value):

@@ -16,6 +16,8 @@ from cortexgen.metrics.memorization import Memorization, memorization, nearest_s
 
 COARSE = 4.0  # mm: distances between images are taken at this voxel size
 SIGMA = 4.0  # mm: of the smoothing before
+UNITS = {"images": "intensity", "fields": "log |J|"}  # of distances
+Maps = tuple[list[str], Tensor]  # names of brains, and a map `[1, d, h, w]` of each
 
 COLUMNS = (
     Column("set", "Set"),
@@ -42,7 +44,6 @@ class Copies:
         samples: names of the set's brains.
         reference: what the set is compared with.
         result: the distances.
-        unit: of them.
         apart: median distance of the set's brains to the nearest other one of the set, over that of the real brains:
             near 0 where a set repeats itself.
     """
@@ -52,8 +53,7 @@ class Copies:
     samples: list[str]
     reference: str
     result: Memorization
-    unit: str
-    apart: float | None = None
+    apart: float | None
 
     def row(self) -> Row:
         """The summary."""
@@ -107,34 +107,26 @@ def _coarse(store: Store, low: list[int], high: list[int], size: list[int], i: i
     return {"image": interpolate(image[None], size, mode="trilinear", align_corners=False)[0].half()}
 
 
-def find_copies(
-    compared: str,
-    real: Tensor,
-    synthetic: Tensor,
-    names: tuple[list[str], list[str]],
-    held_out: set[str],
-    unit: str,
-    sigma: float = 0.0,
-    mask: Tensor | None = None,
-) -> Copies:
+def find_copies(compared: str, real: Maps, synthetic: Maps, held_out: set[str], mask: Tensor | None = None) -> Copies:
     """Nearest training subjects of synthetic brains, with held-out real ones as the reference.
 
     Arguments:
-        real, synthetic: maps `[N, 1, d, h, w]` and `[M, 1, d, h, w]`.
-        names: of the real and of the synthetic brains.
+        compared: "images" or "fields".
         held_out: names of real brains that the generator hasn't seen; without any, all are training subjects, and the
             reference is each of them against the others.
-        sigma, mask: as of `memorization`.
+        mask: of voxels that count, as of `memorization`; within it maps are smoothed by a voxel.
 
     Raises:
         UserError: if there are too few brains.
     """
-    out = [i for i, name in enumerate(names[0]) if name in held_out]
-    train = [i for i, name in enumerate(names[0]) if name not in held_out]
+    names, maps = real
+    out = [i for i, name in enumerate(names) if name in held_out]
+    train = [i for i, name in enumerate(names) if name not in held_out]
     reference = f"{len(out)} held-out subjects" if out else "training subjects, each against the others"
-    result = memorization(real[train], real[out] if out else None, synthetic, sigma, mask=mask)
+    sigma = float(mask is not None)
+    result = memorization(maps[train], maps[out] if out else None, synthetic[1], sigma, mask=mask)
     apart = None
-    if min(len(real), len(synthetic)) > 2:
-        within = [nearest_subjects(maps, None, sigma, mask=mask).distance.quantile(0.5) for maps in (real, synthetic)]
+    if min(len(maps), len(synthetic[1])) > 2:
+        within = [nearest_subjects(m, None, sigma, mask=mask).distance.quantile(0.5) for m in (maps, synthetic[1])]
         apart = float(within[1] / within[0])
-    return Copies(compared, [names[0][i] for i in train], names[1], reference, result, unit, apart)
+    return Copies(compared, [names[i] for i in train], synthetic[0], reference, result, apart)

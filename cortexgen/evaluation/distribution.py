@@ -23,10 +23,7 @@ from cortexgen.metrics.random_features import RandomFeatures
 
 Network = MedicalNet | RandomFeatures
 Prepare = Callable[[Tensor], Tensor]
-Measure = Callable[[Tensor, Tensor], float]
-Pairs = Sequence[tuple[int, int]]
 TISSUE = 0.02  # of the real brains that have tissue where the brain's box reaches
-DEGREE = 3  # of the polynomial kernel
 NEIGHBOURS = 5
 
 
@@ -50,21 +47,13 @@ class Frame:
     """The field of view of the real brains, which all sets are looked at in.
 
     Attributes:
-        shape: of the grid.
-        low, high: first and last voxel (D, H, W) of the box of where they have tissue.
+        mask: where they have tissue, `[1, D, H, W]` bool.
+        low, high: first and last voxel (D, H, W) of its box.
     """
 
-    shape: tuple[int, ...]
+    mask: Tensor
     low: list[int]
     high: list[int]
-
-    @property
-    def mask(self) -> Tensor:
-        """The box, `[1, D, H, W]` bool."""
-        mask = torch.zeros(1, *self.shape, dtype=torch.bool)
-        d, h, w = (slice(low, high + 1) for low, high in zip(self.low, self.high, strict=True))
-        mask[:, d, h, w] = True
-        return mask
 
     @property
     def key(self) -> str:
@@ -73,14 +62,13 @@ class Frame:
 
 
 def frame(real: Store) -> Frame:
-    """The box of where at least 2 % of the real brains have tissue."""
-    count = torch.zeros(1, *real.grid.shape)
-    for i in range(len(real)):
-        count += real.image(i) > BRAIN_FOREGROUND
-    box = bounding_box(count >= max(1.0, TISSUE * len(real)))
+    """Where at least 2 % of the real brains have tissue, and its box."""
+    count = sum((image > BRAIN_FOREGROUND for image in real.images()), torch.zeros(1, *real.grid.shape))
+    mask = count >= max(1.0, TISSUE * len(real))
+    box = bounding_box(mask)
     if box is None:
         raise UserError(f"{real.brains.path}: no voxel of any image is brighter than air")
-    return Frame(real.grid.shape, *box)
+    return Frame(mask, *box)
 
 
 def paper_volumes(store: Store, view: Frame) -> Volumes:
@@ -94,8 +82,7 @@ def _unit_paper_input(view: Frame, image: Tensor) -> Tensor:
 
 def as_published(store: Store, view: Frame) -> Volumes:
     """What the published evaluation takes, in [-1, 1]."""
-    volumes = paper_volumes(store, view)
-    return Volumes(len(volumes), partial(_signed, volumes))
+    return Volumes(len(store), partial(_signed, paper_volumes(store, view)))
 
 
 def _signed(volumes: Volumes, i: int) -> Tensor:
@@ -108,11 +95,10 @@ def features(store: Store, network: Network, protocol: Protocol, view: Frame, de
     Random features see the image itself in the standard protocol, trained ones a standardized one.
     """
     trained = isinstance(network, MedicalNet)
+    box, source, prepare = "", store.images(), standard_input if trained else None
     if protocol == "paper":
-        source, prepare = (as_published if trained else paper_volumes)(store, view), None
-    else:
-        source, prepare = store.images(), standard_input if trained else None
-    key = f"{network.sha256} {protocol} {view.key if protocol == 'paper' else ''}"
+        box, source, prepare = view.key, (as_published if trained else paper_volumes)(store, view), None
+    key = f"{network.sha256} {protocol} {box}"
     found = store.measure(f"{network.name}-{protocol}", key, partial(_features, network, device, source, prepare))
     return torch.stack([torch.from_numpy(found[i]["features"]) for i in sorted(found)])
 

@@ -14,7 +14,7 @@ from cortexgen.metrics.effects import adjusted, cohens_d, slope
 from cortexgen.metrics.resampling import Interval
 
 LEAST = 10  # brains with a known value, in each set
-WITHIN = 1.959964
+WITHIN = 1.959964  # standard errors
 
 COLUMNS = (
     Column("set", "Set"),
@@ -27,6 +27,8 @@ COLUMNS = (
     Column("recovered", "Compatible"),
 )
 Covariates = Sequence[Mapping[str, Any]]
+Side = tuple[list[Any], Tensor, Tensor]  # values of the brains that have one, their volumes and ICV
+Effects = list[tuple[float, float]]  # value and standard error in each region
 
 
 def effect_rows(real: Anatomy, synthetic: Anatomy, covariates: tuple[Covariates, Covariates]) -> list[Row]:
@@ -39,10 +41,19 @@ def effect_rows(real: Anatomy, synthetic: Anatomy, covariates: tuple[Covariates,
     """
     rows: list[Row] = []
     for name in _shared(*covariates):
+        sides = [_known(a, each, name) for a, each in zip((real, synthetic), covariates, strict=True)]
+        levels = [sorted({str(value) for value in values}) for values, _, _ in sides]
         try:
-            rows += _numeric(name, real, synthetic, covariates) or _levels(name, real, synthetic, covariates)
+            if all(isinstance(v, int | float) for values, _, _ in sides for v in values):
+                effect, found = "slope, ml a unit", [_slopes(*side) for side in sides]
+            elif levels[0] == levels[1] and len(levels[0]) == 2:
+                effect = f"Cohen's d, {levels[0][1]} − {levels[0][0]}"
+                found = [_differences(*side, levels[0]) for side in sides]
+            else:
+                continue
         except UserError:
             continue  # constant, or one with head size
+        rows += [_row(name, region, effect, *both) for region, *both in zip(real.regions, *found, strict=True)]
     return rows
 
 
@@ -51,9 +62,19 @@ def _shared(a: Covariates, b: Covariates) -> list[str]:
     return [name for name, count in counts[0].items() if min(count, counts[1].get(name, 0)) >= LEAST]
 
 
-def _known(anatomy: Anatomy, rows: Covariates, name: str) -> tuple[list[Any], Tensor, Tensor]:
+def _known(anatomy: Anatomy, rows: Covariates, name: str) -> Side:
     there = [i for i, row in enumerate(rows) if row.get(name) is not None]
     return [rows[i][name] for i in there], anatomy.volumes[there], anatomy.icv[there]
+
+
+def _slopes(values: list[float], volumes: Tensor, icv: Tensor) -> Effects:
+    return [slope(v, torch.tensor(values, dtype=torch.float64), icv[:, None]) for v in volumes.T]
+
+
+def _differences(values: list[Any], volumes: Tensor, icv: Tensor, levels: list[str]) -> Effects:
+    rest = adjusted(volumes, icv)
+    d = cohens_d(*(rest[[i for i, v in enumerate(values) if str(v) == level]] for level in levels))
+    return list(zip(d.value.tolist(), ((d.high - d.low) / (2 * WITHIN)).tolist(), strict=True))
 
 
 def _row(name: str, region: str, effect: str, ours: tuple[float, float], theirs: tuple[float, float]) -> Row:
@@ -62,38 +83,3 @@ def _row(name: str, region: str, effect: str, ours: tuple[float, float], theirs:
     both = [Interval(value, value - WITHIN * error, value + WITHIN * error) for value, error in (ours, theirs)]
     row: Row = {"covariate": name, "region": region, "effect": effect, "real": both[0], "synthetic": both[1]}
     return row | {"z": z, "recovered": abs(z) < WITHIN}
-
-
-def _numeric(name: str, real: Anatomy, synthetic: Anatomy, covariates: tuple[Covariates, Covariates]) -> list[Row]:
-    sides = [_known(a, rows, name) for a, rows in zip((real, synthetic), covariates, strict=True)]
-    if not all(isinstance(v, int | float) for values, _, _ in sides for v in values):
-        return []
-    rows = []
-    for k, region in enumerate(real.regions):
-        found = [slope(v[:, k], torch.tensor(x, dtype=torch.float64), icv[:, None]) for x, v, icv in sides]
-        rows.append(_row(name, region, "slope, ml a unit", found[0], found[1]))
-    return rows
-
-
-def _levels(name: str, real: Anatomy, synthetic: Anatomy, covariates: tuple[Covariates, Covariates]) -> list[Row]:
-    sides = [_known(a, rows, name) for a, rows in zip((real, synthetic), covariates, strict=True)]
-    levels = [sorted({str(v) for v in values}) for values, _, _ in sides]
-    if levels[0] != levels[1] or len(levels[0]) != 2:
-        return []
-    first, second = levels[0]
-    estimates = []
-    for values, volumes, icv in sides:
-        rest = adjusted(volumes, icv)
-        groups = [[i for i, v in enumerate(values) if str(v) == level] for level in levels[0]]
-        d = cohens_d(rest[groups[0]], rest[groups[1]])
-        estimates.append((d.value, (d.high - d.low) / (2 * WITHIN)))
-    return [
-        _row(
-            name,
-            region,
-            f"Cohen's d, {second} − {first}",
-            (float(estimates[0][0][k]), float(estimates[0][1][k])),
-            (float(estimates[1][0][k]), float(estimates[1][1][k])),
-        )
-        for k, region in enumerate(real.regions)
-    ]

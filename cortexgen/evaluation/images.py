@@ -15,7 +15,6 @@ from cortexgen.evaluation.store import Store, Volumes
 from cortexgen.io.bids import Row
 from cortexgen.metrics.mmd import Grams, gram_matrices, published_image_mmd, unbiased_mmd2
 from cortexgen.metrics.ms_ssim import ms_ssim, published_ms_ssim
-from cortexgen.runner.cohort import Runner
 
 Measure = Callable[[Tensor, Tensor], float]
 Pairs = Sequence[tuple[int, int]]
@@ -46,8 +45,10 @@ class Sides:
             self.kept[key] = compute()
         return self.kept[key]
 
-    def each(self, metric: Metric) -> tuple[Tensor, Tensor]:
-        """A metric's numbers of every image, `[N, *]` and `[M, *]`."""
+    def both(self, metric: Metric) -> tuple[Tensor, Tensor]:
+        """A metric's rows of the real brains and of the set, or its numbers of every image, `[N, *]` and `[M, *]`."""
+        if metric.needs == "sets":
+            return metric.rows(self)
 
         def numbers(store: Store) -> Tensor:
             work = partial(_numbers, metric.rows, store.images())
@@ -102,23 +103,14 @@ def _published_products(sides: Sides) -> tuple[Tensor, Tensor]:
     return image_products(as_published(sides.real, sides.view), as_published(sides.synthetic, sides.view))
 
 
-def _drawn(n: int, pairs: int, seed: int) -> Pairs:
-    every = torch.combinations(torch.arange(n))
-    order = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))
-    return every[order[:pairs]].tolist()
-
-
 def _scores(
-    measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], pairs: Pairs, what: str, runner: Runner
+    measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], pairs: Pairs, store: Store, what: str
 ) -> Tensor:
-    """`measure(first[i], second[j])` of some pairs as a matrix, NaN elsewhere.
-
-    Raises:
-        UserError: if it fails.
-    """
+    """`measure(first[i], second[j])` of some pairs as a matrix, NaN elsewhere; raises a UserError if it fails."""
     table = torch.full((len(first), len(second)), torch.nan, dtype=torch.float64)
     items = {f"{i} {j}": (i, j) for i, j in pairs}
-    for name, row in runner.run(partial(_score, measure, first, second), items, what, "pair").items():
+    work = partial(_score, measure, first, second)
+    for name, row in store.runner.run(work, items, f"{what} of {store.name}", "pair").items():
         if row["status"] == "failed":
             raise UserError(row["reason"])
         table[items[name]] = row["score"]
@@ -129,9 +121,11 @@ def _score(measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], 
     return {"status": "ok", "score": measure(first[pair[0]], second[pair[1]])}
 
 
-def _within(measure: Measure, volumes: Sequence[Tensor], pairs: int, seed: int, what: str, runner: Runner) -> Tensor:
+def _within(measure: Measure, volumes: Sequence[Tensor], pairs: int, seed: int, store: Store, what: str) -> Tensor:
     """`_scores` of random pairs of one set, symmetric."""
-    table = _scores(measure, volumes, volumes, _drawn(len(volumes), pairs, seed), what, runner)
+    every = torch.combinations(torch.arange(len(volumes)))
+    drawn = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:pairs]]
+    table = _scores(measure, volumes, volumes, drawn.tolist(), store, what)
     return torch.where(table.isnan(), table.T, table)
 
 
@@ -143,8 +137,7 @@ def diversity(store: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
     """
     if len(store) < 2:
         raise UserError(f"MS-SSIM needs 2 or more brains, got {len(store)}")
-    what = f"MS-SSIM of {store.name}"
-    return _within(partial(_ms_ssim, view), store.images(), pairs, seed, what, store.runner)
+    return _within(partial(_ms_ssim, view), store.images(), pairs, seed, store, "MS-SSIM")
 
 
 def _ms_ssim(view: Frame, a: Tensor, b: Tensor) -> float:
@@ -158,17 +151,13 @@ def _diversities(sides: Sides) -> tuple[Tensor, Tensor]:
     return sides.once("ms_ssim standard", lambda: scores(sides.real)), scores(sides.synthetic)
 
 
-def _mean_within(x: Tensor) -> float:
-    """The mean score of pairs among numbered rows."""
-    return float(_among(x, x).nanmean())
-
-
-def _of_set(x: Tensor, y: Tensor) -> float:
-    return _mean_within(y)
-
-
 def _across(x: Tensor, y: Tensor) -> float:
+    """The mean score of pairs of numbered rows."""
     return float(_among(x, y).nanmean())
+
+
+def _alone(x: Tensor) -> float:
+    return _across(x, x)
 
 
 def published_scores(real: Store, synthetic: Store, view: Frame, passes: int, seed: int = 0) -> Tensor:
@@ -176,13 +165,13 @@ def published_scores(real: Store, synthetic: Store, view: Frame, passes: int, se
     theirs, ours = as_published(real, view), as_published(synthetic, view)
     partners = torch.randint(len(real), (passes, len(synthetic)), generator=torch.Generator().manual_seed(seed))
     drawn = [(i, j) for row in partners.tolist() for j, i in enumerate(row)]
-    return _scores(published_ms_ssim, theirs, ours, drawn, f"published MS-SSIM of {synthetic.name}", synthetic.runner)
+    return _scores(published_ms_ssim, theirs, ours, drawn, synthetic, "published MS-SSIM")
 
 
 def published_real_scores(real: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
     """The published MS-SSIM of pairs of real brains, its means shifted, `[N, N]`, NaN for pairs not drawn."""
-    score, what = partial(published_ms_ssim, shifted=True), f"published MS-SSIM of {real.name}"
-    return _within(score, as_published(real, view), pairs, seed, what, real.runner)
+    score = partial(published_ms_ssim, shifted=True)
+    return _within(score, as_published(real, view), pairs, seed, real, "published MS-SSIM")
 
 
 def _published_pairs(sides: Sides) -> tuple[Tensor, Tensor]:
@@ -197,8 +186,6 @@ WITHIN, AGAINST = "MS-SSIM within the set", "MS-SSIM against real brains"
 METRICS = (
     Metric("image_mmd", "Image MMD²", "sets", _polynomial_mmd, _per_voxel),
     Metric("image_mmd", "Image MMD, linear, pairs", "sets", _published_mmd, _published_products, protocol="paper"),
-    Metric("ms_ssim", WITHIN, "sets", _of_set, _diversities, "real", alone=_mean_within, card=WITHIN),
-    Metric(
-        "ms_ssim", AGAINST, "sets", _across, _published_pairs, None, protocol="paper", alone=_mean_within, card=AGAINST
-    ),
+    Metric("ms_ssim", WITHIN, "sets", lambda _, y: _alone(y), _diversities, "real", alone=_alone, card=WITHIN),
+    Metric("ms_ssim", AGAINST, "sets", _across, _published_pairs, None, protocol="paper", alone=_alone, card=AGAINST),
 )

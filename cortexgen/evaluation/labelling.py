@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cortexgen.atlas.template import MNI152, Template, load_template
+from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.contracts import Labelled, Labeller
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
@@ -42,9 +42,6 @@ class RegisteredLabels(Labeller):
         grid: of the log-Jacobians.
         template: on it.
     """
-
-    grid: Grid
-    template: Template
 
     def __init__(
         self, checkpoint: Path | None = None, refine: int = 0, device: str = "auto", precision: Precision = "auto"

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,20 +24,6 @@ NO_REGISTRATION = "no registration"
 RESERVED = ("class", "published", NO_REGISTRATION)
 WARPED, WARPED_LABELS = "*_desc-warped_T1w.nii*", "*_desc-warped_dseg.nii*"
 FIELDS = "*_from-*_to-T1w_mode-image_xfm.nii*"
-
-
-class Warped(NamedTuple):
-    """A moving image on a fixed image's grid.
-
-    Attributes:
-        image: `[1, D, H, W]` in [0, 1].
-        labels: likewise, int64, or None.
-        treatments: what was done to them, as of `Brain`.
-    """
-
-    image: Tensor
-    labels: Tensor | None
-    treatments: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -70,6 +56,7 @@ class Pairs:
 
     Attributes:
         fixed: the fixed brains, each on its own grid.
+        methods: doing nothing, and the others.
         results: the brains of each method; they go with the fixed ones by name.
         scans: the fixed scans that a method or more have results for.
         moving: the template, or another image; without labels if they aren't known to be of the fixed ones' classes.
@@ -87,33 +74,22 @@ class Pairs:
         self.classes = distinct(read_label_table(table)) if sources.label_table or table.is_file() else None
         common: dict[str, Any] = {"classes": self.classes, "choice": sources.choice}
         self.fixed = BrainSet(fixed, images=sources.fixed_images, labels=sources.fixed_labels, **common)
-        self.results = {
-            name: BrainSet(
-                folder,
-                grid=self.fixed.grid,
-                images=sources.images,
-                labels=sources.labels,
-                **common,
-            )
-            for name, folder in results.items()
-        }
+        common |= {"grid": self.fixed.grid, "images": sources.images, "labels": sources.labels}
+        self.results = {name: BrainSet(folder, **common) for name, folder in results.items()}
+        self.methods = [NO_REGISTRATION, *results]
         self._found = {name: {scan.name: scan for scan in brains.scans} for name, brains in self.results.items()}
         self.fields = {name: _find(Path(folder), sources.fields) for name, folder in results.items()}
         self.template = load_template()
-        self.moving = load_template(
-            sources.moving,
-            sources.moving_labels,
-            table if sources.moving_labels and self.classes else None,
-            sources.choice.trust,
-        )
-        labels = self.moving.labels
-        self.moving_labels, self.notes = None if labels is None else numbered(labels, self.moving.numbers), []
-        if self.moving_labels is not None and sources.moving_labels is None and not self._same_classes():
+        named = table if sources.moving_labels and self.classes else None
+        self.moving = load_template(sources.moving, sources.moving_labels, named, sources.choice.trust)
+        labels, self.notes = self.moving.labels, []
+        self.moving_labels = None if labels is None else numbered(labels, self.moving.numbers)
+        if labels is not None and sources.moving_labels is None and not self._same_classes():
             self.moving_labels = None
             why = f"{table} names other classes" if self.classes else f"{table} isn't there to say what theirs are"
             self.notes.append(f"The fixed labels can't be compared with those of {self.moving.name}: {why}.")
         self.scans = self._match()
-        self._last: tuple[Grid, Warped] | None = None  # most sets have one grid
+        self._last: tuple[Grid, Tensor, Tensor | None] | None = None  # most sets have one grid
         self._to_fixed: dict[str, Tensor] = {}
         self._to_moving = torch.eye(4, dtype=torch.float64)
         if sources.moving != MNI152:
@@ -127,9 +103,8 @@ class Pairs:
         fixed, registered = {scan.name for scan in self.fixed.scans}, set().union(*self._found.values())
         for name, found in self._found.items():
             if not fixed & found.keys():
-                some, theirs = sorted(found)[0], sorted(fixed)[0]
                 where = f"{self.results[name].path}: none of its {len(found)} images"
-                raise UserError(f"{where} has the name of one of {self.fixed.path}; {some} is not {theirs}")
+                raise UserError(f"{where} has the name of one of {self.fixed.path}; {min(found)} is not {min(fixed)}")
             self._note(f"images of {name} have no fixed image", found.keys() - fixed)
         self._note("fixed images have no registered one", fixed - registered)
         return [scan for scan in self.fixed.scans if scan.name in registered]
@@ -142,11 +117,6 @@ class Pairs:
     def _same_classes(self) -> bool:
         ours = zip(self.moving.numbers, self.moving.classes, strict=True)
         return self.classes is not None and all(self.classes.get(k) == name for k, name in ours if k)
-
-    @property
-    def methods(self) -> list[str]:
-        """Doing nothing, and the others."""
-        return [NO_REGISTRATION, *self.results]
 
     def files(self, method: str, scan: Scan) -> list[Path]:
         """The files that a pair depends on.
@@ -175,7 +145,7 @@ class Pairs:
         scan.check()
         return self.fixed.read(scan, read_grid(scan.image, self.fixed.choice))
 
-    def read(self, method: str, scan: Scan, fixed: Brain) -> Warped:
+    def read(self, method: str, scan: Scan, fixed: Brain) -> Brain:
         """What a method made of the moving image for a fixed brain; intensities in [0, 1] are taken as they are.
 
         Raises:
@@ -185,12 +155,11 @@ class Pairs:
             return self.unregistered(scan, fixed)
         brains, registered = self.results[method], self._result(method, scan)
         try:
-            brain = brains.read(registered, fixed.grid, rescale=False)
+            return brains.read(registered, fixed.grid, rescale=False)
         except UserError:
-            brain = brains.read(registered, fixed.grid)
-        return Warped(brain.image, brain.labels, brain.treatments)
+            return brains.read(registered, fixed.grid)
 
-    def unregistered(self, scan: Scan, fixed: Brain) -> Warped:
+    def unregistered(self, scan: Scan, fixed: Brain) -> Brain:
         """The moving image on a fixed brain's grid through affines only.
 
         Raises:
@@ -200,17 +169,11 @@ class Pairs:
             self._to_fixed[scan.name] = self._affine(fixed.image, fixed.grid, scan.image)
         there = self._to_moving @ torch.linalg.inv(self._to_fixed[scan.name]) @ fixed.grid.torch_affine
         target = Grid(fixed.grid.shape, there.numpy())
-        last = self._last
-        if last is None or not target.matches(last[0]):
-            last = self._last = (target, self._brought_to(target))
-        return last[1]
-
-    def _brought_to(self, grid: Grid) -> Warped:
-        moving, labels = self.moving, self.moving_labels
-        image = resample(moving.image[None], moving.grid.torch_affine, grid.shape, grid.torch_affine)[0]
-        if labels is None:
-            return Warped(image, None)
-        return Warped(image, labels_on(labels, moving.grid, grid))
+        if self._last is None or not target.matches(self._last[0]):
+            moving, labels = self.moving, self.moving_labels
+            image = resample(moving.image[None], moving.grid.torch_affine, target.shape, target.torch_affine)[0]
+            self._last = target, image, None if labels is None else labels_on(labels, moving.grid, target)
+        return Brain(scan.name, *self._last[1:], fixed.grid)
 
     def _affine(self, image: Tensor, grid: Grid, source: object) -> Tensor:
         """From template space to an image's, `[4, 4]` in millimetres; the identity if it is there already."""

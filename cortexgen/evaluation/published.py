@@ -36,12 +36,10 @@ REGISTRATION = {"psnr": 2.418, "ssim": 0.163}  # of its first stage, whole image
 def published_rows() -> list[dict[str, Value]]:
     """The rows of Table 1, and the paper's own, which stands in its text; the number of its samples isn't stated.
 
-    Each has a method, a protocol, n, the metrics, and its reference in the column "published".
+    Each has a method, n, the metrics, and its reference in the column "published".
     """
     rows: list[dict[str, Value]] = []
     for method, values in BASELINES.items():
-        rows.append({"method": method, "protocol": "paper", "n": SAMPLES, PUBLISHED: f"{PAPER}, Table 1"})
-        rows[-1].update(zip((column.name for column in METRICS), values, strict=True))
-    rows.append({"method": "Nadeem et al.", "protocol": "paper", "n": None, PUBLISHED: f"{PAPER}, section 5.3"})
-    rows[-1].update(OWN)
-    return rows
+        metrics = zip((column.name for column in METRICS), values, strict=True)
+        rows.append({"method": method, "n": SAMPLES, PUBLISHED: f"{PAPER}, Table 1", **dict(metrics)})
+    return [*rows, {"method": "Nadeem et al.", "n": None, PUBLISHED: f"{PAPER}, section 5.3", **OWN}]

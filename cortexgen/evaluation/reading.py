@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -45,9 +45,9 @@ class Brain(NamedTuple):
 
 
 class BrainSet:
-    """The brains of a folder; iterating reads one at a time and keeps none.
+    """The brains of a folder, read one at a time, of which none is kept.
 
-    A brain that can't be read is left out, now and later, with its reason in `problems`; the others go on.
+    A brain that can't be read is left out with its reason in `problems`; the others go on.
 
     Attributes:
         path: of the set.
@@ -102,19 +102,6 @@ class BrainSet:
     def __len__(self) -> int:
         """How many brains there are, without those known to be unreadable."""
         return len(self.scans) - len(self.problems)
-
-    def __iter__(self) -> Iterator[Brain]:
-        """The brains in order of their names; whoever holds on to one holds its memory."""
-        for scan in self.scans:
-            if scan.name not in self.problems:
-                try:
-                    brain = self.read(scan)
-                except Exception as error:
-                    self.problems[scan.name] = reason(error)
-                    continue
-                self.recall(scan, brain.treatments)
-                yield brain
-                del brain
 
     @property
     def notes(self) -> list[str]:
@@ -189,18 +176,15 @@ class BrainSet:
         share = overlap(found, grid)
         if share < OVERLAP:
             raise UserError(f"{source}: its grid is {found}, the comparison's {grid}: they overlap by {share:.0%}")
-        exact = cut(volume, found, grid)
-        treatments[f"{what} {'resampled' if exact is None else 'cut or padded'} to {grid}"] = (
-            f", the first from {found}"
-        )
+        out = cut(volume, found, grid)
+        done = "resampled" if out is None else "cut or padded"
+        treatments[f"{what} {done} to {grid}"] = f", the first from {found}"
         cover = covered(grid, found)
         if cover < WHOLE:
             treatments[f"{what} of a part of that grid only"] = f", the first of {cover:.0%}"
-        if exact is not None:
-            out = exact
-        elif what == "image":
+        if out is None and what == "image":
             out = resample(volume[None], found.torch_affine, grid.shape, grid.torch_affine)[0]
-        else:
+        elif out is None:
             out = labels_on(volume, found, grid)
         kept = float(out.sum()) * grid.voxel_volume / (float(volume.sum()) * found.voxel_volume)
         if kept == 0:
@@ -220,8 +204,7 @@ class BrainSet:
         raise UserError(f"{self.path}: none of its {len(self.scans)} images can be read; the first: {first}")
 
     def _take_labels(self, folder: Path, pattern: str) -> None:
-        found = find_images(folder, pattern, None)
-        maps = {_stem(scan.name): scan for scan in found}
+        maps = {_stem(scan.name): scan for scan in find_images(folder, pattern, None)}
         self.scans = [_labelled(scan, maps.get(_stem(scan.name))) for scan in self.scans]
         without = [scan for scan in self.scans if scan.labels is None and not scan.problem]
         if len(without) == len(self.scans):

@@ -6,13 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError, reason
-from cortexgen.evaluation.pair_measures import MEASURES, VERSION
 from cortexgen.evaluation.pairs import NO_REGISTRATION, Pairs, Sources
 from cortexgen.evaluation.published import PAPER, REGISTRATION
 from cortexgen.evaluation.reading import Brain
@@ -25,6 +23,20 @@ from cortexgen.metrics import bootstrap_interval
 from cortexgen.registration.measures import warped_measures
 from cortexgen.runner.cohort import HERE, Runner
 
+VERSION = 1  # raised when `warped_measures` gives something else for the same files
+MEASURES = (  # the first two need labels, and are of each class, too
+    Column("dice", "Dice", better="higher", format=".3f"),
+    Column("hd95", "HD95", unit="mm", better="lower", format=".2f"),
+    Column("psnr", "PSNR", unit="dB", better="higher", format=".2f"),
+    Column("ssim", "SSIM", better="higher", format=".3f"),
+    Column("ncc", "NCC", better="higher", format=".3f"),
+    Column("brain_psnr", "PSNR in the brain", unit="dB", better="higher", format=".2f"),
+    Column("brain_ssim", "SSIM in the brain", better="higher", format=".3f"),
+    Column("brain_ncc", "NCC in the brain", better="higher", format=".3f"),
+    Column("folded", "Folded share", better="lower", format=".2g"),
+    Column("brain_folded", "Folded share in the brain", better="lower", format=".2g"),
+    Column("brain_sd_log_jacobian", "SD of log |J| in the brain", format=".3f"),
+)
 NOTES = (
     "Means over n fixed images with their 95% bootstrap intervals.",
     "PSNR, SSIM and NCC are over the whole grid, background included, with data range 1; those in the brain are over "
@@ -73,9 +85,8 @@ class RegistrationEvaluation:
 
     def values(self, method: str, measure: str) -> Tensor:
         """A measure of a method's subjects, `[n]` float64, NaN where it is missing."""
-        return torch.tensor(
-            [_number(row.get(measure)) for row in self.rows if row["method"] == method], dtype=torch.float64
-        )
+        found = (row.get(measure) for row in self.rows if row["method"] == method)
+        return torch.tensor([v if isinstance(v, int | float) else torch.nan for v in found], dtype=torch.float64)
 
 
 def evaluate_registration(
@@ -127,8 +138,7 @@ def _measured(pairs: Pairs, folder: Path, runner: Runner) -> tuple[list[Row], di
     for name, subject in found.items():
         if subject["status"] == "failed":
             problems[name] = subject["reason"]
-            continue
-        for method, kept in subject["pairs"].items():
+        for method, kept in subject.get("pairs", {}).items():
             if "row" in kept:
                 rows[method].append({"participant_id": name, "method": method, **kept["row"]})
                 sets = pairs.fixed, pairs.results.get(method, pairs.fixed)
@@ -140,11 +150,7 @@ def _measured(pairs: Pairs, folder: Path, runner: Runner) -> tuple[list[Row], di
 
 
 def _subject(scan: Scan, pairs: Pairs, folder: Path) -> Row:
-    """What is kept of each of a subject's pairs, under "pairs" by method; of one that failed only the problem.
-
-    Raises:
-        UserError: if the fixed image can't be read.
-    """
+    """What is kept of each of a subject's pairs, under "pairs" by method; of one that failed only the problem."""
     found: dict[str, Row] = {}
     fixed: Brain | None = None
     for method in pairs.methods:
@@ -194,10 +200,6 @@ def _classes(rows: Sequence[Row], named: Mapping[int, str] | None) -> list[str]:
     return sorted(found, key=lambda name: int(name.removeprefix("label-")))
 
 
-def _number(value: Value) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan
-
-
 def _mean(values: Tensor) -> Value:
     """Mean over subjects with its interval, None without any."""
     values = values[~values.isnan()]
@@ -236,17 +238,13 @@ def _tables(found: RegistrationEvaluation) -> dict[str, Table]:
 
 
 def _subject_table(found: RegistrationEvaluation, shown: Sequence[Column]) -> Table:
-    rows = list(found.rows)
-    done = {f"{row['method']}/{row['participant_id']}": k for k, row in enumerate(rows)}
+    rows = {f"{row['method']}/{row['participant_id']}": row for row in found.rows}
     for where, problem in found.problems.items():
-        if where in done:
-            rows[done[where]] = {**rows[done[where]], "problem": problem}
-        else:
-            method, _, name = where.rpartition("/")
-            rows.append({"participant_id": name, "method": method or None, "problem": problem})
+        method, _, name = where.rpartition("/")
+        rows[where] = {"participant_id": name, "method": method or None, **rows.get(where, {}), "problem": problem}
     columns = [Column("participant_id", "Subject"), Column("method", "Method"), *shown]
     for c in MEASURES[:2] if found.classes else ():
         columns += [Column(f"{c.name}_{k}", f"{c.title} {k}", c.unit, format=c.format) for k in found.classes]
     plain = [Column(c.name, c.title, c.unit, format=c.format) for c in columns]
     last = [Column("problem", "Problem")] if found.problems else []
-    return Table(rows, plain + last, "Each registered image.", found.notes)
+    return Table(list(rows.values()), plain + last, "Each registered image.", found.notes)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from cortexgen.evaluation import distribution as dist
 from cortexgen.evaluation.anatomy import region_rows
 from cortexgen.evaluation.brain import Anatomy, collect, measure_brain, present_classes
 from cortexgen.evaluation.comparison import Metric, Needs, Protocol, Row, declared
-from cortexgen.evaluation.copies import Copies, coarse_images, find_copies
+from cortexgen.evaluation.copies import UNITS, Copies, Maps, coarse_images, find_copies
 from cortexgen.evaluation.effects import effect_rows
 from cortexgen.evaluation.images import Sides
 from cortexgen.evaluation.labelling import RegisteredLabels
@@ -26,9 +26,7 @@ from cortexgen.io.labels import label_type
 from cortexgen.io.paths import folder_within
 from cortexgen.runner.cohort import HERE, Runner
 
-T = TypeVar("T")
-Maps = tuple[list[str], Tensor]
-Both = Callable[[Metric], Sequence[Tensor | None]]
+Given = Sides | Sequence[Anatomy] | Sequence[Tensor]
 EVERY = 4  # voxels of the template, of which one is taken for growth
 KEPT = 6  # fields of a set, for the page
 LABELS, MEASURES = 2, 3  # raised when a labeller or `measure_brain` gives something else for the same brain
@@ -36,17 +34,7 @@ LABELS, MEASURES = 2, 3  # raised when a labeller or `measure_brain` gives somet
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured, and how closely.
-
-    Attributes:
-        protocols: "standard", "paper", or both.
-        held_out: names of real brains that the generator hasn't seen.
-        pairs: of brains for MS-SSIM, in each set.
-        passes: of the published MS-SSIM over a set; published with 10.
-        resamples: of every bootstrap.
-        seed: of everything drawn.
-        device: of the feature networks.
-    """
+    """What is measured, and how closely: the options of `cortexgen evaluate`; the device is the feature networks'."""
 
     protocols: tuple[Protocol, ...] = ("standard", "paper")
     held_out: frozenset[str] = frozenset()
@@ -62,6 +50,7 @@ class SetResult:
     """What was found of a set.
 
     Attributes:
+        name: of the set.
         store: its brains.
         anatomy: None without labels.
         growth: log |J| of each labelled brain on the template, `[N, 1, d, h, w]`, where labels come by registration.
@@ -71,6 +60,7 @@ class SetResult:
         notes: what couldn't be measured and why.
     """
 
+    name: str
     store: Store
     measured: dict[int, Measures] = field(default_factory=dict)
     anatomy: Anatomy | None = None
@@ -82,40 +72,30 @@ class SetResult:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
-        """Of the set."""
-        return self.store.name
-
-    @property
     def labelled(self) -> list[str]:
         """Names of the brains that have labels."""
         return [self.store.names[i] for i in self.anatomy.index] if self.anatomy else []
 
-    def labels(self, i: int) -> Tensor:
-        """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
-        return measured_labels(self.store, i)
-
     def field(self) -> tuple[int, Tensor] | None:
         """The labelled brain nearest the middle of the set whose field was kept, and its velocity `[3, d, h, w]`."""
         index = self.anatomy.index if self.anatomy else []
-        for place in sorted(range(len(index)), key=lambda k: abs(k - len(index) // 2)):
-            if self.store.has("labels", index[place], "velocity"):
-                velocity = torch.from_numpy(self.store.measured("labels", index[place], "velocity"))
-                return index[place], velocity.float()
+        for k in sorted(range(len(index)), key=lambda k: abs(k - len(index) // 2)):
+            velocity = self.store.measured("labels", index[k], "velocity")
+            if velocity is not None:
+                return index[k], torch.from_numpy(velocity).float()
         return None
 
-    def attempt(self, what: str, action: Callable[[], T]) -> T | None:
-        """What `action` returns; where there are too few brains for it, None and a note."""
+    def attempt(self, what: str, action: Callable[[], object]) -> None:
+        """Do something; where there are too few brains for it, note that."""
         try:
-            return action()
+            action()
         except UserError as error:
             self.notes.append(f"{self.name}: {what} not measured: {error}")
-            return None
 
 
 def measured_labels(store: Store, i: int) -> Tensor:
     """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
-    return torch.from_numpy(store.measured("labels", i, "labels").astype(np.int64))
+    return torch.from_numpy(np.asarray(store.measured("labels", i, "labels"), dtype=np.int64))
 
 
 def _label(labeller: Labeller, store: Store, kept: set[int], i: int) -> Mapping[str, object]:
@@ -153,38 +133,35 @@ class Evaluation:
         runner: Runner = HERE,
     ) -> None:
         self.out, self.labeller, self.networks, self.options = out, labeller, list(networks), options
+        self.registered = labeller if isinstance(labeller, RegisteredLabels) else None
         self.runner = runner
         self.real = self._set("real", "real", real)
         self.train = self._set("training", "training", train) if train else None
         self.sets: list[SetResult] = []
-        for result in filter(None, (self.real, self.train)):
-            result.store.fill()
-            result.store.brains.require(2, "an evaluation")
         unknown = sorted(options.held_out - set(self.real.store.names) - set(real.problems))
         if unknown:
             raise UserError(f"--held_out: {', '.join(unknown[:5])} not among the {len(real)} real brains")
         self.view = dist.frame(self.real.store)
-        for result in filter(None, (self.real, self.train)):
+        for result in self.all_sets:
             self._label(result)
         self._real_images: dict[str, Tensor] = {}
         self.metrics = declared()
 
     @property
-    def registered(self) -> RegisteredLabels | None:
-        """The labeller, where it registers."""
-        return self.labeller if isinstance(self.labeller, RegisteredLabels) else None
+    def all_sets(self) -> list[SetResult]:
+        """The real brains, those of training if they are others, and the sets."""
+        return list(filter(None, (self.real, self.train, *self.sets)))
 
     @property
     def problems(self) -> dict[str, str]:
         """Brains that can't be used, in part or at all, and why."""
-        every = filter(None, (self.real, self.train, *self.sets))
-        return {f"{r.name}/{name}": why for r in every for name, why in r.store.brains.problems.items()}
+        return {f"{r.name}/{name}": why for r in self.all_sets for name, why in r.store.brains.problems.items()}
 
     @property
     def notes(self) -> list[str]:
         """What was done to images, and what couldn't be measured."""
-        every = list(filter(None, (self.real, self.train, *self.sets)))
-        return [n for r in every for n in r.store.brains.notes] + [n for r in every for n in r.notes]
+        treated = [note for result in self.all_sets for note in result.store.brains.notes]
+        return treated + [note for result in self.all_sets for note in result.notes]
 
     def add(self, name: str, brains: BrainSet) -> SetResult:
         """Compare a set with the real brains.
@@ -193,8 +170,6 @@ class Evaluation:
             UserError: if it has no two brains that can be read.
         """
         result = self._set(name, f"set-{name}", brains)
-        result.store.fill()
-        brains.require(2, "an evaluation")
         self.sets.append(result)
         self._label(result)
         if result.anatomy and self.real.anatomy:
@@ -207,11 +182,14 @@ class Evaluation:
         return result
 
     def _set(self, name: str, folder: str, brains: BrainSet) -> SetResult:
-        return SetResult(Store(name, brains, folder_within(self.out, "work", folder), self.runner))
+        store = Store(name, brains, folder_within(self.out, "work", folder), self.runner)
+        store.fill()
+        brains.require(2, "an evaluation")
+        return SetResult(name, store)
 
     def clear(self) -> None:
         """Remove decoded volumes; measures stay."""
-        for result in filter(None, (self.real, self.train, *self.sets)):
+        for result in self.all_sets:
             result.store.clear()
 
     def _label(self, result: SetResult) -> None:
@@ -228,27 +206,20 @@ class Evaluation:
             first = next(iter(store.brains.problems.values()), "")
             result.notes.append(f"{result.name}: no brain could be labelled; the first: {first}")
             return
-        result.anatomy = collect(result.measured, labeller.classes, self._present(result))
+        present = present_classes(self.real.measured or result.measured)  # all sets have the real brains' columns
+        result.anatomy = collect(result.measured, labeller.classes, present)
         if all("growth" in labelled[i] for i in result.anatomy.index):
             maps = [torch.from_numpy(labelled[i]["growth"]) for i in result.anatomy.index]
             result.growth = torch.stack(maps).float()
-
-    def _present(self, result: SetResult) -> list[int]:
-        """Classes of the real brains, so that all sets have the same columns; others are not compared."""
-        return present_classes([self.real.measured or result.measured])
 
     def _wanted(self, needs: Needs, protocol: Protocol | None = None) -> list[Metric]:
         protocols = (protocol,) if protocol else self.options.protocols
         return [metric for metric in self.metrics if metric.needs == needs and metric.protocol in protocols]
 
-    def _compare(self, result: SetResult, metrics: Sequence[Metric], both: Both, source: str) -> None:
-        """Rows of the metrics that fit both sides.
-
-        Arguments:
-            both: gives a metric's rows of the real brains and of the set's.
-        """
+    def _compare(self, result: SetResult, metrics: Sequence[Metric], given: Given, source: str) -> None:
+        """Rows of the metrics that fit both sides, of what they need of the real brains and of the set."""
         for metric in metrics:
-            real, synthetic = both(metric)
+            real, synthetic = given.both(metric) if isinstance(given, Sides) else map(metric.rows, given)
             if real is not None and synthetic is not None and metric.fits(real, synthetic):
                 row = metric.measure(real, synthetic, source, self.options.resamples, seed=self.options.seed)
                 result.rows.append(row)
@@ -256,62 +227,50 @@ class Evaluation:
     def _anatomy(self, result: SetResult) -> None:
         ours, theirs = self.real.anatomy, result.anatomy
         assert ours is not None and theirs is not None and self.labeller is not None
-        self._compare(
-            result, self._wanted("anatomy"), lambda m: (m.rows(ours), m.rows(theirs)), self.labeller.description
-        )
+        self._compare(result, self._wanted("anatomy"), (ours, theirs), self.labeller.description)
         if self.registered and self.real.growth is not None and result.growth is not None:
             brain = self.registered.template.mask
             maps = [maps[:, brain][:, ::EVERY] for maps in (self.real.growth, result.growth)]
-            self._compare(result, self._wanted("growth"), lambda m: [m.rows(x) for x in maps], "registered fields")
+            self._compare(result, self._wanted("growth"), maps, "registered fields")
         result.regions = region_rows(ours, theirs, self.options.resamples, self.options.seed)
         covariates = [[r.store.covariates(i) for i in a.index] for r, a in ((self.real, ours), (result, theirs))]
         result.effects = effect_rows(ours, theirs, (covariates[0], covariates[1]))
 
     def _features(self, result: SetResult, network: dist.Network, protocol: Protocol) -> None:
         def action() -> None:
-            both = [
-                dist.features(r.store, network, protocol, self.view, self.options.device) for r in (self.real, result)
-            ]
+            device = self.options.device
+            both = [dist.features(r.store, network, protocol, self.view, device) for r in (self.real, result)]
             metrics = [dist.of_network(metric, network) for metric in self._wanted("features", protocol)]
-            self._compare(result, metrics, lambda m: [m.rows(x) for x in both], network.label)
+            self._compare(result, metrics, both, network.label)
 
         result.attempt(f"{network.distance} ({network.name}, {protocol})", action)
 
     def _images(self, result: SetResult, protocol: Protocol) -> None:
         options = self.options
-        sides = Sides(
-            self.real.store, result.store, self.view, options.pairs, options.passes, options.seed, self._real_images
-        )
+        counts = options.pairs, options.passes, options.seed
+        sides = Sides(self.real.store, result.store, self.view, *counts, self._real_images)
 
-        def compare(metric: Metric, both: Both) -> None:
-            what = f"{metric.title} ({protocol})"
-            result.attempt(what, lambda: self._compare(result, [metric], both, "images"))
-
-        for metric in self._wanted("sets", protocol):
-            compare(metric, lambda m: m.rows(sides))
-        for metric in self._wanted("image", protocol):
-            compare(metric, sides.each)
+        for metric in (*self._wanted("sets", protocol), *self._wanted("image", protocol)):
+            action = partial(self._compare, result, [metric], sides, "images")
+            result.attempt(f"{metric.title} ({protocol})", action)
 
     def _copies(self, result: SetResult) -> None:
-        def images(r: SetResult) -> Maps:
-            return r.store.names, coarse_images(r.store, self.view)
+        for compared in UNITS:
+            result.attempt(f"nearest neighbours in {compared}", partial(self._nearest, result, compared))
 
-        def fields(r: SetResult) -> Maps | None:
-            return None if r.growth is None else (r.labelled, r.growth)
+    def _maps(self, result: SetResult, compared: str) -> Maps | None:
+        if compared == "images":
+            return result.store.names, coarse_images(result.store, self.view)
+        return None if result.growth is None else (result.labelled, result.growth)
 
-        result.attempt("nearest neighbours in images", lambda: self._nearest(result, "images", "intensity", images))
-        result.attempt("nearest neighbours in fields", lambda: self._nearest(result, "fields", "log |J|", fields))
-
-    def _nearest(self, result: SetResult, compared: str, unit: str, maps: Callable[[SetResult], Maps | None]) -> None:
+    def _nearest(self, result: SetResult, compared: str) -> None:
         """Find copies of training subjects: the training set's own if there is one, real brains not in it held out."""
-        real, ours, held_out = maps(self.real), maps(result), set(self.options.held_out)
+        real, ours, held_out = self._maps(self.real, compared), self._maps(result, compared), set(self.options.held_out)
         if real is None or ours is None:
             return
-        if self.train is not None and (train := maps(self.train)) is not None:
+        if self.train is not None and (train := self._maps(self.train, compared)) is not None:
             new = [i for i, name in enumerate(real[0]) if name not in train[0]]
             held_out = {real[0][i] for i in new}
             real = (train[0] + [real[0][i] for i in new], torch.cat([train[1], real[1][new]]))
-        fields = compared == "fields" and self.registered is not None
-        mask = self.registered.template.mask if fields and self.registered else None
-        names = (real[0], ours[0])
-        result.copies.append(find_copies(compared, real[1], ours[1], names, held_out, unit, float(fields), mask))
+        mask = self.registered.template.mask if self.registered and compared == "fields" else None
+        result.copies.append(find_copies(compared, real, ours, held_out, mask))

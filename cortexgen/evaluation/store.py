@@ -36,17 +36,14 @@ class Store:
         name: of the set.
         brains: where they come from.
         runner: does what is done with every brain.
+        grid: of all volumes.
         names: of those that could be read, in order.
     """
 
     def __init__(self, name: str, brains: BrainSet, folder: Path, runner: Runner = HERE) -> None:
         self.name, self.brains, self.folder, self.runner = name, brains, Path(folder), runner
+        self.grid: Grid = brains.grid
         self.names: list[str] = []
-
-    @property
-    def grid(self) -> Grid:
-        """Of all volumes."""
-        return self.brains.grid
 
     def __len__(self) -> int:
         return len(self.names)
@@ -145,8 +142,7 @@ class Store:
             without: what is kept on disk only, for `measured`.
         """
         mark, chosen = digest(key), range(len(self)) if only is None else only
-        keys = {i: str(_load(self._path(kind, i), ["key"]).get("key")) for i in chosen}
-        waiting = {self.names[i]: i for i in chosen if keys[i] != mark}
+        waiting = {self.names[i]: i for i in chosen if str(self.measured(kind, i, "key")) != mark}
         rows = self.runner.run(partial(self._keep, kind, mark, compute), waiting, f"{kind} of {self.name}", "brain")
         lost = {name: row["reason"] for name, row in rows.items() if row["status"] == "failed"}
         self.brains.problems |= {name: f"{kind}: {why}" for name, why in lost.items()}
@@ -163,18 +159,9 @@ class Store:
     def _path(self, kind: str, i: int) -> Path:
         return self.folder / self.names[i] / f"{kind}.npz"
 
-    def measured(self, kind: str, i: int, name: str) -> np.ndarray:
-        """One of the things that `measure` found of brain i."""
-        with np.load(self._path(kind, i)) as content:
-            return np.asarray(content[name])
-
-    def has(self, kind: str, i: int, name: str) -> bool:
-        """Whether `measure` found that of brain i."""
-        path = self._path(kind, i)
-        if not path.is_file():
-            return False
-        with np.load(path) as content:
-            return name in content.files
+    def measured(self, kind: str, i: int, name: str) -> np.ndarray | None:
+        """One of the things that `measure` found of brain i; None if it didn't."""
+        return _load(self._path(kind, i), [name]).get(name)
 
     def clear(self) -> None:
         """Remove the decoded volumes, and keep what was measured."""

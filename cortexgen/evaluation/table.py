@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -102,7 +103,8 @@ class Table:
         self.columns = [c for c in columns or map(Column, names) if c.name != PUBLISHED]
         self.rows = [{n: _plain(row.get(n), n) for n in [*(c.name for c in self.columns), PUBLISHED]} for row in rows]
         self.caption, self.notes, self.competes = _encodable(caption), list(map(_encodable, notes)), competes
-        self.references = list(dict.fromkeys(str(row[PUBLISHED]) for row in self.rows if row[PUBLISHED]))
+        references = dict.fromkeys(str(row[PUBLISHED]) for row in self.rows if row[PUBLISHED])
+        self.marks = {text: ascii_lowercase[k] if k < 26 else str(k + 1) for k, text in enumerate(references)}
         if not self.columns:
             raise ValueError("a table needs a column")
         self.flat()
@@ -114,7 +116,7 @@ class Table:
             ValueError: if two have one name.
         """
         flat: dict[str, list[Any]] = {}
-        for name in [*(c.name for c in self.columns), *[PUBLISHED] * bool(self.references)]:
+        for name in [*(c.name for c in self.columns), *[PUBLISHED] * bool(self.marks)]:
             values = [row[name] for row in self.rows]
             parts: dict[str, Sequence[Value]] = {name: values}
             if any(isinstance(value, Interval) for value in values):
@@ -144,17 +146,17 @@ class Table:
 
     def to_markdown(self) -> str:
         """A table of GitHub's Markdown."""
-        cells = pd.DataFrame(self._body(markdown, "**{}**", "<sup>{}</sup>"), columns=self._head(markdown))
+        head, *body = self._lines(markdown, "**{}**", "<sup>{}</sup>")
         sides = ["right" if number else "left" for number in self.numbers]
         parts = [f"**{markdown(self.caption)}**"] if self.caption else []
-        parts.append(cells.to_markdown(index=False, disable_numparse=True, colalign=sides))
+        parts.append(pd.DataFrame(body, columns=head).to_markdown(index=False, disable_numparse=True, colalign=sides))
         parts += [f"<sup>{mark}</sup> {markdown(note)}" for mark, note in self._footnotes()]
         parts += map(paragraph, self.notes)
         return "\n\n".join(parts) + "\n"
 
     def to_latex(self) -> str:
         """A `table` environment; the document needs the package booktabs."""
-        cells = [self._head(latex), *self._body(latex, r"\textbf{{{}}}", r"\textsuperscript{{{}}}")]
+        cells = self._lines(latex, r"\textbf{{{}}}", r"\textsuperscript{{{}}}")
         head, *body = [" & ".join(line) + r" \\" for line in cells]
         notes = [rf"\textsuperscript{{{mark}}} {latex(note)}" for mark, note in self._footnotes()]
         notes += [latex(note) for note in self.notes]
@@ -169,13 +171,11 @@ class Table:
         """The footnotes and notes as text."""
         return [f"{mark} {note}" for mark, note in self._footnotes()] + self.notes
 
-    def write(self, stem: Path) -> list[Path]:
-        """Write `stem.csv`, `.json`, `.md` and `.tex`, each atomically; returns their paths."""
+    def write(self, stem: Path) -> None:
+        """Write `stem.csv`, `.json`, `.md` and `.tex`, each atomically."""
         texts = {"csv": self.to_csv(), "json": self.to_json(), "md": self.to_markdown(), "tex": self.to_latex()}
-        paths = [Path(f"{stem}.{suffix}") for suffix in texts]
-        for path, text in zip(paths, texts.values(), strict=True):
-            write_text(path, text)
-        return paths
+        for suffix, text in texts.items():
+            write_text(Path(f"{stem}.{suffix}"), text)
 
     @property
     def numbers(self) -> list[bool]:
@@ -183,7 +183,7 @@ class Table:
         return [all(row[c.name] is None or _number(row[c.name]) is not None for row in self.rows) for c in self.columns]
 
     def _footnotes(self) -> list[tuple[str, str]]:
-        return [(_mark(k), f"published, not measured: {text}") for k, text in enumerate(self.references)]
+        return [(mark, f"published, not measured: {text}") for text, mark in self.marks.items()]
 
     def _best(self, column: Column) -> str | None:
         """The best value of a column as it is shown; None if no two rows compete."""
@@ -200,30 +200,26 @@ class Table:
         for row in self.rows:
             line = []
             for column, winner in zip(self.columns, best, strict=True):
-                value, ends = row[column.name], ""
-                number = _number(value)
+                value, ends, number = row[column.name], "", _number(row[column.name])
                 text = _shown(value if number is None else number, column.format)
                 if isinstance(value, Interval) and not math.isnan(value.low + value.high):
                     ends = f"[{_shown(value.low, column.format)}, {_shown(value.high, column.format)}]"
                 wins = number is not None and text == winner and self.competes(row)
                 line.append(Cell(one_line(text), ends, best=wins))
             if row[PUBLISHED]:
-                line[0] = line[0]._replace(mark=_mark(self.references.index(str(row[PUBLISHED]))))
+                line[0] = line[0]._replace(mark=self.marks[str(row[PUBLISHED])])
             lines.append(line)
         return lines
 
-    def _head(self, escape: Callable[[str], str]) -> list[str]:
-        return [escape(column.heading) for column in self.columns]
-
-    def _body(self, escape: Callable[[str], str], bold: str, raised: str) -> list[list[str]]:
-        """The cells as text."""
+    def _lines(self, escape: Callable[[str], str], bold: str, raised: str) -> list[list[str]]:
+        """Headings, and the cells of each row, as text."""
 
         def text(cell: Cell) -> str:
             shown = bold.format(escape(cell.text)) if cell.best else escape(cell.text)
             shown += " " + escape(cell.interval) if cell.interval else ""
             return shown + raised.format(cell.mark) if cell.mark else shown
 
-        return [[text(cell) for cell in line] for line in self.cells()]
+        return [[escape(c.heading) for c in self.columns], *([text(cell) for cell in line] for line in self.cells())]
 
 
 def _plain(value: Any, column: str) -> Value:
@@ -261,7 +257,3 @@ def _shown(value: Value, specification: str | None) -> str:
         return str(value)
     default = "d" if isinstance(value, int) else ".4g"
     return format(value, specification or default).replace("-", "−")
-
-
-def _mark(k: int) -> str:
-    return "abcdefghijklmnopqrstuvwxyz"[k] if k < 26 else str(k + 1)

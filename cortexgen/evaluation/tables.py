@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cortexgen.evaluation import anatomy, comparison, copies, effects, published
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
-from cortexgen.evaluation.table import Column, Table, Value, measured
+from cortexgen.evaluation.table import Column, Table, measured
 
 REAL = "real against real"
 FLOOR = (
@@ -31,41 +31,39 @@ def _rows(evaluation: Evaluation, protocol: str) -> dict[str, dict[str, Row]]:
     }
 
 
-def _at(row: Row, n: Value) -> bool:
-    """Whether a comparison's floor is at n brains, or at no number in particular."""
-    return row["n_floor"] in (n, row["n_real"])
-
-
 def wide(
     evaluation: Evaluation,
     protocol: str,
     columns: Sequence[Column],
     caption: str,
-    more: Mapping[str, Row] | None = None,
     notes: Sequence[str] = (),
+    more: Mapping[str, Row] | None = None,
+    published: Sequence[Row] = (),
 ) -> Table:
     """A row for real brains against real ones, and two a set: at the same n, and with all of its brains.
 
     Arguments:
         columns: of comparisons, by name.
-        more: further columns' values of each set.
         notes: below the table, before those of all tables.
+        more: further columns' values of each set.
+        published: further rows.
     """
     names = [c.name for c in columns]
     found = {method: [rows[n] for n in names if n in rows] for method, rows in _rows(evaluation, protocol).items()}
     every = [row for rows in found.values() for row in rows]
     sizes = dict.fromkeys(row["n_floor"] for row in every if row["n_floor"] not in (None, row["n_real"]))
     table: list[Row] = []
-    for n in sizes:
-        floors: Row = {str(row["name"]): row["floor"] for row in every if _at(row, n)}
+    for n in sizes:  # at n_real a floor is at no number in particular
+        floors: Row = {str(row["name"]): row["floor"] for row in every if row["n_floor"] in (n, row["n_real"])}
         table.append({"method": REAL, "n": n, **floors})
     for method, rows in found.items():
         for n in sizes:
             if any(row["n_floor"] == n for row in rows):
-                cells: Row = {str(row["name"]): row["at_floor"] for row in rows if _at(row, n)}
+                cells: Row = {str(r["name"]): r["at_floor"] for r in rows if r["n_floor"] in (n, r["n_real"])}
                 table.append({"method": f"{method}, n of the floor", "n": n, **cells})
         whole: Row = {"method": method, "n": rows[0]["n"] if rows else None}
         table.append(whole | {str(row["name"]): row["value"] for row in rows} | (more or {}).get(method, {}))
+    table += published
     shown = [Column("method", "Set"), Column("n", "N")]
     shown += [c for c in columns if any(row.get(c.name) is not None for row in table)]
     return Table(table, shown, caption, [*notes, FLOOR], lambda row: measured(row) and row["method"] in found)
@@ -98,10 +96,8 @@ def table1(evaluation: Evaluation, seconds: Mapping[str, float]) -> Table:
             "distance is no FID, and can't be set beside published figures."
         )
     caption = "Protocol paper: as published, quirks and all"
-    table = wide(evaluation, "paper", columns, caption, {name: {"seconds": s} for name, s in seconds.items()}, notes)
-    rows = [*table.rows, *published.published_rows()]
-    shown = [c for c in columns if any(row.get(c.name) is not None for row in rows)]
-    return Table(rows, [*table.columns[:2], *shown], caption, table.notes, table.competes)
+    more: dict[str, Row] = {name: {"seconds": s} for name, s in seconds.items()}
+    return wide(evaluation, "paper", columns, caption, notes, more, published.published_rows())
 
 
 def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) -> dict[str, Table]:
@@ -115,17 +111,18 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
         columns = _columns(evaluation, "standard", ANATOMY)
         if columns and evaluation.labeller:
             notes = [f"Labels: {evaluation.labeller.description}.", D]
-            out["anatomy"] = wide(evaluation, "standard", columns, "Anatomy", notes=notes)
+            out["anatomy"] = wide(evaluation, "standard", columns, "Anatomy", notes)
         if columns := _columns(evaluation, "standard", IMAGES):
             labels = [f"Features: {network.label}." for network in evaluation.networks]
-            out["images"] = wide(evaluation, "standard", columns, "Images, protocol standard", notes=labels)
+            out["images"] = wide(evaluation, "standard", columns, "Images, protocol standard", labels)
     if "paper" in protocols and rows:
         out["table1"] = table1(evaluation, seconds or {})
+    brains = _of(sets, lambda r: [row for found in r.copies for row in found.rows()])
     for name, caption, shown, found in (
         ("regions", "Regional volumes", anatomy.REGION_COLUMNS, _of(sets, lambda r: r.regions)),
         ("effects", "Effects of covariates on volumes", effects.COLUMNS, _of(sets, lambda r: r.effects)),
         ("copies", "Nearest training subjects", copies.COLUMNS, _of(sets, lambda r: [c.row() for c in r.copies])),
-        ("copies_brains", "Nearest training subject of each brain", (), _of(sets, _neighbours)),
+        ("copies_brains", "Nearest training subject of each brain", (), brains),
     ):
         if found:
             out[name] = Table(found, shown, caption)
@@ -134,7 +131,3 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
 
 def _of(sets: Sequence[SetResult], rows: Callable[[SetResult], list[Row]]) -> list[Row]:
     return [{"set": result.name, **row} for result in sets for row in rows(result)]
-
-
-def _neighbours(result: SetResult) -> list[Row]:
-    return [row for found in result.copies for row in found.rows()]

@@ -26,13 +26,11 @@ class Result:
     Attributes:
         metrics: what metrics.json holds.
         subjects: a row for each held-out subject.
-        classes: names of the regions.
         volumes: simulated and generated, `[N, regions]` in millilitres.
     """
 
     metrics: dict[str, Any]
     subjects: list[dict[str, Any]]
-    classes: list[str]
     volumes: tuple[Tensor, Tensor]
     cohort: list[Scan]
     brains: list[Scan]
@@ -82,7 +80,7 @@ def measure(cohort: Path, fields: Path, brains: Path) -> Result:
     real, synthetic = _volumes(simulated, classes, "simulated volumes"), _volumes(generated, classes, "new volumes")
     ratio = synthetic.std(dim=0) / real.std(dim=0)
     effect = (synthetic.mean(dim=0) - real.mean(dim=0)) / ((synthetic.var(dim=0) + real.var(dim=0)) / 2).sqrt()
-    names = list(template.classes[1:])
+    names = template.classes[1:]
     fields_drawn = (read_field(transform(brains, scan.name, template.name, "T1w"))[0] for scan in generated)
     registration = {"subjects": len(subjects), **mean, "folded_voxels": int(sum(s["folded_voxels"] for s in subjects))}
     registration["error_reduction"] = 1 - mean["error_mm"] / mean["error_before_mm"]
@@ -95,4 +93,4 @@ def measure(cohort: Path, fields: Path, brains: Path) -> Result:
         "cohens_d": dict(zip(names, effect.tolist(), strict=True)),
     }
     metrics = {"registration": registration, "generation": generation}
-    return Result(metrics, subjects, names, (real, synthetic), simulated, generated, fields, template)
+    return Result(metrics, subjects, (real, synthetic), simulated, generated, fields, template)

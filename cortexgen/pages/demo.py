@@ -68,10 +68,11 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     page.figure(growth_map, "log |J| of exp(-v), above 0 growth.")
 
     page.section("Regional volumes", "Voxel counts of the label maps, the same on both sides.")
-    volumes = figures.volume_distributions(result.classes, *result.volumes, cohorts=("Simulated", "Generated"))
+    names = template.classes[1:]
+    volumes = figures.volume_distributions(names, *result.volumes, cohorts=("Simulated", "Generated"))
     page.figure(volumes, "Relative to the simulated mean.")
     page.table(
-        [{"region": n, "sd_ratio": g["sd_ratio"][n], "cohens_d": g["cohens_d"][n]} for n in result.classes],
+        [{"region": n, "sd_ratio": g["sd_ratio"][n], "cohens_d": g["cohens_d"][n]} for n in names],
         "Ratio of standard deviations (generated to simulated) and effect size of the means.",
         {"sd_ratio": ".2f", "cohens_d": "+.2f"},
     )

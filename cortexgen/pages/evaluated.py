@@ -12,6 +12,7 @@ import torch
 from cortexgen.evaluation.anatomy import SMALL
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Row
+from cortexgen.evaluation.copies import UNITS
 from cortexgen.evaluation.run import Evaluation, SetResult
 from cortexgen.evaluation.table import Column, Table
 from cortexgen.figures.charts import volume_distributions
@@ -137,7 +138,7 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
     histograms = []
     for result, c in found:
         distances = c.result.generated.distance, c.result.held_out.distance, FRACTION * c.result.median_held_out
-        histograms.append((f"{result.name}, {c.compared}", c.unit, *distances))
+        histograms.append((f"{result.name}, {c.compared}", UNITS[c.compared], *distances))
     references = listed(list(dict.fromkeys(c.reference for _, c in found)))
     caption = (
         f"Distance to the nearest training subject; reference: {references}. Left of the dashed line a sample may be "

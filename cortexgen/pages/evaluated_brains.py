@@ -10,7 +10,7 @@ from torch import Tensor
 from cortexgen.errors import UserError
 from cortexgen.evaluation.copies import Copies
 from cortexgen.evaluation.labelling import RegisteredLabels
-from cortexgen.evaluation.run import Evaluation, SetResult
+from cortexgen.evaluation.run import Evaluation, SetResult, measured_labels
 from cortexgen.figures.brains import cohort
 from cortexgen.figures.comparison import neighbours, plain
 from cortexgen.figures.deformations import log_jacobian_map, registration
@@ -73,7 +73,7 @@ def _slabs(evaluation: Evaluation) -> tuple[Slabs, Slabs]:
         name = plain(f"{result.name} (N = {len(result.store)})")
         for i in shown_brains(result):
             image = result.store.image(i)[0]
-            found = result.labels(i) if i in result.measured else None
+            found = measured_labels(result.store, i) if i in result.measured else None
             for plane, slabs in images.items():
                 axis = PLANES[plane].axis
                 slabs[name].append(image.narrow(axis, place[axis], 1).clone())

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from cortexgen.atlas.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
-from cortexgen.evaluation.pair_measures import MEASURES
 from cortexgen.evaluation.pairs import NO_REGISTRATION
-from cortexgen.evaluation.registration import RegistrationEvaluation
+from cortexgen.evaluation.registration import MEASURES, RegistrationEvaluation
 from cortexgen.evaluation.table import Column, Table
 from cortexgen.figures.brains import cohort
 from cortexgen.figures.charts import class_distributions

@@ -109,12 +109,7 @@ class Runner:
                 yield name, _row(work, name, item, self.threads)
             return
         with single_thread(), ThreadPoolExecutor(self.beside, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            futures = {pool.submit(_row, work, name, item, None): name for name, item in items.items()}
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            yield from _completed({pool.submit(_row, work, name, item, None): name for name, item in items.items()})
 
     def _far(
         self, pool: Executor, work: Callable[[T], Row], items: Mapping[str, T]
@@ -123,20 +118,25 @@ class Runner:
         if self._client:  # not with each item: a worker has it once, and the scheduler again if that is killed
             sent = self._client.submit(bytes, sent, pure=False)
         futures = {pool.submit(_sent_row, sent, name, _pack(item), self.threads): name for name, item in items.items()}
-        try:
-            for future in as_completed(futures):
-                name = futures.pop(future)
-                try:
-                    yield name, future.result()
-                except Exception as error:
-                    killed = type(error).__name__ in ("BrokenProcessPool", "KilledWorker")
-                    yield name, failed(name, KILLED if killed else reason(error))
-        finally:
-            for future in futures:
-                future.cancel()
+        yield from _completed(futures)
 
 
 HERE = Runner()
+
+
+def _completed(futures: dict[Future, str]) -> Generator[tuple[str, Row], None, None]:
+    """The rows of what was submitted, by name; what hasn't begun when no more are asked for is cancelled."""
+    try:
+        for future in as_completed(futures):
+            name = futures.pop(future)
+            try:
+                yield name, future.result()
+            except Exception as error:
+                killed = type(error).__name__ in ("BrokenProcessPool", "KilledWorker")
+                yield name, failed(name, KILLED if killed else reason(error))
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 def failed(name: str, why: str) -> Row:
@@ -185,17 +185,15 @@ class _Processes(ThreadPoolExecutor):
         return super().submit(self._isolated, fn, *args, **kwargs)
 
     def _isolated(self, fn: Callable[..., Any], *args: Any) -> Any:
-        for attempt in range(ATTEMPTS):
+        for _ in range(ATTEMPTS):
             if getattr(self.own, "process", None) is None:
                 self.own.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
                 self.started.append(self.own.process)
             try:
                 return self.own.process.submit(fn, *args).result()
-            except BrokenProcessPool:
-                self.own.process = None
-                if attempt + 1 == ATTEMPTS:
-                    raise
-        raise AssertionError
+            except BrokenProcessPool as error:
+                self.own.process, killed = None, error
+        raise killed
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait, cancel_futures=cancel_futures)

@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    refuse_mps(name)
+    _refuse_mps(name)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -34,12 +34,8 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def refuse_mps(name: str) -> None:
-    """See that a device or accelerator isn't Apple's GPU.
-
-    Raises:
-        UserError: if it is.
-    """
+def _refuse_mps(name: str) -> None:
+    """See that a device or accelerator isn't Apple's GPU."""
     if name.startswith("mps"):
         raise UserError(f"device {name}: has no float64, which noise levels and geometry need; use cpu")
 
@@ -51,7 +47,7 @@ def choose_accelerator(name: str = "auto") -> str:
         UserError: if Apple's GPU is asked for.
     """
     apple = torch.backends.mps.is_available() and not torch.cuda.is_available()
-    refuse_mps("mps" if name == "gpu" and apple else name)
+    _refuse_mps("mps" if name == "gpu" and apple else name)
     return "cpu" if name == "auto" and apple else name
 
 

@@ -55,14 +55,9 @@ def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
     Raises:
         Exception: the first item's that failed; those that had begun are finished.
     """
-    count, inference = min(workers(), len(items)), torch.is_inference_mode_enabled()
-
-    def run(item: T) -> R:
-        with torch.inference_mode(inference):
-            return function(item)
-
+    count, inference = min(workers(), len(items)), torch.inference_mode(torch.is_inference_mode_enabled())
     with single_thread():
         if count <= 1:
             return [function(item) for item in items]
         with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(run, items))
+            return list(pool.map(inference(function), items))

@@ -1,7 +1,6 @@
 """Writing what `predict` returns, as soon as it is there."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,7 @@ class RunWriter(BasePredictionWriter):
         self.begin(trainer, module, made_by)
 
     def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, prediction: Any, indices: Any, batch: Any, *place: Any
     ) -> None:
         self.write(pl_module, prediction, batch)
 

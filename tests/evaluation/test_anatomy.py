@@ -28,7 +28,7 @@ def _anatomy(n: int, seed: int, shift: float = 0.0, scale: float = 1.0, **change
         "cortex": torch.tensor([2.5, 1.7e5, 2e5, 7e4, 2.8, 2.4]) * (1 + 0.02 * normal(n, 6)),
         "image": torch.tensor([2, 0.3, 0.01]) * (1 + 0.05 * normal(n, 3)),
     }
-    return Anatomy(index=list(range(n)), regions=REGIONS, pairs=REGIONS, **(parts | changes))
+    return Anatomy(index=list(range(n)), regions=REGIONS, **(parts | changes))
 
 
 def _values(real: Anatomy, synthetic: Anatomy, protocol: str = "standard") -> dict[str, float]:

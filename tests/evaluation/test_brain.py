@@ -114,13 +114,11 @@ def test_asymmetry_from_sides_and_from_classes() -> None:
         brain, ball = _radius(grid, (place, 0, 0)) <= 30, _radius(grid, (place - 12, 0, 0)) <= 8
         labels = torch.where(ball, 3, torch.where(brain, 1, 0))
         found = collect({0: measure_brain(brain.float(), labels, CLASSES, grid)}, CLASSES, [1, 3])
-        assert found.pairs == ["Cerebral-White-Matter", "Thalamus"]
         whole, ball_volume = 4 / 3 * math.pi * 30**3, 4 / 3 * math.pi * 8**3
         assert found.asymmetry[0].tolist() == pytest.approx([-ball_volume / (whole - ball_volume), 1], abs=0.01)
     by_class = {0: "Unknown", 1: "Left-Thalamus", 2: "Right-Thalamus", 3: "Brain-Stem"}
     labels = torch.where(_radius(grid, (-20.0, 0, 0)) <= 10, 1, torch.where(_radius(grid, (20.0, 0, 0)) <= 14, 2, 0))
     two = collect({0: measure_brain((labels > 0).float(), labels, by_class, grid)}, by_class, [1, 2, 3])
-    assert two.pairs == ["Thalamus"]
     assert float(two.asymmetry) == pytest.approx((1000 - 2744) / 3744, rel=0.05)
 
 
@@ -129,7 +127,7 @@ def test_sets_have_the_same_columns_whatever_labels_they_have() -> None:
     ball = _radius(grid) <= 10
     measured = {4: measure_brain(ball.float(), 7 * ball.long(), None, grid)}
     measured[9] = measure_brain(ball.float(), 2 * ball.long(), None, grid)
-    assert present_classes([measured]) == [2, 7]
+    assert present_classes(measured) == [2, 7]
     found = collect(measured, None, [2, 7])
     assert found.index == [4, 9]
     assert found.regions == ["label-2", "label-7"]

@@ -21,7 +21,6 @@ def _cohort(n: int, seed: int, slope: float, sex: float) -> tuple[Anatomy, list[
         regions=["Lateral-Ventricle"],
         volumes=torch.from_numpy(volumes)[:, None],
         asymmetry=empty,
-        pairs=[],
         icv=torch.from_numpy(icv),
         centroid=empty,
         cortex=empty,

@@ -2,6 +2,7 @@ import shutil
 import tracemalloc
 import weakref
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nibabel as nib
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError
-from cortexgen.evaluation.reading import BrainSet, find_images
+from cortexgen.evaluation.reading import Brain, BrainSet, find_images
+from cortexgen.evaluation.store import Store
 from cortexgen.io import Grid, read_volume
 from cortexgen.io.bids import write_tsv
 
@@ -42,13 +45,21 @@ def folder(root: Path, n: int = 3, labelled: bool = False) -> Path:
     return root
 
 
+def read(brains: BrainSet) -> list[Brain]:
+    """Those that can be read, as an evaluation finds them."""
+    with TemporaryDirectory() as work:
+        store = Store("set", brains, Path(work))
+        store.fill()
+    return [brains.read(scan) for scan in brains.scans if scan.name in store.names]
+
+
 def names(brains: BrainSet) -> list[str]:
-    return [brain.name for brain in brains]
+    return [brain.name for brain in read(brains)]
 
 
 def test_a_folder_gives_each_image_in_memory_order_with_its_labels(tmp_path):
     brains = BrainSet(folder(tmp_path, labelled=True))
-    seen = list(brains)
+    seen = read(brains)
     assert [b.name for b in seen] == ["sub-00", "sub-01", "sub-02"] and len(brains) == 3
     for k, (_, image, labels, grid, _) in enumerate(seen):
         file = blob(k)
@@ -74,7 +85,7 @@ def test_a_data_set_is_read_with_sessions_covariates_and_its_table_of_classes(tm
 
 def test_what_the_library_writes_is_read(cohort):
     brains = BrainSet(cohort)
-    seen = list(brains)
+    seen = read(brains)
     assert len(seen) == 5 and not brains.problems and brains.classes[14] == "Hippocampus"
     assert all(b.labels is not None and float(b.image.max()) == 1 for b in seen)
     first = read_volume(brains.scans[0].labels, labels=True)[0]
@@ -83,7 +94,8 @@ def test_what_the_library_writes_is_read(cohort):
 
 def test_the_real_brains_are_read(real_brains):
     brains = BrainSet(real_brains)
-    first = next(iter(brains))
+    first = brains.read(brains.scans[0])
+    brains.recall(brains.scans[0], first.treatments)
     assert len(brains) == 56 and len(brains.classes) == 18 and first.image.shape == (1, 95, 117, 99)
     assert "1 of 56 brains (sub-01): intensities up to 255" in brains.notes[0] and float(first.image.max()) == 1
 
@@ -93,7 +105,7 @@ def test_label_maps_of_another_folder_are_found_by_name(tmp_path, name):
     folder(tmp_path / "images", labelled=True)
     save(tmp_path / "maps" / name, np.full(SHAPE, 1, np.uint8) + (blob(1) > 0))
     brains = BrainSet(tmp_path / "images", labels_from=tmp_path / "maps")
-    seen = {b.name: b.labels for b in brains}
+    seen = {b.name: b.labels for b in read(brains)}
     assert seen["sub-00"] is None and seen["sub-02"] is None and set(seen["sub-01"].unique().tolist()) == {1, 2}
     assert f"2 of 3 brains (sub-00, sub-02): no label map in {tmp_path / 'maps'}" in brains.notes[0]
 
@@ -104,7 +116,7 @@ def test_names_that_are_no_bids_names_are_matched_too(tmp_path):
     save(tmp_path / "maps" / "brain 1_synthseg.nii", np.rint(blob(1)))
     save(tmp_path / "maps" / "brain 12_synthseg.nii", np.rint(2 * blob(2)))
     brains = BrainSet(tmp_path / "images", tmp_path / "maps")
-    assert [int(b.labels.max()) for b in brains] == [1, 2]
+    assert [int(b.labels.max()) for b in read(brains)] == [1, 2]
     shutil.move(tmp_path / "maps" / "brain 1_synthseg.nii", tmp_path / "maps" / "other.nii")
     (tmp_path / "maps" / "brain 12_synthseg.nii").unlink()
     with pytest.raises(UserError, match=rf"{tmp_path}/maps: none of its 1 label maps has the name of an image"):
@@ -205,7 +217,7 @@ def test_the_same_grid_stored_otherwise_is_not_resampled(tmp_path):
     for k in range(2):
         save(tmp_path / "fake" / f"sub-{k:02d}_T1w.nii", *turned(blob(k), RAS))
     fake = BrainSet(tmp_path / "fake", grid=real.grid)
-    for a, b in zip(real, fake, strict=True):
+    for a, b in zip(read(real), read(fake), strict=True):
         assert torch.equal(a.image, b.image)
     assert fake.notes == []
 
@@ -228,7 +240,7 @@ def test_another_grid_is_resampled_and_said(tmp_path):
     save(tmp_path / "sub-01_dseg.nii.gz", np.select([array > 0.5, array > 0.1], [1007, 3]).astype(np.int16), fine)
     grid = BrainSet(save(tmp_path / "real" / "sub-00_T1w.nii", blob())).grid
     brains = BrainSet(tmp_path, grid=grid)
-    (brain,) = brains
+    (brain,) = read(brains)
     assert brain.grid is grid and brain.image.shape == (1, *grid.shape) == brain.labels.shape
     scale = np.quantile(array[array > 0], 0.995)
     np.testing.assert_allclose(brain.image[0], np.clip(here / scale, 0, 1), atol=0.08)
@@ -237,7 +249,7 @@ def test_another_grid_is_resampled_and_said(tmp_path):
     assert np.mean(labels == np.select([here > 0.5, here > 0.1], [1007, 3])) > 0.98
     about_image, about_labels = brains.notes
     assert f"1 of 1 brains (sub-01): image resampled to {grid}, the first from 37 x 45 x 41 voxels" in about_image
-    assert "labels resampled" in about_labels and len(list(brains)) == 1 and len(brains.notes) == 2
+    assert "labels resampled" in about_labels and len(read(brains)) == 1 and len(brains.notes) == 2
 
 
 def test_a_brain_beyond_the_grid_is_said_or_refused(tmp_path):
@@ -262,9 +274,9 @@ def test_a_grid_of_the_same_voxels_is_cut_and_padded_without_interpolation(tmp_p
     affine[:3, 3] += 2 * np.array([-3, 1, -2])
     save(tmp_path / "other" / "sub-00_T1w.nii", array, affine)
     save(tmp_path / "other" / "sub-00_dseg.nii", np.rint(3 * array).astype(np.uint8), affine)
-    (there,) = BrainSet(tmp_path / "small")
+    (there,) = read(BrainSet(tmp_path / "small"))
     other = BrainSet(tmp_path / "other", grid=there.grid)
-    (brain,) = other
+    (brain,) = read(other)
     kept = slice(1, SHAPE[1] - 4)
     scale = float(brain.image[0, 5, 6, 5]) / float(there.image[0, 5, 6, 5])  # another robust maximum
     torch.testing.assert_close(brain.image[0, :, kept].clamp(max=0.9), (scale * there.image[0, :, kept]).clamp(max=0.9))
@@ -283,7 +295,7 @@ def test_sets_of_many_grids_have_a_note_a_treatment(tmp_path):
         affine[:3, 3] += 0.1 * k
         save(tmp_path / f"sub-{k:02d}_T1w.nii.gz", blob(k), affine)
     brains = BrainSet(tmp_path)
-    assert len(list(brains)) == 6 and len(brains.notes) <= 2
+    assert len(read(brains)) == 6 and len(brains.notes) <= 2
     assert "5 of 6 brains (sub-01, sub-02, sub-03, ...): image resampled" in brains.notes[0]
 
 
@@ -305,7 +317,7 @@ def test_a_cropped_volume_says_how_much_of_the_grid_it_covers(tmp_path):
     cropped[2, 3] += 6
     save(tmp_path / "sub-01_T1w.nii.gz", blob(1)[:, :, 3:], cropped)
     brains = BrainSet(tmp_path)
-    last = list(brains)[-1]
+    last = read(brains)[-1]
     assert "image of a part of that grid only, the first of 70%" in brains.notes[1]
     assert float(last.image[0, :3].max()) == 0 < float(last.image[0, 3:].max())
 
@@ -317,7 +329,7 @@ def test_a_header_without_a_place_can_be_ignored_when_asked(tmp_path, affine):
     save(tmp_path / "fake" / "sub-00_T1w.nii", blob(0), affine)
     assert names(BrainSet(tmp_path / "fake", grid=Grid(real.grid.shape, real.grid.affine + 99, "RAS"))) == []
     fake = BrainSet(tmp_path / "fake", grid=real.grid, ignore_affine=True)
-    assert torch.equal(next(iter(fake)).image, next(iter(real)).image) and "affine ignored" in fake.notes[0]
+    assert torch.equal(read(fake)[0].image, read(real)[0].image) and "affine ignored" in fake.notes[0]
     save(tmp_path / "fake" / "sub-00_T1w.nii", blob(0)[1:], affine)
     assert names(fake) == [] and "11 x 14 x 10 voxels, expected 12 x 14 x 10" in fake.problems["sub-00"]
 
@@ -342,7 +354,7 @@ def test_ranges_of_intensities_come_to_one_and_are_said(tmp_path, kind):
     image = blob()
     save(tmp_path / "sub-00_T1w.nii.gz", change(image))
     brains = BrainSet(tmp_path)
-    (brain,) = brains
+    (brain,) = read(brains)
     expected = np.clip(image / np.quantile(image[image > 0], 0.995), 0, 1).transpose(2, 1, 0)
     np.testing.assert_allclose(brain.image[0], expected, atol=0.005 if kind == "bytes" else 1e-5)
     assert [said in note for note in brains.notes] == ([True] if said else [])
@@ -352,7 +364,7 @@ def test_a_little_below_zero_is_cut(tmp_path):
     image = blob()
     save(tmp_path / "sub-00_T1w.nii.gz", image - 0.03 * np.random.default_rng(0).random(SHAPE))
     brains = BrainSet(tmp_path)
-    assert float(next(iter(brains)).image.min()) == 0 and len(brains.notes) == 1
+    assert float(read(brains)[0].image.min()) == 0 and len(brains.notes) == 1
 
 
 @pytest.mark.parametrize("dark", [0, 1])
@@ -372,7 +384,7 @@ def test_without_rescaling_intensities_stay_as_they_are_and_others_are_refused(t
     save(tmp_path / "sub-00_T1w.nii.gz", 0.5 * blob())
     save(tmp_path / "sub-01_T1w.nii.gz", 255 * blob())
     brains = BrainSet(tmp_path, rescale=False)
-    (brain,) = brains
+    (brain,) = read(brains)
     np.testing.assert_array_equal(brain.image[0], 0.5 * blob().transpose(2, 1, 0))
     assert "intensities from 0 to 255, expected [0, 1]" in brains.problems["sub-01"]
 
@@ -384,32 +396,39 @@ def test_too_few_brains_for_a_purpose_say_so_with_the_first_reason(tmp_path):
     with pytest.raises(UserError, match=rf"^{tmp_path}: FID needs 4 or more brains, found 3$"):
         brains.require(4, "FID")
     (tmp_path / "sub-01_T1w.nii.gz").write_bytes(b"")
-    list(brains)
+    read(brains)
     with pytest.raises(UserError, match=r"FID needs 3 or more brains, found 2, and 1 that can't be used.*sub-01_T1w"):
         brains.require(3, "FID")
 
 
-def test_iterating_keeps_two_volumes_at_the_most(tmp_path):
+def test_filling_a_store_keeps_two_volumes_at_the_most(tmp_path, monkeypatch):
     shape = (40, 40, 40)
     first = save(tmp_path / "sub-000_T1w.nii", blob(0, shape))
     for k in range(1, 200):
         (tmp_path / f"sub-{k:03d}_T1w.nii").symlink_to(first)
     alive: weakref.WeakSet = weakref.WeakSet()
-    most = 0
-    tracemalloc.start()
-    for brain in BrainSet(tmp_path):
+    most, original = [], BrainSet.read
+
+    def watched(self: BrainSet, scan: Scan) -> Brain:
+        brain = original(self, scan)
         alive.add(brain.image)
-        most = max(most, len(alive))
+        most.append(len(alive))
+        return brain
+
+    monkeypatch.setattr(BrainSet, "read", watched)
+    store = Store("set", BrainSet(tmp_path), tmp_path / "work")
+    tracemalloc.start()
+    store.fill()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert brain.name == "sub-199" and most <= 2
-    assert peak < 4 * 4 * 40**3  # bytes of four volumes, of what numpy holds
+    assert store.names[-1] == "sub-199" and len(most) == 200 and max(most) <= 2
+    assert peak < 4 * 4 * 40**3 + 2**20  # bytes of four volumes, of what numpy holds, and of a piece that is hashed
 
 
 def test_a_background_far_above_zero_is_taken_as_zero_and_said(tmp_path):
     save(tmp_path / "sub-00_T1w.nii.gz", 900 * blob() + 1000)
     brains = BrainSet(tmp_path)
-    (brain,) = brains
+    (brain,) = read(brains)
     image = blob()
     expected = np.clip(image / np.quantile(image[image > 0], 0.995), 0, 1).transpose(2, 1, 0)
     np.testing.assert_allclose(brain.image[0], expected, atol=1e-3)

@@ -17,7 +17,7 @@ from cortexgen.atlas.template import load_template
 from cortexgen.commands.register import register
 from cortexgen.errors import UserError
 from cortexgen.evaluation import registration
-from cortexgen.evaluation.pairs import Sources, Warped
+from cortexgen.evaluation.pairs import Sources
 from cortexgen.evaluation.reading import Brain
 from cortexgen.evaluation.registration import NO_REGISTRATION, evaluate_registration
 from cortexgen.io import Grid, write_field, write_volume
@@ -171,12 +171,16 @@ def test_rows_agree_with_those_that_register_writes(made, tmp_path):
     assert rows[1]["dice_Hippocampus"] == pytest.approx(expected["dice_Hippocampus"], rel=1e-5)
 
 
-def measure(fixed: Brain, warped: Warped, displacement, classes):
+def measure(fixed: Brain, warped: Brain, displacement, classes):
     labels = None if fixed.labels is None or warped.labels is None else (fixed.labels, warped.labels)
     return warped_measures(fixed.image, warped.image, displacement, labels, fixed.grid.spacing, classes)
 
 
 GRID = Grid((12, 14, 16), np.array([[0, 0, 2.0, 0], [0, 3, 0, 0], [4, 0, 0, 0], [0, 0, 0, 1]]))
+
+
+def _warped(image: torch.Tensor, labels: torch.Tensor | None = None) -> Brain:
+    return Brain("sub-01", image, labels, GRID)
 
 
 def _block(shift: int = 0) -> torch.Tensor:
@@ -188,10 +192,10 @@ def _block(shift: int = 0) -> torch.Tensor:
 def test_shift_of_a_block_has_its_hausdorff_distance_and_dice():
     labels = _block().long() * 7
     fixed = Brain("sub-01", 0.5 * _block(), labels, GRID)
-    row = measure(fixed, Warped(0.5 * _block(2), _block(2).long() * 7), None, {0: "air", 7: "block", 9: "other"})
+    row = measure(fixed, _warped(0.5 * _block(2), _block(2).long() * 7), None, {0: "air", 7: "block", 9: "other"})
     assert row["hd95_block"] == row["hd95"] == 6 and row["dice_block"] == row["dice"] == pytest.approx(5 / 7)
     assert row["dice_other"] is None and row["hd95_other"] is None and "dice_air" not in row and "folded" not in row
-    gone = measure(fixed, Warped(0.5 * _block(2), 0 * labels), None, {7: "block"})
+    gone = measure(fixed, _warped(0.5 * _block(2), 0 * labels), None, {7: "block"})
     assert gone["dice"] == 0 and gone["hd95"] is None
 
 
@@ -201,7 +205,7 @@ def test_inside_the_brain_holes_count_and_the_background_does_not():
     other = image.clone()
     other[:, 5, 5, 7] = 0.5
     other[:, :3] = 0.5
-    row = measure(Brain("sub-01", image, None, GRID), Warped(other, None), None, None)
+    row = measure(Brain("sub-01", image, None, GRID), _warped(other), None, None)
     assert row["brain_psnr"] == pytest.approx(-10 * math.log10(0.25 / (6 * 7 * 8)))
     assert row["psnr"] == pytest.approx(-10 * math.log10(0.25 * (1 + 3 * 14 * 16) / (12 * 14 * 16)))
     assert "dice" not in row
@@ -211,10 +215,10 @@ def test_one_stray_voxel_folds_four_cubes_that_count_in_the_brain_if_they_lie_th
     field = torch.zeros(3, *GRID.shape)
     field[1, 1, 1, 1] = 1.5  # outside the block
     brain = Brain("sub-01", 0.5 * _block(), None, GRID)
-    row = measure(brain, Warped(brain.image, None), field, None)
+    row = measure(brain, _warped(brain.image), field, None)
     assert row["folded"] == 4 / (11 * 13 * 15) and row["brain_folded"] == 0 and row["brain_sd_log_jacobian"] == 0
     field[1, 3, 6, 4] = 1.5  # on the block's edge: one of the four begins in it
-    row = measure(brain, Warped(brain.image, None), field, None)
+    row = measure(brain, _warped(brain.image), field, None)
     assert row["folded"] == 8 / (11 * 13 * 15) and row["brain_folded"] == 1 / (6 * 7 * 8)
     assert row["psnr"] == math.inf and row["brain_sd_log_jacobian"] > 0
 

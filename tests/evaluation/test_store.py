@@ -35,8 +35,8 @@ def _store(folder: Path) -> Store:
 
 def test_images_come_back_to_16_bits(folder: Path) -> None:
     store = _store(folder)
-    for i, brain in enumerate(BrainSet(folder, rescale=False)):
-        assert (store.image(i) - brain.image).abs().max() <= 0.5 / 65535 + 1e-7
+    for i, scan in enumerate(store.brains.scans):
+        assert (store.image(i) - store.brains.read(scan).image).abs().max() <= 0.5 / 65535 + 1e-7
     assert store.names == ["sub-a", "sub-b", "sub-c", "sub-d"]
 
 

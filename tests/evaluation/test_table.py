@@ -126,7 +126,8 @@ def test_hostile_names_are_plain_text_of_one_cell_in_latex():
 def test_names_that_are_not_utf8_can_still_be_written(tmp_path):
     name = b"sub-\xff".decode("utf-8", "surrogateescape")
     table = Table([{"method": name, "fid": 1.0}], caption=name, notes=[name])
-    assert len(table.write(tmp_path / "table")) == 4
+    table.write(tmp_path / "table")
+    assert len(list(tmp_path.iterdir())) == 4
     assert rows_of(table)[0]["method"].startswith("sub-")
 
 
@@ -200,10 +201,11 @@ def test_headings_say_unit_and_direction():
 
 
 def test_writing_twice_gives_the_same_bytes_and_leaves_nothing_else(tmp_path):
-    first, second = (Table(BEST, caption="c", notes=["n"]).write(tmp_path / d / "a.b") for d in ("one", "two"))
-    assert [p.name for p in first] == ["a.b.csv", "a.b.json", "a.b.md", "a.b.tex"]
+    for folder in ("one", "two"):
+        Table(BEST, caption="c", notes=["n"]).write(tmp_path / folder / "a.b")
+    first, second = (sorted((tmp_path / folder).iterdir()) for folder in ("one", "two"))
+    assert [p.name for p in first] == [p.name for p in second] == ["a.b.csv", "a.b.json", "a.b.md", "a.b.tex"]
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
-    assert sorted(tmp_path.glob("*/*")) == sorted([*first, *second])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from cortexgen.data.cohort import Scan
 from cortexgen.data.registration import RegistrationDataModule
 from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import BrainSet
+from cortexgen.evaluation.store import Store
 from cortexgen.io import Grid, HeaderChoice, read_field, read_grid, read_volume, write_field, write_volume
 from cortexgen.preprocess import Pipeline, Resample
 from cortexgen.preprocess.pipeline import preprocess_scan
@@ -430,7 +431,9 @@ def commands(template, tmp_path_factory):
     def evaluate(root, image, labels=None):
         brains = BrainSet(good)
         brains.scans = [Scan("sub-1", "sub-1", image, labels), *brains.scans]
-        assert len(list(brains)) == 1  # the other one goes on
+        store = Store("set", brains, out / "work")
+        store.fill()
+        assert len(store) == 1  # the other one goes on
         raise UserError(brains.problems["sub-1"])
 
     return {

@@ -335,10 +335,10 @@ def test_fields_of_six_brains_are_kept(cohort: Path, tmp_path: Path) -> None:
     real.scans = [replace(scan, name=f"{scan.name}x{k}") for k in range(4) for scan in real.scans]
     evaluation = Evaluation(real, tmp_path, MovedLabels(real.classes), [], Options(("standard",), resamples=2))
     store = evaluation.real.store
-    kept = [i for i in range(len(store)) if store.has("labels", i, "velocity")]
+    kept = [i for i in range(len(store)) if store.measured("labels", i, "velocity") is not None]
     assert len(store) == 20 and kept == [0, 4, 8, 11, 15, 19]
     assert evaluation.real.field()[0] == 11  # nearest to the middle, 10
-    assert not store.has("labels", 0, "nothing") and not store.has("nothing", 0, "velocity")
+    assert store.measured("labels", 0, "nothing") is store.measured("nothing", 0, "velocity") is None
 
 
 def test_growth_maps_show_shift_and_ratio_of_spread(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

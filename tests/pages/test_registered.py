@@ -8,8 +8,7 @@ import torch
 
 from cortexgen.atlas.template import load_template
 from cortexgen.evaluation import registration
-from cortexgen.evaluation.pair_measures import MEASURES
-from cortexgen.evaluation.registration import RegistrationEvaluation, evaluate_registration
+from cortexgen.evaluation.registration import MEASURES, RegistrationEvaluation, evaluate_registration
 from cortexgen.evaluation.table import PUBLISHED
 from cortexgen.io import write_field, write_volume
 from cortexgen.io.bids import derivative, transform, write_tsv
