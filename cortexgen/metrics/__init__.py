@@ -16,7 +16,7 @@ from cortexgen.metrics.frechet import frechet_distance
 from cortexgen.metrics.medicalnet import MedicalNet, load_medicalnet
 from cortexgen.metrics.memorization import Memorization, Nearest, memorization, nearest_subjects
 from cortexgen.metrics.mmd import mmd2
-from cortexgen.metrics.morphometry import flow_volumes, growth_volumes, regional_volumes, volume_weights
+from cortexgen.metrics.morphometry import growth_volumes, regional_volumes, volume_weights
 from cortexgen.metrics.ms_ssim import ms_ssim
 from cortexgen.metrics.overlap import dice
 from cortexgen.metrics.random_features import RandomFeatures
@@ -45,7 +45,6 @@ __all__ = [
     "effect_sizes",
     "expected_coverage",
     "extract_features",
-    "flow_volumes",
     "frechet_distance",
     "growth_volumes",
     "hd95",
