@@ -40,15 +40,10 @@ class CovariateEncoder:
                 known = f"participants.tsv has {', '.join(columns)}" if columns else "there is no participants.tsv"
                 raise UserError(f"covariate {name!r}: no value for it; {known}")
             if all(isinstance(v, float | int) for v in values):
-                low, high = min(values), max(values)
-                if low == high:
-                    raise UserError(f"covariate {name!r}: every subject has {low:g}")
-                specs[name] = {
-                    "mean": float(np.mean(values)),
-                    "std": float(np.std(values)),
-                    "min": float(low),
-                    "max": float(high),
-                }
+                spec = {key: float(getattr(np, key)(values)) for key in ("mean", "std", "min", "max")}
+                if spec["min"] == spec["max"]:
+                    raise UserError(f"covariate {name!r}: every subject has {spec['min']:g}")
+                specs[name] = spec
                 continue
             levels = sorted({str(v) for v in values})
             if not 1 < len(levels) < SLOTS:
