@@ -17,7 +17,7 @@ from cortexgen.data.covariates import HEAD_SIZE
 from cortexgen.errors import UserError
 from cortexgen.generation.velocities import Velocities
 from cortexgen.io import Grid
-from cortexgen.metrics import growth_volumes, volume_weights
+from cortexgen.metrics.morphometry import growth_volumes, volume_weights
 from cortexgen.registration.propagation import Propagation
 from cortexgen.runner.threads import single_thread
 from cortexgen.spatial import folded, identity, jacobian_determinant, warp, warp_labels
