@@ -37,9 +37,6 @@ class _Fields(TrainingSamples):
     scans: Sequence[Scan]
     mirror: bool
 
-    def __len__(self) -> int:
-        return len(self.scans)
-
     def sample(self, index: int, generator: torch.Generator | None) -> dict[str, Any]:
         scan = self.scans[index]
         sample = augment({"velocity": self.data.velocity_of(scan)}, "mirror" if self.mirror else "none", generator)

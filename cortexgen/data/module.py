@@ -124,15 +124,8 @@ class StageDataModule(LightningDataModule):
             order = Order(samples, int(torch.randint(2**62, ())))
         else:
             progress, processes = trainer.fit_loop.epoch_loop.batch_progress, trainer.world_size
-            order = Order(
-                samples,
-                self.seed,
-                size * processes,
-                self.step_size,
-                processes,
-                trainer.global_rank,
-                done=lambda: progress.current.ready,
-            )
+            share = size * processes, self.step_size, processes, trainer.global_rank
+            order = Order(samples, self.seed, *share, done=lambda: progress.current.ready)
         return OrderedLoader(self.samples(scans, training=True), size, sampler=order, **self._loading())
 
     def _loader(self, scans: Sequence[Scan]) -> DataLoader:

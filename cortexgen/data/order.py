@@ -5,7 +5,7 @@ have places 0, 1, 2, ... in one global order; an optimizer step takes as many of
 batches together hold, the next step the next ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,11 @@ class TrainingSamples(Dataset):
 
     A place's sample names the seed and the spread that the module goes on with.
     """
+
+    scans: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.scans)
 
     def __getitem__(self, key: Place | int) -> dict[str, Any]:
         if not isinstance(key, Place):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from cortexgen.atlas.box import brain_box
 from cortexgen.atlas.template import MNI152, load_template
@@ -174,5 +174,5 @@ class RegistrationDataModule(StageDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Every scan of the cohort, or of one side, one by one."""
         chosen = [i for i, s in enumerate(self.scans) if self.only in (None, self.split[s.subject])]
-        dataset = Predictions(self.reader, self.scans, self.problems, chosen)
+        dataset = Subset(Predictions(self.reader, self.scans, self.problems), chosen)
         return DataLoader(dataset, collate_fn=itemgetter(0), num_workers=self.num_workers)

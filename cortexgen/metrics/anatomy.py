@@ -100,10 +100,7 @@ def effect_sizes(
     The interval is the 2.5th and 97.5th percentile over resamples of each set with replacement, slope and all.
 
     Arguments:
-        draws: resamples.
-
-    Raises:
-        ValueError, UserError: as `adjusted_effects`.
+        draws: resamples; the others, and errors, are those of `adjusted_effects`.
     """
     value = adjusted_effects(real, synthetic, real_icv, synthetic_icv, protocol)
     random = torch.Generator().manual_seed(seed)
