@@ -1,6 +1,6 @@
 """The classical yardstick: principal components of velocity fields with Gaussian coefficients."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,17 +52,16 @@ class StatisticalDeformationModel(nn.Module, Velocities):
     @torch.no_grad()
     @single_thread()
     @full_precision
-    def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
-        """Draw velocity number `index`; see `Velocities.sample`."""
-        deviations = self.deviations
-        assert isinstance(deviations, Tensor)
+    def samples(self, indices: range, attempt: int, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
+        return torch.stack([self._sample(k, attempt, c) for k, c in zip(indices, conditions, strict=True)])
+
+    def _sample(self, index: int, attempt: int, conditions: Mapping[str, Any]) -> Tensor:
+        deviations = self.get_buffer("deviations")
         # A Gaussian combination of the fields themselves has their covariance, as the components' has.
         weights = torch.randn(len(deviations), generator=self.random(index, attempt)).to(deviations)
         x = torch.einsum("n,ncdhw->cdhw", weights, deviations)
-        condition = self.condition(self.conditions if conditions is None else conditions)
-        if condition is not None:
-            x = x + self.effect(condition)[0]
-        return self.restored(x).cpu()
+        condition = self.condition(conditions)
+        return self.restored(x if condition is None else x + self.effect(condition)[0]).cpu()
 
 
 @single_thread()

@@ -92,18 +92,19 @@ class Velocities:
     def weights_hash(self) -> str:
         """sha256 of what samples depend on besides the options."""
 
-    def samples(self, indices: range, attempt: int, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Draw the velocities of one micro-batch, each for its own conditions, `[n, 3, d, h, w]`; see `sample`."""
-        return torch.stack([self.sample(k, attempt, c) for k, c in zip(indices, conditions, strict=True)])
-
     @abstractmethod
-    def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
-        """Draw velocity number `index`, `[3, d, h, w]` in voxels of its grid.
+    def samples(self, indices: range, attempt: int, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Draw the velocities of one micro-batch, each for its own conditions, `[n, 3, d, h, w]` in voxels.
 
         Arguments:
             attempt: which draw, should the ones before have failed their checks.
-            conditions: instead of the object's own.
         """
+
+    def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
+        """Draw velocity number `index`, `[3, d, h, w]`, for the conditions given instead of the object's own."""
+        indices = self.together(index)
+        each = [self.conditions_of(k) if conditions is None else conditions for k in indices]
+        return self.samples(indices, attempt, each)[index - indices.start]
 
     @full_precision
     def effect(self, vectors: Tensor) -> Tensor:

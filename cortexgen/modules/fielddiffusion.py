@@ -282,16 +282,7 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         free = x0(None)
         return free + self.guidance * (x0(condition) - free)
 
-    def sample(self, index: int, attempt: int = 0, conditions: Mapping[str, Any] | None = None) -> Tensor:
-        """Draw velocity number `index` by the chosen sampler; see `Velocities.sample`."""
-        indices = self.together(index)
-        each = [self.conditions_of(k) if conditions is None else conditions for k in indices]
-        return self._samples(indices, attempt, each, self.sampler, self.steps)[index - indices.start]
-
     def samples(self, indices: range, attempt: int, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
-        """Draw the velocities of one micro-batch in one call of the network; see `Velocities.samples`."""
-        if len(indices) == 1:
-            return super().samples(indices, attempt, conditions)
         return self._samples(indices, attempt, conditions, self.sampler, self.steps)
 
     @torch.no_grad()

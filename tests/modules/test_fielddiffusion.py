@@ -175,7 +175,7 @@ def test_draws_that_fail_are_given_up_after_as_many_as_asked_for(redraws):
     module.template = Template("T", torch.rand(1, *grid.shape), None, ("a",), grid, "h")
     attempts = []
     wild = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0)) * 6
-    module.sample = lambda index, attempt, conditions: attempts.append(attempt) or wild
+    module.samples = lambda indices, attempt, conditions: attempts.append(attempt) or wild[None]
     with pytest.raises(UserError, match=f"{redraws + 1} draws failed the checks, the last one with .* folded voxels"):
         FieldGenerator(module).draw(0)
     assert attempts == list(range(redraws + 1))
@@ -193,7 +193,7 @@ def test_draws_that_fold_a_little_are_smoothed_and_others_drawn_again():
     draws = [wild, dented]
     module = module_of()
     module.contract |= {"template_source": None, "template": {"hash": "h"}, "image_grid": grid.to_dict()}
-    module.template, module.sample = template, lambda index, attempt, conditions: draws[attempt]
+    module.template, module.samples = template, lambda indices, attempt, conditions: draws[attempt][None]
     assert folded(integrate(dented[None]))[0] > 0
     drawn = FieldGenerator(module).draw(0)
     (reason,) = drawn.rejected
