@@ -16,7 +16,7 @@ from cortexgen.atlas.template import load_template
 from cortexgen.cli import main, run
 from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import BrainSet
-from cortexgen.metrics import adjusted_effects
+from cortexgen.metrics.anatomy import adjusted_effects
 from cortexgen.simulation.cohort import simulate_cohort
 
 QUICK = ("--labels", "given", "--protocol", "standard", "--pairs", "4", "--resamples", "20", "--device", "cpu")

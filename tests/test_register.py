@@ -20,7 +20,7 @@ from cortexgen.cli import run
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_field, read_volume, write_volume
 from cortexgen.io.bids import read_tsv, sha256
-from cortexgen.metrics import dice
+from cortexgen.metrics.overlap import dice
 from cortexgen.registration.registrar import Registrar
 from cortexgen.spatial import folded, positions_in, resample, warp_labels
 

@@ -225,7 +225,7 @@ def test_the_generator_that_comes_with_the_package():
 def test_the_generator_that_comes_with_the_package_knows_the_sexes():
     """Its conditions keep their order in the file: drawn head sizes differ as the training cohort's do."""
     module = load(None, GENERATE)
-    assert module.encoder.names == list(module.hparams["covariates"])
+    assert list(module.encoder.specs) == list(module.hparams["covariates"])
     spec = module.encoder.specs["brain_volume_ml"]
     volumes = {}
     for sex in ("F", "M"):

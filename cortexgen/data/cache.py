@@ -103,11 +103,7 @@ def cache_folder(root: Path) -> Path:
 
 
 def open_cache(kind: Caching | bool, folder: Path, recipe: object) -> Cache:
-    """A cache; True is "memory" and False is "none".
-
-    Raises:
-        UserError: if the folder of a disk cache can't be written to.
-    """
+    """A cache; True is "memory" and False is "none". Errors are those of `DiskCache`."""
     if kind == "disk":
         return DiskCache(folder, recipe)
     return MemoryCache() if kind in ("memory", True) else Cache()

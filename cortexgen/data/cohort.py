@@ -206,14 +206,13 @@ def split_subjects(
     """
     names = sorted(set(subjects))
     ranked = sorted(names, key=lambda s: hashlib.sha256(f"{seed}:{s}".encode()).hexdigest())
-    in_test = _chosen(names, test_subjects, "test_subjects") if test_subjects else None
-    in_val = _chosen(names, val_subjects, "val_subjects") if val_subjects else None
-    if in_test is None:
-        rest = [s for s in ranked if s not in (in_val or set())]
-        in_test = set(rest[: _count(test, len(names), "test")])
-    if in_val is None:
-        rest = [s for s in ranked if s not in in_test]
-        in_val = set(rest[: _count(val, len(names), "val")])
+    given = {"test": test_subjects, "val": val_subjects}
+    chosen = {side: _chosen(names, wanted, f"{side}_subjects") for side, wanted in given.items() if wanted}
+    for side, share in (("test", test), ("val", val)):
+        if side not in chosen:
+            rest = [s for s in ranked if not any(s in others for others in chosen.values())]
+            chosen[side] = set(rest[: _count(share, len(names), side)])
+    in_test, in_val = chosen["test"], chosen["val"]
     both = sorted(in_val & in_test)
     if both:
         raise UserError(f"{', '.join(both)}: in the validation and in the test set")

@@ -40,15 +40,10 @@ class CovariateEncoder:
                 known = f"participants.tsv has {', '.join(columns)}" if columns else "there is no participants.tsv"
                 raise UserError(f"covariate {name!r}: no value for it; {known}")
             if all(isinstance(v, float | int) for v in values):
-                low, high = min(values), max(values)
-                if low == high:
-                    raise UserError(f"covariate {name!r}: every subject has {low:g}")
-                specs[name] = {
-                    "mean": float(np.mean(values)),
-                    "std": float(np.std(values)),
-                    "min": float(low),
-                    "max": float(high),
-                }
+                spec = {key: float(getattr(np, key)(values)) for key in ("mean", "std", "min", "max")}
+                if spec["min"] == spec["max"]:
+                    raise UserError(f"covariate {name!r}: every subject has {spec['min']:g}")
+                specs[name] = spec
                 continue
             levels = sorted({str(v) for v in values})
             if not 1 < len(levels) < SLOTS:
@@ -57,32 +52,26 @@ class CovariateEncoder:
             specs[name] = {"levels": levels, "shares": shares}
         return cls(specs)
 
-    @property
-    def names(self) -> list[str]:
-        """Of the covariates, in the order of the vector."""
-        return list(self.specs)
-
     def encode(self, rows: Sequence[Mapping[str, Any]], device: torch.device | str | None = None) -> Tensor:
         """Rows to vectors `[B, 8 n]`; what a row doesn't have is unknown.
 
         Raises:
             UserError: for a level that was not in the cohort.
         """
-        out = torch.zeros(len(rows), SLOTS * len(self.specs))
+        out = torch.zeros(len(rows), len(self.specs), SLOTS)
         for b, row in enumerate(rows):
             for i, (name, spec) in enumerate(self.specs.items()):
                 value = _of(row, name)
                 if value is None:
                     continue
-                slot = SLOTS * i
                 if "levels" not in spec:
-                    out[b, slot] = (_number(name, value) - spec["mean"]) / spec["std"]
+                    out[b, i, 0] = (_number(name, value) - spec["mean"]) / spec["std"]
                 elif str(value) in spec["levels"]:
-                    out[b, slot + spec["levels"].index(str(value))] = 1
+                    out[b, i, spec["levels"].index(str(value))] = 1
                 else:
                     raise UserError(f"{name}: {value!r} is none of {', '.join(spec['levels'])}")
-                out[b, slot + SLOTS - 1] = 1
-        return out.to(device)
+                out[b, i, -1] = 1
+        return out.flatten(1).to(device)
 
     def columns(self) -> dict[str, int]:
         """The column of each number in the design, by name."""
@@ -96,8 +85,7 @@ class CovariateEncoder:
     def design(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors `[B, 8 n]` of `encode` as regressors of mean 0 in the cohort, `[B, q]`, and which are known."""
         values, known = [], []
-        for i, spec in enumerate(self.specs.values()):
-            slots = vectors[:, SLOTS * i : SLOTS * (i + 1)]
+        for spec, slots in zip(self.specs.values(), vectors.split(SLOTS, dim=1), strict=True):
             here = slots[:, -1:]
             count = len(spec.get("levels", "ab")) - 1
             shares = torch.tensor(spec.get("shares", [0.0] * (count + 1))[:count], device=vectors.device)

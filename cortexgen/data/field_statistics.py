@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cortexgen.data.covariates import CovariateEncoder
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.errors import UserError
-from cortexgen.metrics import growth_volumes, volume_weights
+from cortexgen.metrics.morphometry import growth_volumes, volume_weights
 from cortexgen.spatial import antialias, integrate, jacobian_determinant
 
 MAP_SMOOTHING = 5  # voxels, of the map of deviations

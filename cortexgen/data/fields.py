@@ -1,6 +1,5 @@
 """What stage 2 trains on: the velocity fields that stage 1 wrote."""
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +19,11 @@ from cortexgen.data.cohort import Scan, read_cohort, split_subjects
 from cortexgen.data.module import StageDataModule
 from cortexgen.data.order import TrainingSamples
 from cortexgen.data.registered import TABLE, recorded_sides
-from cortexgen.errors import UserError, reason
+from cortexgen.errors import UserError
 from cortexgen.io import read_field, read_field_grid
 from cortexgen.io.bids import sidecar
 from cortexgen.io.header import Form
+from cortexgen.io.output import settings
 from cortexgen.spatial import mirrored
 
 AGREED = ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid")  # what the sidecars must have in common
@@ -36,9 +36,6 @@ class _Fields(TrainingSamples):
     data: "FieldDataModule"
     scans: Sequence[Scan]
     mirror: bool
-
-    def __len__(self) -> int:
-        return len(self.scans)
 
     def sample(self, index: int, generator: torch.Generator | None) -> dict[str, Any]:
         scan = self.scans[index]
@@ -112,7 +109,7 @@ class FieldDataModule(StageDataModule):
         self._fill([s for s in scans if s.name not in self.problems])
         self.scans = [s for s in scans if s.name not in self.problems]
         if not self.scans:
-            raise self._nothing(scans)
+            raise self._none_readable("fields")
         if self.mirror and not self.grid.is_symmetric():
             raise UserError(
                 f"mirroring needs a grid symmetric about x = 0; the fields' is {self.grid}: set mirror: false"
@@ -121,33 +118,22 @@ class FieldDataModule(StageDataModule):
 
     def _read(self, scans: Sequence[Scan]) -> dict[str, Any]:
         """All headers and sidecars; returns what they agree upon."""
-        common: dict[str, Any] = {}
-        for scan in scans:
-            try:
-                scan.check()
-                grid, info = read_field_grid(scan.image), _sidecar_of(scan.image)
-            except Exception as error:
-                self._leave_out(scan, reason(error))
-                continue
-            if not common:
-                common, self.grid = info, grid
+        found = self._readable(scans, lambda scan: (read_field_grid(scan.image), _sidecar_of(scan.image)))
+        if not found:
+            raise self._none_readable("fields")
+        self.grid, common = found[0][1]
+        for scan, (grid, info) in found:
             for key in AGREED:
                 if info[key] != common[key]:
                     raise UserError(f"{scan.image}: {key} is {info[key]}; the fields before it have {common[key]}")
             if not grid.matches(self.grid):
                 raise UserError(f"{scan.image}: its grid is {grid}; the fields before it have {self.grid}")
-        if not common:
-            raise self._nothing(scans)
         if common["TemplateHash"] != self.template.hash:
             raise UserError(
                 f"the fields start from template {common['Template']} ({common['TemplateHash'][:12]}), "
                 f"the data module has {self.template.name} ({self.template.hash[:12]})"
             )
         return common
-
-    def _nothing(self, scans: Sequence[Scan]) -> UserError:
-        first = next(iter(self.problems.values()))
-        return UserError(f"{self.root}: none of its {len(scans)} fields can be read: {first}")
 
     def _fill(self, scans: Sequence[Scan]) -> None:
         """Decode every field once."""
@@ -209,9 +195,7 @@ class FieldDataModule(StageDataModule):
     def training_fields(self) -> Tensor:
         """Every training velocity, then their mirror images if `mirror`: `[N, 3, d, h, w]`, all in memory."""
         fields = torch.stack([self.velocity_of(s) for s in self.side("train")])
-        if not self.mirror:
-            return fields
-        return torch.cat([fields, mirrored(fields)])
+        return torch.cat([fields, mirrored(fields)]) if self.mirror else fields
 
     def contract(self) -> dict[str, Any]:
         """What weights trained on these fields depend on, in plain types."""
@@ -245,12 +229,9 @@ def _some(names: Sequence[str]) -> str:
 
 def _sidecar_of(field: Path) -> dict[str, Any]:
     path = sidecar(field)
-    if not path.is_file():
+    info = settings(path)
+    if info is None:
         raise UserError(f"{path}: the field has no sidecar; was it written by cortexgen?")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
     missing = [key for key in AGREED if key not in info]
     if missing:
         raise UserError(f"{path}: {', '.join(missing)} missing; was it written by cortexgen?")

@@ -108,9 +108,6 @@ class Scans(TrainingSamples):
     pairs: float = 0.0
     patches: PatchSampler | None = None
 
-    def __len__(self) -> int:
-        return len(self.scans)
-
     def sample(self, index: int, generator: torch.Generator | None) -> dict[str, Any]:
         scan, template = self.scans[index], self.reader.template
         sample: dict[str, Any] = {"moving": template.image, "fixed": self.reader.image(scan)}
@@ -132,13 +129,8 @@ class Predictions(Dataset):
     reader: ScanReader
     scans: Sequence[Scan]
     problems: Mapping[str, str]
-    indices: Sequence[int]
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        index = self.indices[place]
+    def __getitem__(self, index: int) -> dict[str, Any]:
         scan = self.scans[index]
         if scan.name in self.problems:
             return {"index": index, "error": self.problems[scan.name]}

@@ -2,8 +2,9 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from lightning import LightningDataModule
@@ -16,6 +17,8 @@ from cortexgen.data.cohort import Scan
 from cortexgen.data.order import Order, OrderedLoader, TrainingSamples
 from cortexgen.errors import UserError, reason
 
+T = TypeVar("T")
+
 
 class StageDataModule(LightningDataModule):
     """Base of both stages' data.
@@ -27,6 +30,7 @@ class StageDataModule(LightningDataModule):
         split: the side of each subject: "train", "val" or "test".
     """
 
+    root: Path
     template: Template
     split: dict[str, str]
 
@@ -52,17 +56,28 @@ class StageDataModule(LightningDataModule):
         self.problems[scan.name] = why
         warnings.warn(f"{scan.name} is left out: {why}", stacklevel=2)
 
+    def _none_readable(self, what: str) -> UserError:
+        first = next(iter(self.problems.values()))
+        return UserError(f"{self.root}: none of its {len(self.problems)} {what} can be read: {first}")
+
+    def _readable(self, scans: Iterable[Scan], read: Callable[[Scan], T]) -> list[tuple[Scan, T]]:
+        """Scans with what `read` gives of each; those that can't be read are left out."""
+        found = []
+        for scan in scans:
+            try:
+                scan.check()
+                found.append((scan, read(scan)))
+            except Exception as error:
+                self._leave_out(scan, reason(error))
+        return found
+
     def _read_once(self, scans: Sequence[Scan], read: Callable[[Scan], object], what: str, unit: str) -> None:
         """Read scans, so that those that can't be read are known before training.
 
         Processes of one training begin at different scans, so that they share the work of filling a disk cache.
         """
         begin = 0 if self.trainer is None else len(scans) * self.trainer.global_rank // self.trainer.world_size
-        for scan in tqdm([*scans[begin:], *scans[:begin]], what, unit=unit, disable=None, leave=False):
-            try:
-                read(scan)
-            except Exception as error:
-                self._leave_out(scan, reason(error))
+        self._readable(tqdm([*scans[begin:], *scans[:begin]], what, unit=unit, disable=None, leave=False), read)
 
     def template_contract(self) -> dict[str, Any]:
         """What weights depend on of the template, in plain types."""
@@ -109,15 +124,8 @@ class StageDataModule(LightningDataModule):
             order = Order(samples, int(torch.randint(2**62, ())))
         else:
             progress, processes = trainer.fit_loop.epoch_loop.batch_progress, trainer.world_size
-            order = Order(
-                samples,
-                self.seed,
-                size * processes,
-                self.step_size,
-                processes,
-                trainer.global_rank,
-                done=lambda: progress.current.ready,
-            )
+            share = size * processes, self.step_size, processes, trainer.global_rank
+            order = Order(samples, self.seed, *share, done=lambda: progress.current.ready)
         return OrderedLoader(self.samples(scans, training=True), size, sampler=order, **self._loading())
 
     def _loader(self, scans: Sequence[Scan]) -> DataLoader:
@@ -144,7 +152,7 @@ class StageDataModule(LightningDataModule):
         self._seed = state_dict["seed"]
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
-        before, now = (dict(s) for s in (state_dict, self._order()))
+        before, now = state_dict, self._order()
         if before["scans"] != now["scans"]:
             rank_zero_warn("the training scans are others than the checkpoint's: their order is not what it would be")
         elif before["step_size"] != now["step_size"]:

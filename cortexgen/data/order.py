@@ -5,7 +5,7 @@ have places 0, 1, 2, ... in one global order; an optimizer step takes as many of
 batches together hold, the next step the next ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 ORDER, SAMPLE, STEP = 1, 2, 3  # streams of random numbers
-
-
-def _stream(*words: int) -> np.random.SeedSequence:
-    return np.random.SeedSequence(words)
 
 
 @dataclass(frozen=True)
@@ -72,16 +68,16 @@ class Order(DistributedSampler):
     def __iter__(self) -> Iterator[Place]:  # type: ignore[override]
         epoch = self.epoch
         self.epoch += 1
-        order = np.random.default_rng(_stream(ORDER, self.seed, epoch)).permutation(self.samples)
+        order = np.random.default_rng((ORDER, self.seed, epoch)).permutation(self.samples)
         for place in range(self.done() * self.batch_size + self.rank, self.total_size, self.num_replicas):
-            seed = _stream(SAMPLE, self.seed, epoch, place).generate_state(1, np.uint64)[0] >> 2
+            seed = np.random.SeedSequence((SAMPLE, self.seed, epoch, place)).generate_state(1, np.uint64)[0] >> 2
             yield Place(int(order[place % self.samples]), int(seed), self._spread(epoch, place))
 
     def _spread(self, epoch: int, place: int) -> float:
         """One uniform offset for a step: less variance than independent numbers (Kingma et al., 2021)."""
         step, within = divmod(place, self.step_size)
         size = min(self.step_size, self.total_size - step * self.step_size)
-        offset = np.random.default_rng(_stream(STEP, self.seed, epoch, step)).random()
+        offset = np.random.default_rng((STEP, self.seed, epoch, step)).random()
         return float((offset + within / size) % 1)
 
 
@@ -97,6 +93,11 @@ class TrainingSamples(Dataset):
 
     A place's sample names the seed and the spread that the module goes on with.
     """
+
+    scans: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.scans)
 
     def __getitem__(self, key: Place | int) -> dict[str, Any]:
         if not isinstance(key, Place):

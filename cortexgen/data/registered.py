@@ -76,8 +76,7 @@ def kept_row(root: Path, scan: Scan, make: Callable[[], Row], side: str | None =
     Arguments:
         side: of the split, where there is one.
 
-    Raises:
-        UserError: as `Record`.
+    Errors are those of `Record`.
     """
     record = Record(root, scan)
     done = record.done()
@@ -112,13 +111,9 @@ def write_registrations(
     earlier = [row for name, row in there.items() if name not in now and name not in failed]
     done = [there[name] for name in now if name in there and name not in failed and _is_done(there[name])]
     table = [*earlier, *done, *failed.values()]
-
-    def side(name: str) -> dict[str, Any]:
-        found = (split or {}).get(name.split("_")[0])
-        return {} if found is None else {"split": found}
-
+    sides = {subject: {"split": side} for subject, side in (split or {}).items()}
     if table:
-        write_tsv(root / TABLE, [row | side(str(row["participant_id"])) for row in table])
+        write_tsv(root / TABLE, [row | sides.get(str(row["participant_id"]).split("_")[0], {}) for row in table])
     names = [str(row["participant_id"]) for row in table if _is_done(row)]
     if names:
         write_participants(root, _people(root, sorted(names), now))

@@ -1,13 +1,12 @@
 """What stage 1 trains on: the template, and each subject of a cohort."""
 
-import json
 from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from cortexgen.atlas.box import brain_box
 from cortexgen.atlas.template import MNI152, load_template
@@ -17,9 +16,10 @@ from cortexgen.data.cohort import Scan, read_cohort, split_subjects
 from cortexgen.data.loading import DECODING, Predictions, ScanReader, Scans
 from cortexgen.data.module import StageDataModule
 from cortexgen.data.patches import PatchSampler
-from cortexgen.errors import UserError, reason
+from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_grid
 from cortexgen.io.header import Form
+from cortexgen.io.output import settings
 
 
 class RegistrationDataModule(StageDataModule):
@@ -91,13 +91,8 @@ class RegistrationDataModule(StageDataModule):
         self.choice = HeaderChoice(trust, orientation)
         self.patterns = (image, labels)
         self.spacing, self.crop = spacing, crop
-        self.splitting: dict[str, Any] = {
-            "val": val,
-            "test": test,
-            "val_subjects": val_subjects,
-            "test_subjects": test_subjects,
-            "seed": split_seed,
-        }
+        self.splitting: dict[str, Any] = {"val": val, "test": test, "seed": split_seed}
+        self.splitting |= {"val_subjects": val_subjects, "test_subjects": test_subjects}
         self.augmentation, self.pairs, self.patch = augmentation, pairs, patch
         self.caching, self.cache_dir = cache, cache_dir
 
@@ -144,13 +139,7 @@ class RegistrationDataModule(StageDataModule):
     def _common_grid(self) -> Grid:
         """The grid of most scans; the others become problems."""
         groups: list[tuple[Grid, list[Scan]]] = []
-        for scan in self.scans:
-            try:
-                scan.check()
-                grid = read_grid(scan.image, self.choice)
-            except Exception as error:
-                self._leave_out(scan, reason(error))
-                continue
+        for scan, grid in self._readable(self.scans, lambda scan: read_grid(scan.image, self.choice)):
             for known, members in groups:
                 if known.matches(grid):
                     members.append(scan)
@@ -158,12 +147,9 @@ class RegistrationDataModule(StageDataModule):
             else:
                 groups.append((grid, [scan]))
         if not groups:
-            raise UserError(
-                f"{self.root}: none of its {len(self.scans)} images can be read: {next(iter(self.problems.values()))}"
-            )
-        groups.sort(key=lambda group: -len(group[1]))
-        common = groups[0][0]
-        for grid, members in groups[1:]:
+            raise self._none_readable("images")
+        (common, _), *others = sorted(groups, key=lambda group: -len(group[1]))
+        for grid, members in others:
             for scan in members:
                 self._leave_out(scan, f"{scan.image}: its grid is {grid}; the cohort's is {common}")
         return common
@@ -174,12 +160,9 @@ class RegistrationDataModule(StageDataModule):
 
     def contract(self) -> dict[str, Any]:
         """What weights trained on these data depend on, in plain types."""
-        description = self.root / "dataset_description.json"
-        generated = (
-            json.loads(description.read_text(encoding="utf-8")).get("GeneratedBy", []) if description.is_file() else []
-        )
+        description = settings(self.root / "dataset_description.json") or {}
         template, grid = self.template_contract(), self.grid.to_dict()
-        return {"template": template, "grid": grid, "preprocessing": generated}
+        return {"template": template, "grid": grid, "preprocessing": description.get("GeneratedBy", [])}
 
     def samples(self, scans: Sequence[Scan], training: bool = False) -> Scans:
         """Pairs, for training without labels."""
@@ -191,5 +174,5 @@ class RegistrationDataModule(StageDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Every scan of the cohort, or of one side, one by one."""
         chosen = [i for i, s in enumerate(self.scans) if self.only in (None, self.split[s.subject])]
-        dataset = Predictions(self.reader, self.scans, self.problems, chosen)
+        dataset = Subset(Predictions(self.reader, self.scans, self.problems), chosen)
         return DataLoader(dataset, collate_fn=itemgetter(0), num_workers=self.num_workers)

@@ -7,7 +7,7 @@ The process is variance preserving: `z_t = alpha_t x + sigma_t eps` with `alphaÂ
 from cortexgen.diffusion.parameterization import Prediction, to_eps, to_x0, training_target
 from cortexgen.diffusion.prior import GaussianPrior, Posterior, cosine_transform
 from cortexgen.diffusion.prior_fit import fit_priors
-from cortexgen.diffusion.reverse import reverse_steps, synthesize
+from cortexgen.diffusion.reverse import synthesize
 from cortexgen.diffusion.sampler import DDIM, Ancestral, DPMSolver2M, Sampler, SamplerName, sampler_named
 from cortexgen.diffusion.schedule import CosineSchedule, LinearBetaSchedule, alpha_sigma, diffuse
 
@@ -26,7 +26,6 @@ __all__ = [
     "cosine_transform",
     "diffuse",
     "fit_priors",
-    "reverse_steps",
     "sampler_named",
     "synthesize",
     "to_eps",

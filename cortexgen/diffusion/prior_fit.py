@@ -14,28 +14,11 @@ BLOCK = 1 << 25  # numbers that are held at once, 128 MB
 NEGLIGIBLE = 1e-9  # of the largest variance
 
 
-class _Columns:
-    """A matrix `[n, p]` in a file that vanishes with it, written by rows and read in blocks of columns."""
-
-    def __init__(self, rows: int, columns: int, folder: Path | None) -> None:
-        self.rows, self.width = rows, max(1, BLOCK // rows)
-        self.starts = range(0, columns, self.width)
-        self.columns, self.file = columns, TemporaryFile(dir=folder)  # noqa: SIM115
-
-    def write(self, row: int, values: Tensor) -> None:
-        """One row `[p]`."""
-        for start, part in zip(self.starts, values.split(self.width), strict=True):
-            self.file.seek(4 * (start * self.rows + row * len(part)))
-            self.file.write(part.numpy().tobytes())
-
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Which columns, and their `[n, width]`."""
-        self.file.flush()
-        for start in self.starts:
-            width = min(self.width, self.columns - start)
-            self.file.seek(4 * start * self.rows)
-            block = np.fromfile(self.file, np.float32, self.rows * width)
-            yield slice(start, start + width), torch.from_numpy(block.reshape(self.rows, width))
+def _blocks(matrix: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
+    """Which columns of a matrix `[n, p]` in a file, and their `[n, width]`."""
+    width = max(1, BLOCK // len(matrix))
+    for start in range(0, matrix.shape[1], width):
+        yield slice(start, start + width), torch.from_numpy(np.array(matrix[:, start : start + width]))
 
 
 def _principal(gram: Tensor, count: int, trust: float) -> Tensor:
@@ -78,19 +61,19 @@ def fit_priors(
         The prior of all, then that without fold 0, 1, ...; the total variance of each frequency is the fields'.
     """
     places = torch.as_tensor(folds)
-    power = low = columns = None
-    for i, field in enumerate(fields):
-        if power is None or low is None or columns is None:
-            low = low_frequencies(field.shape, cutoff)
-            power = torch.zeros(int(places.max()) + 1, *field.shape, dtype=torch.float64)
-            columns = _Columns(len(places), int(low.sum()), folder)
-        coefficients = cosine_transform(field)
-        power[places[i]] += coefficients.double().square()
-        columns.write(i, coefficients.flatten()[low])
-    assert power is not None and columns is not None
+    with TemporaryFile(dir=folder) as file:
+        for i, field in enumerate(fields):
+            if i == 0:
+                low = low_frequencies(field.shape, cutoff)
+                power = torch.zeros(int(places.max()) + 1, *field.shape, dtype=torch.float64)
+            coefficients = cosine_transform(field)
+            power[places[i]] += coefficients.double().square()
+            file.write(coefficients.flatten()[low].numpy().tobytes())
+        file.flush()
+        matrix = np.memmap(file, np.float32, "r", shape=(len(places), int(low.sum())))
 
     gram = torch.zeros(len(places), len(places), dtype=torch.float64)
-    for _, block in columns.blocks():
+    for _, block in _blocks(matrix):
         gram += block @ block.T
     others = [places >= 0] + ([places != fold for fold in range(len(power))] if len(power) > 1 else [])
     weights = []
@@ -99,8 +82,8 @@ def fit_priors(
         weights.append(torch.zeros(len(part), len(places)))
         weights[-1][:, chosen] = part.float()
     del gram
-    modes = [torch.empty(len(w), columns.columns) for w in weights]
-    for where, block in columns.blocks():
+    modes = [torch.empty(len(w), matrix.shape[1]) for w in weights]
+    for where, block in _blocks(matrix):
         for out, w in zip(modes, weights, strict=True):
             out[:, where] = w @ block
     priors = []

@@ -1,41 +1,12 @@
 """DiffuseMorph's reverse diffusion: single steps of the discrete chain."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from cortexgen.diffusion.schedule import LinearBetaSchedule, diffuse
 from cortexgen.errors import UserError
-
-
-def reverse_steps(
-    schedule: LinearBetaSchedule,
-    predict: Callable[[Tensor, int], Tensor],
-    x: Tensor,
-    steps: int,
-    noise: Callable[[], Tensor],
-) -> Iterator[tuple[int, Tensor]]:
-    """From x_T to x_0 (Kim et al., "DiffuseMorph", Algorithm 2, line 7).
-
-    `x_{t-1} = (x_t - beta_t / sqrt(1 - alpha_bar_t) eps) / sqrt(1 - beta_t) + sigma_t z`, with z = 0 at t = 1.
-
-    Arguments:
-        predict: the noise in x_t, of (x_t, t).
-        x: x_T.
-        steps: T, at most the schedule's.
-        noise: draws z.
-
-    Yields:
-        (t, x_t) for t from T to 0.
-    """
-    yield steps, x
-    for t in range(steps, 0, -1):
-        beta, bar, before = (float(c) for c in (schedule.beta[t], schedule.alpha_bar[t], schedule.alpha_bar[t - 1]))
-        x = (x - beta / (1 - bar) ** 0.5 * predict(x, t)) / (1 - beta) ** 0.5
-        if t > 1:
-            x = x + (beta * (1 - before) / (1 - bar)) ** 0.5 * noise()
-        yield t - 1, x
 
 
 def synthesize(
@@ -46,10 +17,10 @@ def synthesize(
     generator: torch.Generator | None = None,
     states: list[tuple[int, Tensor]] | None = None,
 ) -> Tensor:
-    """Reverse diffusion from a noised image.
+    """Reverse diffusion from a noised image (Kim et al., "DiffuseMorph", Algorithm 2).
 
-    Starts from `sqrt(alpha_bar_T) m + sqrt(1 - alpha_bar_T) eps` and takes T single steps (Algorithm 2, line 7; no
-    noise is added in the last one).
+    Starts from `sqrt(alpha_bar_T) m + sqrt(1 - alpha_bar_T) eps` and takes T single steps (line 7):
+    `x_{t-1} = (x_t - beta_t / sqrt(1 - alpha_bar_t) eps) / sqrt(1 - beta_t) + sigma_t z`, with z = 0 at t = 1.
 
     Arguments:
         predict: the noise in x_t, on the scale [-1, 1], of (x_t, t).
@@ -70,8 +41,12 @@ def synthesize(
     def noise() -> Tensor:
         return torch.randn(moving.shape, generator=generator).to(moving)
 
-    start = diffuse(2 * moving - 1, noise(), schedule.log_snr(torch.tensor([steps])))
-    for t, x in reverse_steps(schedule, predict, start, steps, noise):
-        if states is not None and t and (steps - t) % -(-steps // 5) == 0:
+    x = diffuse(2 * moving - 1, noise(), schedule.log_snr(torch.tensor([steps])))
+    for t in range(steps, 0, -1):
+        if states is not None and (steps - t) % -(-steps // 5) == 0:
             states.append((t, (x + 1) / 2))
+        beta, bar, before = (float(c) for c in (schedule.beta[t], schedule.alpha_bar[t], schedule.alpha_bar[t - 1]))
+        x = (x - beta / (1 - bar) ** 0.5 * predict(x, t)) / (1 - beta) ** 0.5
+        if t > 1:
+            x = x + (beta * (1 - before) / (1 - bar)) ** 0.5 * noise()
     return ((x + 1) / 2).clamp(0, 1)

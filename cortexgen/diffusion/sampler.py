@@ -24,17 +24,12 @@ class Sampler(ABC):
     """Walks from noise to x0 in `steps` calls of a denoiser.
 
     Attributes:
-        levels: the log-SNR of each call, `[steps]` float64, rising.
+        levels: the log-SNR of each call, `[steps]` float64, rising; uniform between the limits.
     """
 
     def __init__(self, schedule: CosineSchedule, steps: int, limits: tuple[float, float]) -> None:
-        self.levels = self._levels(schedule, steps, limits)
-
-    @staticmethod
-    def _levels(schedule: CosineSchedule, steps: int, limits: tuple[float, float]) -> Tensor:
-        """A grid uniform in log-SNR between the limits."""
         low, high = max(limits[0], schedule.log_snr_min), min(limits[1], schedule.log_snr_max)
-        return torch.linspace(low, high, steps, dtype=torch.float64)
+        self.levels = torch.linspace(low, high, steps, dtype=torch.float64)
 
     @abstractmethod
     def step(self, z: Tensor, now: Seen, then: Tensor, before: Seen | None, noise: Noise) -> Tensor:
@@ -62,9 +57,8 @@ class Ancestral(Sampler):
     Its times are uniform in t over the whole schedule.
     """
 
-    @staticmethod
-    def _levels(schedule: CosineSchedule, steps: int, limits: tuple[float, float]) -> Tensor:
-        return schedule.log_snr(torch.arange(steps, 0, -1, dtype=torch.float64) / steps)
+    def __init__(self, schedule: CosineSchedule, steps: int, limits: tuple[float, float]) -> None:
+        self.levels = schedule.log_snr(torch.arange(steps, 0, -1, dtype=torch.float64) / steps)
 
     def step(self, z: Tensor, now: Seen, then: Tensor, before: Seen | None, noise: Noise) -> Tensor:
         level, x0 = now

@@ -19,7 +19,7 @@ from cortexgen.io import write_json
 from cortexgen.io.bids import Row
 from cortexgen.io.output import read_record
 from cortexgen.io.paths import folder_within, within
-from cortexgen.metrics import bootstrap_interval
+from cortexgen.metrics.resampling import bootstrap_interval
 from cortexgen.registration.measures import warped_measures
 from cortexgen.runner.cohort import HERE, Runner
 

@@ -17,10 +17,10 @@ from cortexgen.data.covariates import HEAD_SIZE
 from cortexgen.errors import UserError
 from cortexgen.generation.velocities import Velocities
 from cortexgen.io import Grid
-from cortexgen.metrics import flow_volumes, volume_weights
+from cortexgen.metrics.morphometry import growth_volumes, volume_weights
 from cortexgen.registration.propagation import Propagation
 from cortexgen.runner.threads import single_thread
-from cortexgen.spatial import folded, identity, warp, warp_labels
+from cortexgen.spatial import folded, identity, jacobian_determinant, warp, warp_labels
 from cortexgen.spatial.precision import full_precision
 
 VOLUME_LIMIT = 4.0  # standard deviations of the training cohort's log-volumes
@@ -86,7 +86,7 @@ class FieldGenerator(Generator):
         """Regional volumes of exp(-v) - id, `[1, 3, d, h, w]`, outside the training cohort's mean ± 4 SD."""
         if self.weights is None or "log_volume_mean" not in self.contract:
             return []
-        volumes = flow_volumes(inverse, self.weights, self.velocity_grid.voxel_volume)[0]
+        volumes = growth_volumes(jacobian_determinant(inverse), self.weights, self.velocity_grid.voxel_volume)[0]
         z = (volumes.log() - self.contract["log_volume_mean"]) / self.contract["log_volume_std"].clamp(min=1e-6)
         names = self.contract["template"]["classes"]
         judged = self.contract["log_volume_mean"] > log(LEAST_VOLUME)
@@ -97,7 +97,7 @@ class FieldGenerator(Generator):
         """How much larger than in template space the head is, so that its brain has the volume asked for."""
         if not self.source.native_size:
             return 1.0
-        volume = flow_volumes(inverse, self.mask_weights, self.velocity_grid.voxel_volume)[0, 1]
+        volume = growth_volumes(jacobian_determinant(inverse), self.mask_weights, self.velocity_grid.voxel_volume)[0, 1]
         return float((conditions[HEAD_SIZE] / volume) ** (1 / 3))
 
     @single_thread()

@@ -6,10 +6,12 @@ from typing import Literal
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from cortexgen.errors import UserError
 from cortexgen.metrics.effects import Estimate, cohens_d
+from cortexgen.metrics.sets import VOLUMES, two_sets
 
 DEEP = ("Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala", "Accumbens-area", "VentralDC")
 TISSUES = {
@@ -40,30 +42,6 @@ def tissue_volumes(volumes: Tensor, classes: Sequence[str]) -> dict[str, Tensor]
     return {tissue: volumes[..., columns].sum(dim=-1) for tissue, columns in parts.items() if columns}
 
 
-def _check(real: Tensor, synthetic: Tensor, least: int, what: str) -> tuple[Tensor, Tensor]:
-    if real.ndim != 2 or synthetic.ndim != 2 or real.shape[1] != synthetic.shape[1]:
-        raise ValueError(f"expected volumes [N, K] and [M, K], got {tuple(real.shape)} and {tuple(synthetic.shape)}")
-    if min(len(real), len(synthetic)) < least:
-        raise UserError(f"{what} needs {least} or more brains of each kind, got {len(real)} and {len(synthetic)}")
-    return real.double(), synthetic.double()
-
-
-def _residuals(real: Tensor, synthetic: Tensor, sizes: tuple[Tensor, Tensor], within: bool) -> tuple[Tensor, Tensor]:
-    x, volumes = torch.cat(sizes), torch.cat([real, synthetic])
-    if within:
-        x, volumes = (torch.cat([part - part.mean(dim=0) for part in parts]) for parts in (sizes, (real, synthetic)))
-    x = x - x.mean()
-    slope = x @ volumes / x.square().sum()
-    middle = torch.cat(sizes).mean()
-    rest = [v - (s - middle)[:, None] * slope for v, s in zip((real, synthetic), sizes, strict=True)]
-    return rest[0], rest[1]
-
-
-def _published_d(real: Tensor, synthetic: Tensor) -> Tensor:
-    variance = (real.var(dim=0, correction=0) + synthetic.var(dim=0, correction=0)) / 2
-    return (real.mean(dim=0) - synthetic.mean(dim=0)) / variance.sqrt()
-
-
 def adjusted_effects(
     real: Tensor,
     synthetic: Tensor,
@@ -89,14 +67,23 @@ def adjusted_effects(
         ValueError: if the shapes don't fit.
         UserError: if there are too few brains, or all brains of each set have one ICV.
     """
-    real, synthetic = _check(real, synthetic, 3, "an effect size")
+    sets = real, synthetic = two_sets(real, synthetic, "an effect size", 3, VOLUMES)
     sizes = real_icv.double(), synthetic_icv.double()
     if sizes[0].shape != real.shape[:1] or sizes[1].shape != synthetic.shape[:1]:
         raise ValueError(f"expected ICV [N] and [M], got {tuple(real_icv.shape)} and {tuple(synthetic_icv.shape)}")
     if all(size.min() == size.max() for size in sizes):
         raise UserError("ICV correction needs brains of different ICV within a set, each set has one ICV")
-    rest = _residuals(real, synthetic, sizes, within=protocol == "standard")
-    return cohens_d(*rest).value if protocol == "standard" else _published_d(*rest)
+    x, volumes = torch.cat(sizes), torch.cat(sets)
+    middle = x.mean()
+    if protocol == "standard":
+        x, volumes = (torch.cat([part - part.mean(dim=0) for part in parts]) for parts in (sizes, sets))
+    x = x - x.mean()
+    slope = x @ volumes / x.square().sum()
+    real, synthetic = (v - (size - middle)[:, None] * slope for v, size in zip(sets, sizes, strict=True))
+    if protocol == "standard":
+        return cohens_d(real, synthetic).value
+    variance = (real.var(dim=0, correction=0) + synthetic.var(dim=0, correction=0)) / 2
+    return (real.mean(dim=0) - synthetic.mean(dim=0)) / variance.sqrt()
 
 
 def effect_sizes(
@@ -113,18 +100,13 @@ def effect_sizes(
     The interval is the 2.5th and 97.5th percentile over resamples of each set with replacement, slope and all.
 
     Arguments:
-        draws: resamples.
-
-    Raises:
-        ValueError, UserError: as `adjusted_effects`.
+        draws: resamples; the others, and errors, are those of `adjusted_effects`.
     """
-    every = real, synthetic, real_icv, synthetic_icv
-    value = adjusted_effects(*every, protocol)
+    value = adjusted_effects(real, synthetic, real_icv, synthetic_icv, protocol)
     random = torch.Generator().manual_seed(seed)
-    n, m = len(real), len(synthetic)
     resampled: list[Tensor] = []
     while len(resampled) < draws:
-        i, j = (torch.randint(count, (count,), generator=random) for count in (n, m))
+        i, j = (torch.randint(len(icv), (len(icv),), generator=random) for icv in (real_icv, synthetic_icv))
         try:
             resampled.append(adjusted_effects(real[i], synthetic[j], real_icv[i], synthetic_icv[j], protocol))
         except UserError:  # one brain again and again
@@ -139,21 +121,12 @@ def wasserstein_index(real: Tensor, synthetic: Tensor) -> Tensor:
     `∫ |F_real - F_synthetic|`, in standard deviations of the real volumes: 0.2 is like a shift by 0.2 SD. The index is
     the mean over regions. Give volumes over ICV, or `adjusted` ones, if head size should not count. It falls with the
     number of brains: compare `same_size` with `real_against_real` (resampling.py). A region of constant real volume is
-    NaN.
-
-    Raises:
-        ValueError: if the shapes don't fit.
-        UserError: if there are fewer than two brains of a kind.
+    NaN. Errors are those of `two_sets`.
     """
-    real, synthetic = _check(real, synthetic, 2, "the Wasserstein index")
+    real, synthetic = two_sets(real, synthetic, "the Wasserstein index", rows=VOLUMES)
     scale = real.std(dim=0)
-    both = torch.cat([real, synthetic]).T.sort(dim=1).values.contiguous()
-
-    def share(volumes: Tensor) -> Tensor:
-        ordered = volumes.T.sort(dim=1).values.contiguous()
-        return torch.searchsorted(ordered, both[:, :-1].contiguous(), right=True).double() / len(volumes)
-
-    distance = ((share(real) - share(synthetic)).abs() * both.diff(dim=1)).sum(dim=1)
+    pairs = zip(real.T.numpy(), synthetic.T.numpy(), strict=True)
+    distance = torch.tensor([wasserstein_distance(r, s) for r, s in pairs], dtype=torch.float64)
     return torch.where(scale > 0, distance / scale, torch.nan)
 
 
@@ -170,7 +143,7 @@ def wasabi(real: Tensor, synthetic: Tensor) -> float:
         ValueError: if the shapes don't fit.
         UserError: if the numbers of brains differ.
     """
-    real, synthetic = _check(real, synthetic, 1, "WASABI")
+    real, synthetic = two_sets(real, synthetic, "WASABI", 1, VOLUMES)
     if len(real) != len(synthetic):
         raise UserError(f"WASABI pairs as many real as synthetic brains, got {len(real)} and {len(synthetic)}")
     cost = torch.cdist(real, synthetic * (real.mean() / synthetic.mean())).square().numpy()

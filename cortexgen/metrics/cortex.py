@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import find_objects, gaussian_filter, map_coordinates
 from scipy.spatial import ConvexHull, cKDTree
 from torch import Tensor
 
@@ -66,8 +66,7 @@ def _masks(labels: Tensor, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarr
     within = np.array([name not in (CORTEX, *OUTSIDE) for name in names])[array]
     if not cortex.any() or not within.any():
         raise UserError(f"cortical measures: a label map without {CORTEX if not cortex.any() else WHITE}")
-    places = np.nonzero(cortex | within)
-    box = tuple(slice(p.min(), p.max() + 1) for p in places)
+    (box,) = find_objects((cortex | within).astype(np.int8))
     return np.pad(cortex[box], 4), np.pad(within[box], 4)
 
 

@@ -7,6 +7,7 @@ from scipy.special import fdtri
 from torch import Tensor
 
 from cortexgen.errors import UserError
+from cortexgen.metrics.sets import VOLUMES, two_sets
 
 
 class Estimate(NamedTuple):
@@ -17,27 +18,13 @@ class Estimate(NamedTuple):
     high: Tensor
 
 
-def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"expected [N, K] and [M, K], got {tuple(a.shape)} and {tuple(b.shape)}")
-    if min(len(a), len(b)) < 2:
-        raise UserError(f"an effect size needs 2 or more brains of each kind, got {len(a)} and {len(b)}")
-    return a.double(), b.double()
-
-
 def cohens_d(a: Tensor, b: Tensor) -> Estimate:
-    """Cohen's d of b over a: difference of means over the pooled standard deviation.
+    """Cohen's d of b over a, volumes `[M, K]` and `[N, K]`: difference of means over the pooled standard deviation.
 
-    The interval is normal, with variance `(n + m) / (n m) + d² / (2 (n + m))` (Hedges & Olkin, 1985).
-
-    Arguments:
-        a, b: volumes, `[N, K]` and `[M, K]`.
-
-    Raises:
-        ValueError: if the shapes don't fit.
-        UserError: if there are fewer than two of a kind.
+    The interval is normal, with variance `(n + m) / (n m) + d² / (2 (n + m))` (Hedges & Olkin, 1985). Errors are those
+    of `two_sets`.
     """
-    a, b = _pair(a, b)
+    a, b = two_sets(a, b, "an effect size", rows=VOLUMES)
     n, m = len(a), len(b)
     pooled = ((n - 1) * a.var(dim=0) + (m - 1) * b.var(dim=0)) / (n + m - 2)
     d = (b.mean(dim=0) - a.mean(dim=0)) / pooled.sqrt()
@@ -53,7 +40,7 @@ def sd_ratio(a: Tensor, b: Tensor) -> Estimate:
 
     Arguments and errors are those of `cohens_d`.
     """
-    a, b = _pair(a, b)
+    a, b = two_sets(a, b, "an effect size", rows=VOLUMES)
     ratio = b.std(dim=0) / a.std(dim=0)
     low, high = (float(fdtri(len(b) - 1, len(a) - 1, p)) for p in (0.975, 0.025))
     return Estimate(ratio, ratio / low**0.5, ratio / high**0.5)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from cortexgen.errors import UserError
-from cortexgen.metrics.box import bounding_box
+from cortexgen.metrics.box import cropped
 
 PAPER_BOX, PAPER_GRID = (138, 176, 138), (144, 192, 144)  # x, y, z
 
@@ -38,11 +38,7 @@ def paper_input(volume: Tensor, mask: Tensor | None = None) -> Tensor:
     if mask is not None:
         if mask.shape[-3:] != volume.shape[-3:]:
             raise ValueError(f"expected a mask of {tuple(volume.shape[-3:])} voxels, got {tuple(mask.shape)}")
-        box = bounding_box(mask)
-        if box is None:
-            raise UserError("the paper's input: the mask is empty")
-        d, h, w = (slice(low, high + 1) for low, high in zip(*box, strict=True))
-        volume = volume[:, d, h, w]
+        volume = cropped(volume, mask, "the paper's input")
         factor = min(most / n for most, n in zip(PAPER_BOX[::-1], volume.shape[1:], strict=True))
         size = [round(factor * n) for n in volume.shape[1:]]
         volume = interpolate(volume[None], size, mode="trilinear")[0]
@@ -100,16 +96,3 @@ def published_real_rows(features: Tensor) -> Tensor:
     Its loop gives one brain at a time to an array that it fills two rows at a time.
     """
     return features[torch.arange(len(features)) // 2]
-
-
-def check_features(real: Tensor, synthetic: Tensor, what: str) -> None:
-    """See that two sets of features can be compared.
-
-    Raises:
-        ValueError: if they are not `[N, F]` and `[M, F]`.
-        UserError: if there are fewer than two of a kind.
-    """
-    if real.ndim != 2 or synthetic.ndim != 2 or real.shape[1] != synthetic.shape[1]:
-        raise ValueError(f"expected features [N, F] and [M, F], got {tuple(real.shape)} and {tuple(synthetic.shape)}")
-    if min(len(real), len(synthetic)) < 2:
-        raise UserError(f"{what} needs 2 or more brains of each kind, got {len(real)} and {len(synthetic)}")

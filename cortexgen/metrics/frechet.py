@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cortexgen.metrics.features import check_features
+from cortexgen.metrics.sets import two_sets
 
 
 def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -20,14 +20,8 @@ def frechet_distance(real: Tensor, synthetic: Tensor) -> float:
     `S = X^T X` the last trace is the sum of the singular values of `X_r X_s^T`: no square root of a matrix, whatever
     the rank. It is biased upwards, the more the fewer samples: `real_against_real` of this function shows how much.
 
-    Arguments:
-        real, synthetic: features `[N, F]` and `[M, F]`.
-
-    Raises:
-        ValueError: if the shapes don't fit.
-        UserError: if there are fewer than two of a kind.
+    Arguments and errors are those of `two_sets`.
     """
-    check_features(real, synthetic, "a Fréchet distance")
-    (mean, x), (other, y) = _centred(real.double()), _centred(synthetic.double())
+    (mean, x), (other, y) = map(_centred, two_sets(real, synthetic, "a Fréchet distance"))
     traces = x.square().sum() + y.square().sum() - 2 * torch.linalg.svdvals(x @ y.T).sum()
     return float((mean - other).square().sum() + traces)

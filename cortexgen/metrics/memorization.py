@@ -9,7 +9,7 @@ from cortexgen.errors import UserError
 from cortexgen.metrics.distances import pairwise_distances
 from cortexgen.metrics.gaussian import gaussian
 
-FRACTION = 0.5
+FRACTION = 0.5  # of the usual distance, and of that to the second nearest: a copy is nearer
 
 
 class Nearest(NamedTuple):
@@ -91,12 +91,11 @@ def memorization(
     sigma: float,
     mirror: bool = True,
     mask: Tensor | None = None,
-    fraction: float = FRACTION,
 ) -> Memorization:
     """Compare samples with held-out subjects in how near they come to the training subjects.
 
-    A sample is flagged as a copy if it is nearer to a training subject than `fraction` of the held-out median, and also
-    than `fraction` of its distance to the second nearest. Where subjects lie with locally even density in D effective
+    A sample is flagged as a copy if it is nearer to a training subject than `FRACTION` of the held-out median, and also
+    than `FRACTION` of its distance to the second nearest. Where subjects lie with locally even density in D effective
     dimensions, `ratio^D` is uniform: a new brain has a ratio below 1/2 with probability 2^-D, however many held-out
     subjects there are. (Of 56 registered real brains, each against the others, the smallest ratio was 0.91 at a sigma
     of 4 mm and 0.81 at 16 mm; D about 50 and 20.) The distance alone would flag samples that vary too little, near to
@@ -106,13 +105,9 @@ def memorization(
     Arguments:
         train, held_out, generated: log |J| on the template's grid, `[N, 1, d, h, w]` each; where nobody is held out
             (None), the training subjects take their place, each against the others.
-        sigma, mirror, mask: see `nearest_subjects`.
-        fraction: of both criteria.
-
-    Raises:
-        ValueError, UserError: as `nearest_subjects`.
+        sigma, mirror, mask: those of `nearest_subjects`, as are errors.
     """
     samples, reference = (nearest_subjects(train, maps, sigma, mirror, mask) for maps in (generated, held_out))
     ours, theirs = (float(nearest.distance.quantile(0.5)) for nearest in (samples, reference))
-    copies = (samples.distance < fraction * theirs) & (samples.ratio < fraction)
+    copies = (samples.distance < FRACTION * theirs) & (samples.ratio < FRACTION)
     return Memorization(samples, reference, ours, theirs, ours / theirs, copies)

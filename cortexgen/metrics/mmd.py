@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
-from cortexgen.metrics.features import check_features
+from cortexgen.metrics.sets import enough, two_sets
 
 VOXELS = 1 << 16  # summed in float32 at a time
 
@@ -28,8 +28,7 @@ def unbiased_mmd2(real: Tensor, synthetic: Tensor, across: Tensor) -> float:
     if real.shape != (n, n) or synthetic.shape != (m, m):
         found = [tuple(t.shape) for t in (real, synthetic, across)]
         raise ValueError(f"expected kernel matrices [N, N], [M, M] and [N, M], got {found}")
-    if min(n, m) < 2:
-        raise UserError(f"MMD needs 2 or more brains of each kind, got {n} and {m}")
+    enough(n, m, "MMD")
     within = [float(k.double().sum() - k.double().trace()) / (len(k) * (len(k) - 1)) for k in (real, synthetic)]
     return sum(within) - 2 * float(across.double().mean())
 
@@ -42,11 +41,9 @@ def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
 def mmd2(real: Tensor, synthetic: Tensor) -> float:
     """Unbiased MMD² of features `[N, F]` and `[M, F]` with the polynomial kernel; with Inception's features it is KID.
 
-    Raises:
-        ValueError: if the shapes don't fit.
-        UserError: if there are fewer than two of a kind.
+    Errors are those of `two_sets`.
     """
-    check_features(real, synthetic, "MMD")
+    real, synthetic = two_sets(real, synthetic, "MMD")
     pairs = ((real, real), (synthetic, synthetic), (real, synthetic))
     return unbiased_mmd2(*(polynomial_kernel(x, y) for x, y in pairs))
 
@@ -78,9 +75,8 @@ class Grams(NamedTuple):
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
-    pieces = zip(a.split(VOXELS, dim=1), b.split(VOXELS, dim=1), strict=True)
     total = torch.zeros(len(a), len(b), dtype=torch.float64, device=a.device)
-    for x, y in pieces:
+    for x, y in zip(a.split(VOXELS, dim=1), b.split(VOXELS, dim=1), strict=True):
         total += (x @ y.T).double()
     return total
 
@@ -132,8 +128,7 @@ def published_image_mmd(grams: Grams, passes: int = 5, seed: int = 0) -> float:
         UserError: if there are fewer than two of a kind.
     """
     n, m = grams.across.shape
-    if min(n, m) < 2:
-        raise UserError(f"MMD needs 2 or more brains of each kind, got {n} and {m}")
+    enough(n, m, "MMD")
     generator = torch.Generator().manual_seed(seed)
     a = torch.randint(n, (passes, m - 1), generator=generator)
     b = torch.randint(n - 1, (passes, m - 1), generator=generator)

@@ -30,12 +30,7 @@ def regional_volumes(velocity: Tensor, weights: Tensor, voxel_volume: float, ste
     Returns:
         `[B, classes]`, float64.
     """
-    return flow_volumes(integrate(velocity, steps, inverse=True), weights, voxel_volume)
-
-
-def flow_volumes(inverse: Tensor, weights: Tensor, voxel_volume: float) -> Tensor:
-    """`regional_volumes` of a velocity whose inverse displacement is there already, `[B, 3, D, H, W]` in voxels."""
-    return growth_volumes(jacobian_determinant(inverse), weights, voxel_volume)
+    return growth_volumes(jacobian_determinant(integrate(velocity, steps, inverse=True)), weights, voxel_volume)
 
 
 def growth_volumes(growth: Tensor, weights: Tensor, voxel_volume: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from cortexgen.errors import UserError
-from cortexgen.metrics.box import bounding_box
+from cortexgen.metrics.box import cropped
 from cortexgen.metrics.gaussian import gaussian_matrix, ssim_maps
 
 SIGMA, REACH = 1.5, 2  # of the Gaussian window, in voxels: 5 taps
@@ -26,21 +26,10 @@ def _window(n: int) -> Tensor:
     return matrix[REACH : n - REACH] if n > 2 * REACH else matrix
 
 
-def _means(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Mean SSIM, and mean of its contrast and structure alone, of images `[D, H, W]`."""
-    luminance, structure = ssim_maps(a, b, [_window(n) for n in a.shape])
+def _means(pair: Tensor, windows: Sequence[Tensor]) -> tuple[float, float]:
+    """Mean SSIM, and mean of its contrast and structure alone, of two images `[2, 1, D, H, W]`."""
+    luminance, structure = ssim_maps(pair[0, 0], pair[1, 0], windows)
     return float((luminance * structure).double().mean()), float(structure.double().mean())
-
-
-def _crop(volumes: Tensor, mask: Tensor | None) -> Tensor:
-    """`[*, D, H, W]` within the bounding box of a mask."""
-    if mask is None:
-        return volumes
-    box = bounding_box(mask)
-    if box is None:
-        raise UserError("MS-SSIM: the mask is empty")
-    d, h, w = (slice(low, high + 1) for low, high in zip(*box, strict=True))
-    return volumes[..., d, h, w]
 
 
 def ms_ssim(a: Tensor, b: Tensor, mask: Tensor | None = None, weights: Sequence[float] = WEIGHTS) -> float:
@@ -62,13 +51,15 @@ def ms_ssim(a: Tensor, b: Tensor, mask: Tensor | None = None, weights: Sequence[
     """
     if a.shape != b.shape:
         raise ValueError(f"images differ in shape: {tuple(a.shape)} and {tuple(b.shape)}")
-    pair = _crop(torch.stack([a, b]).float(), mask)
+    pair = torch.stack([a, b]).float()
+    if mask is not None:
+        pair = cropped(pair, mask, "MS-SSIM")
     least = 2 ** len(weights)
     if min(pair.shape[2:]) < least:
         raise UserError(f"MS-SSIM of {len(weights)} scales needs {least} voxels a side, got {tuple(pair.shape[2:])}")
     product = 1.0
     for scale, weight in enumerate(weights, start=1):
-        full, structure = _means(pair[0, 0], pair[1, 0])
+        full, structure = _means(pair, [_window(n) for n in pair.shape[2:]])
         product *= max(full if scale == len(weights) else structure, 0.0) ** weight
         pair = avg_pool3d(pair, 2)
     return product
@@ -98,9 +89,8 @@ def published_ms_ssim(a: Tensor, b: Tensor, shifted: bool = False) -> float:
     pair, means = torch.stack([a, b]).float(), []
     for _ in WEIGHTS:
         windows = [torch.from_numpy(gaussian_filter1d(np.eye(n), SIGMA, axis=0)).float() for n in pair.shape[2:]]
-        luminance, structure = ssim_maps(pair[0, 0], pair[1, 0], windows)
-        means.append([float(structure.double().mean()), float((luminance * structure).double().mean())])
+        means.append(_means(pair, windows))
         pair = avg_pool3d(pair, 2)
-    structures, full = ((np.array(means) + 1) / 2 if shifted else np.array(means)).T
+    full, structures = ((np.array(means) + 1) / 2 if shifted else np.array(means)).T
     with np.errstate(invalid="ignore"):
         return float(np.prod(structures[:-1] ** WEIGHTS[:-1] * full[-1] ** WEIGHTS[-1]))

@@ -19,10 +19,6 @@ class Interval(NamedTuple):
     high: float
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def bootstrap_interval(
     statistic: Statistic, *samples: Tensor, n: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Interval:
@@ -47,7 +43,7 @@ def bootstrap_interval(
         raise UserError(f"a bootstrap needs 2 or more brains of each kind and 2 or more resamples, got {found} and {n}")
     if not 0 < level < 1:
         raise UserError(f"the level of an interval lies between 0 and 1, got {level}")
-    generator, values = _generator(seed), []
+    generator, values = torch.Generator().manual_seed(seed), []
     for _ in range(n):
         rows = (torch.randint(len(sample), (len(sample),), generator=generator) for sample in samples)
         values.append(statistic(*(sample[row] for sample, row in zip(samples, rows, strict=True))))
@@ -73,11 +69,9 @@ def real_against_real(statistic: Statistic, features: Tensor, n: int, repeats: i
     """
     if n < 1 or 2 * n > len(features):
         raise UserError(f"real against real at {n} needs {2 * n} or more real brains, got {len(features)}")
-    generator, values = _generator(seed), []
-    for _ in range(repeats):
-        order = torch.randperm(len(features), generator=generator)
-        values.append(statistic(features[order[:n]], features[order[n : 2 * n]]))
-    return torch.tensor(values, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(len(features), generator=generator) for _ in range(repeats)]
+    return torch.tensor([statistic(features[o[:n]], features[o[n : 2 * n]]) for o in orders], dtype=torch.float64)
 
 
 def same_size(
@@ -90,8 +84,6 @@ def same_size(
     """
     if n < 1 or n > min(len(real), len(synthetic)):
         raise UserError(f"a comparison at {n} needs {n} brains of each kind, got {len(real)} and {len(synthetic)}")
-    generator, values = _generator(seed), []
-    for _ in range(repeats):
-        rows = [torch.randperm(len(sample), generator=generator)[:n] for sample in (real, synthetic)]
-        values.append(statistic(real[rows[0]], synthetic[rows[1]]))
-    return torch.tensor(values, dtype=torch.float64)
+    generator, sets = torch.Generator().manual_seed(seed), (real, synthetic)
+    rows = [[torch.randperm(len(each), generator=generator)[:n] for each in sets] for _ in range(repeats)]
+    return torch.tensor([statistic(real[i], synthetic[j]) for i, j in rows], dtype=torch.float64)

@@ -8,11 +8,6 @@ from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 from torch import Tensor
 
 
-def _surface(mask: np.ndarray) -> np.ndarray:
-    """Voxels of a mask that have a face in common with a voxel outside of it."""
-    return mask & ~binary_erosion(mask)
-
-
 def hd95(a: Tensor, b: Tensor, classes: int, spacing: Sequence[float]) -> Tensor:
     """95th percentile of the Hausdorff distance in mm of classes 1 to `classes - 1`, `[classes - 1]`.
 
@@ -35,7 +30,8 @@ def hd95(a: Tensor, b: Tensor, classes: int, spacing: Sequence[float]) -> Tensor
         if box is None or other is None:
             continue
         both = tuple(slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(box, other, strict=True))
-        surfaces = [_surface(labels[both] == k) for labels in (x, y)]
+        masks = [labels[both] == k for labels in (x, y)]
+        surfaces = [mask & ~binary_erosion(mask) for mask in masks]
         distances = [distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
         result[k - 1] = max(np.percentile(distances[1 - i][surfaces[i]], 95) for i in (0, 1))
     return result

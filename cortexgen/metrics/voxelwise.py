@@ -4,15 +4,14 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
+from cortexgen.metrics.sets import enough
 
 
 def _check(real: Tensor, generated: Tensor, mask: Tensor) -> None:
     if real.shape[1:] != generated.shape[1:] or real.shape[2:] != mask.shape[-3:]:
         found = f"{tuple(real.shape)}, {tuple(generated.shape)} and {tuple(mask.shape)}"
         raise ValueError(f"expected maps [N, 1, d, h, w], [M, 1, d, h, w] and a mask of that grid, got {found}")
-    if min(len(real), len(generated)) < 2:
-        found = f"{len(real)} and {len(generated)}"
-        raise UserError(f"voxelwise comparison needs 2 or more brains of each kind, got {found}")
+    enough(len(real), len(generated), "voxelwise comparison")
     if not mask.any():
         raise UserError("voxelwise comparison: the mask is empty")
 

@@ -11,7 +11,9 @@ from cortexgen.atlas.template import BRAIN_FOREGROUND
 from cortexgen.contracts import Registered
 from cortexgen.io.bids import Row
 from cortexgen.losses import local_ncc
-from cortexgen.metrics import brain_ncc, brain_psnr, brain_ssim, dice, hd95, ncc, psnr, ssim
+from cortexgen.metrics.overlap import dice
+from cortexgen.metrics.similarity import brain_ncc, brain_psnr, brain_ssim, ncc, psnr, ssim
+from cortexgen.metrics.surface_distance import hd95
 from cortexgen.registration.propagation import Propagation
 from cortexgen.spatial import folded, folded_cubes, identity, log_jacobian, resample, warp_labels
 from cortexgen.spatial.precision import full_precision

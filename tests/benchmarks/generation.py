@@ -21,19 +21,13 @@ from cortexgen.atlas.template import Template
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.generation.deformation_model import StatisticalDeformationModel
 from cortexgen.io.bids import write_tsv
-from cortexgen.metrics import (
-    cohens_d,
-    expected_coverage,
-    log_jacobian_spread,
-    memorization,
-    ms_ssim,
-    pairwise_distances,
-    precision_and_coverage,
-    regional_volumes,
-    sd_ratio,
-    slope,
-    volume_weights,
-)
+from cortexgen.metrics.coverage import expected_coverage, precision_and_coverage
+from cortexgen.metrics.distances import pairwise_distances
+from cortexgen.metrics.effects import cohens_d, sd_ratio, slope
+from cortexgen.metrics.memorization import memorization
+from cortexgen.metrics.morphometry import regional_volumes, volume_weights
+from cortexgen.metrics.ms_ssim import ms_ssim
+from cortexgen.metrics.voxelwise import log_jacobian_spread
 from cortexgen.runner.precision import autocast
 from cortexgen.spatial import folded, integrate, log_jacobian, resample_field, warp
 from cortexgen.weights import load_generator

@@ -44,7 +44,8 @@ from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_field, write_field, write_json, write_volume
 from cortexgen.io.bids import Row, sha256, sidecar, write_tsv
 from cortexgen.losses import gradient_energy, local_ncc
-from cortexgen.metrics import dice, psnr, ssim
+from cortexgen.metrics.overlap import dice
+from cortexgen.metrics.similarity import psnr, ssim
 from cortexgen.registration.propagation import Propagation, Space
 from cortexgen.runner.precision import autocast
 from cortexgen.spatial import folded, identity, resample, resample_field, warp, warp_labels

@@ -44,7 +44,7 @@ def test_a_number_may_come_as_text(encoder):
 
 def test_order_and_plain_types_survive_a_checkpoint(encoder):
     again = CovariateEncoder(dict(encoder.specs))
-    assert again.names == ["age", "sex"]
+    assert list(again.specs) == ["age", "sex"]
     assert torch.equal(again.encode(ROWS), encoder.encode(ROWS))
     flat = [v for spec in encoder.specs.values() for v in spec.values()]
     assert all(type(v) in (float, list) for v in flat)

@@ -19,7 +19,7 @@ from cortexgen.diffusion.prior import low_frequencies
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, write_field, write_volume
 from cortexgen.io.bids import sidecar, write_tsv
-from cortexgen.metrics import regional_volumes, volume_weights
+from cortexgen.metrics.morphometry import regional_volumes, volume_weights
 from cortexgen.spatial import antialias
 
 GRID = Grid((9, 12, 11), np.array([[0, 0, 8, -40], [0, 8, 0, -50], [8, 0, 0, -30], [0, 0, 0, 1.0]]))

@@ -22,8 +22,7 @@ from cortexgen.evaluation.reading import Brain
 from cortexgen.evaluation.registration import NO_REGISTRATION, evaluate_registration
 from cortexgen.io import Grid, write_field, write_volume
 from cortexgen.io.bids import derivative, read_tsv, transform, write_tsv
-from cortexgen.metrics import bootstrap_interval
-from cortexgen.metrics.resampling import Interval
+from cortexgen.metrics.resampling import Interval, bootstrap_interval
 from cortexgen.registration.measures import warped_measures
 
 SUBJECTS = ("sub-01", "sub-02", "sub-03")

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from cortexgen.errors import UserError
-from cortexgen.metrics import expected_coverage, pairwise_distances, precision_and_coverage
+from cortexgen.metrics.coverage import expected_coverage, precision_and_coverage
+from cortexgen.metrics.distances import pairwise_distances
 
 
 def points(count, seed, width=1.0, dimensions=8):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from cortexgen.metrics import pairwise_distances
+from cortexgen.metrics.distances import pairwise_distances
 
 
 def normal(*shape, seed=0):

@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from cortexgen.errors import UserError
-from cortexgen.metrics import adjusted, cohens_d, sd_ratio, slope
+from cortexgen.metrics.effects import adjusted, cohens_d, sd_ratio, slope
 
 
 def normal(*shape, seed=0):

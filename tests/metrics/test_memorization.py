@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from cortexgen.errors import UserError
-from cortexgen.metrics import memorization, nearest_subjects, pairwise_distances
+from cortexgen.metrics.distances import pairwise_distances
 from cortexgen.metrics.gaussian import gaussian
+from cortexgen.metrics.memorization import memorization, nearest_subjects
 
 GRID = (14, 16, 15)
 

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from cortexgen.atlas.template import load_template
 from cortexgen.io import Grid
-from cortexgen.metrics import regional_volumes, volume_weights
+from cortexgen.metrics.morphometry import regional_volumes, volume_weights
 from cortexgen.spatial import identity, integrate, warp_labels
 
 SHAPE = (20, 22, 24)

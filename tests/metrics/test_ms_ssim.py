@@ -5,8 +5,8 @@ from monai.metrics import MultiScaleSSIMMetric
 from scipy.ndimage import gaussian_filter
 
 from cortexgen.errors import UserError
-from cortexgen.metrics import ms_ssim, ssim
-from cortexgen.metrics.ms_ssim import WEIGHTS, published_ms_ssim
+from cortexgen.metrics.ms_ssim import WEIGHTS, ms_ssim, published_ms_ssim
+from cortexgen.metrics.similarity import ssim
 
 
 def images(count, shape, noise=0.5):

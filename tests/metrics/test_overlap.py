@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cortexgen.metrics import dice
+from cortexgen.metrics.overlap import dice
 
 
 def test_shifted_boxes_have_the_dice_of_their_overlap():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cortexgen.errors import UserError
-from cortexgen.metrics import log_jacobian_shift, log_jacobian_spread
+from cortexgen.metrics.voxelwise import log_jacobian_shift, log_jacobian_spread
 
 GRID = (6, 7, 8)
 MASK = torch.zeros(1, *GRID, dtype=torch.bool)

@@ -12,7 +12,7 @@ from cortexgen.evaluation.registration import MEASURES, RegistrationEvaluation, 
 from cortexgen.evaluation.table import PUBLISHED
 from cortexgen.io import write_field, write_volume
 from cortexgen.io.bids import derivative, transform, write_tsv
-from cortexgen.metrics import bootstrap_interval
+from cortexgen.metrics.resampling import bootstrap_interval
 from cortexgen.pages.registered import write_registered_report
 
 SHIFTS = {"sub-01": 3, "sub-02": 0, "sub-03": 2, "sub-04": 1}  # voxels between fixed and warped

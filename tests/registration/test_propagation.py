@@ -10,7 +10,7 @@ import torch
 
 from cortexgen.contracts import Space
 from cortexgen.io import Grid, write_field, write_volume
-from cortexgen.metrics import regional_volumes, volume_weights
+from cortexgen.metrics.morphometry import regional_volumes, volume_weights
 from cortexgen.registration import propagation
 from cortexgen.registration.measures import registration_measures as measure
 from cortexgen.registration.propagation import Propagation
