@@ -7,6 +7,7 @@ A package adds one by an entry point of the group `cortexgen.<kind>`, in its pyp
 """
 
 import inspect
+import warnings
 from collections.abc import Collection, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -81,7 +82,12 @@ def made(kind: str, name: str, options: Mapping[str, Any], aside: Collection[str
         UserError: as `find`; or if an option was given that it doesn't take.
     """
     make = find(kind, name)
+    if not callable(make):
+        raise UserError(f"{kind}: {name!r} is no class or function, but {type(make).__name__}")
     taken = inspect.signature(make).parameters
+    needs = [p.name for p in taken.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    if lacking := [option for option in needs if options.get(option) is None]:
+        raise UserError(f"{name}: needs {' and '.join(lacking)}")
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         return make(**{option: value for option, value in options.items() if value is not None})
     refused = [option for option, value in options.items() if value is not None and option not in {*taken, *aside}]
@@ -91,12 +97,14 @@ def made(kind: str, name: str, options: Mapping[str, Any], aside: Collection[str
 
 
 def everything(kind: str) -> dict[str, Any]:
-    """All of a kind, by name.
-
-    Raises:
-        UserError: as `find`.
-    """
-    return {name: _load(kind, points) for name, points in _points(kind).items()}
+    """All of a kind, by name; what another package brings that can't be had is left out with a warning."""
+    found = {}
+    for name, points in _points(kind).items():
+        try:
+            found[name] = _load(kind, points)
+        except UserError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return found
 
 
 def _points(kind: str) -> dict[str, list[EntryPoint]]:
@@ -109,7 +117,11 @@ def _points(kind: str) -> dict[str, list[EntryPoint]]:
 
 def _load(kind: str, points: list[EntryPoint]) -> Any:
     name, packages = points[0].name, [point.dist.name if point.dist else "cortexgen" for point in points]
-    if len(points) > 1:
+    if len(points) > 1 and points[0].dist is None:
+        warnings.warn(
+            f"{kind}: {name!r} is cortexgen's own, and not that of {' and '.join(packages[1:])}", stacklevel=3
+        )
+    elif len(points) > 1:
         raise UserError(f"{kind}: {name!r} comes from the packages {' and '.join(packages)}; keep one of them")
     try:
         return points[0].load()

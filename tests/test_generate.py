@@ -92,6 +92,19 @@ def test_more_samples_join_the_cohort_and_another_run_is_refused(weights, tmp_pa
         generate(weights, out, "--num_samples", 2, "--seed", 5)
 
 
+def test_a_cohort_of_which_no_brain_was_drawn_goes_on_when_called_again(weights, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(FieldGenerator, "_brain", lambda *_: "nothing")
+        with pytest.raises(UserError, match=r"^2 of 2 failed: sample 1: 11 draws failed the checks"):
+            generate(weights, tmp_path / "out", "--num_samples", 2)
+    out = generate(weights, tmp_path / "out", "--num_samples", 2)
+    assert len(read_tsv(out / "participants.tsv")) == 2
+    for args, message in ((("--jobs", "0"), "--jobs: expected 1 or more"), (("--generator", "x"), "there is no 'x'")):
+        with pytest.raises(UserError, match=message):
+            generate(weights, tmp_path / "no", *args)
+    assert not (tmp_path / "no").exists()
+
+
 def files(folder):
     """What a cohort consists of; the description holds the command, and a kill leaves what it was writing."""
     left_out = ("dataset_description.json", ".tmp-")

@@ -43,8 +43,8 @@ def test_a_name_that_is_not_there_is_an_error_that_lists_what_is():
 
 def test_a_built_in_name_is_not_taken_over(bring):
     bring("steps", "Align", "collections:Counter")
-    with pytest.raises(UserError, match="steps: 'Align' comes from the packages cortexgen and theirs"):
-        registry.find("steps", "Align")
+    with pytest.warns(UserWarning, match="steps: 'Align' is cortexgen's own, and not that of theirs"):
+        assert registry.find("steps", "Align").__module__ == "cortexgen.preprocess.steps.align"
     assert registry.find("steps", "Crop").__name__ == "Crop"
 
 
@@ -55,3 +55,17 @@ def test_a_plugin_that_cannot_be_imported_is_one_line_naming_its_package(bring, 
     with pytest.raises(UserError, match="steps: 'Gamma' of the package theirs can't be imported") as error:
         registry.find("steps", "Gamma")
     assert "\n" not in str(error.value)
+    with pytest.warns(UserWarning, match="of the package theirs can't be imported"):
+        assert list(registry.everything("steps")) == [*registry.BUILT_IN["steps"]]  # the others are of use
+
+
+def test_two_packages_of_one_name_and_things_that_make_nothing_are_errors(bring):
+    bring("steps", "Counter", "collections:Counter", "one")
+    bring("steps", "Counter", "collections:OrderedDict", "two")
+    with pytest.raises(UserError, match="steps: 'Counter' comes from the packages (one and two|two and one); keep one"):
+        registry.find("steps", "Counter")
+    bring("generators", "three", "math:pi", "odd")
+    with pytest.raises(UserError, match="generators: 'three' is no class or function, but float"):
+        registry.made("generators", "three", {})
+    with pytest.raises(UserError, match="deformation-model: needs fields"):
+        registry.made("generators", "deformation-model", {"seed": 3})

@@ -21,7 +21,7 @@ from cortexgen.io.header import Form
 from cortexgen.io.paths import is_file_name
 from cortexgen.pages.evaluated import write_report
 from cortexgen.pages.registered import write_registered_report
-from cortexgen.registry import made
+from cortexgen.registry import made, names
 from cortexgen.runner.cohort import Runner
 from cortexgen.runner.precision import Precision, choose_device
 
@@ -142,6 +142,8 @@ def evaluate(
     if len(maps) != len(sets):
         raise UserError(f"--synthetic_labels: {len(maps)} folders for {len(sets)} sets; give one for each, in order")
     networks = load_extractors([Path(text) for text in listed(medicalnet)], random_features)
+    if labels not in (known := [*names("labellers"), "none"]):
+        raise UserError(f"--labels: expected {', '.join(known)}, got {labels}")
     given = labels == "given" or real_labels is not None
     classes = read_label_table(label_table) if label_table else None
     common: dict[str, Any] = {

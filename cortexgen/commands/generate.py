@@ -79,6 +79,7 @@ def generate(
             them see.
     """
     counts = {"num_samples": num_samples, "steps": steps, "micro_batch": micro_batch, "devices": devices}
+    counts["jobs"] = jobs
     for name, value in counts.items():
         if value is not None and value < 1:
             raise UserError(f"--{name}: expected 1 or more, got {value}")
@@ -91,6 +92,8 @@ def generate(
     options |= {"native_size": native_size or None, "save_fields": save_fields or None, "template": original}
     options |= {"parcellation": parcellation, "checkpoint": checkpoint, "micro_batch": micro_batch}
     if deformation_model:
+        if generator != "fields":
+            raise UserError(f"--deformation_model: is a generator of its own, not with --generator {generator}")
         generator, options = "deformation-model", options | {"fields": deformation_model}
     rejected = generate_cohort(out, num_samples, generator, options, max(jobs, devices), scheduler, devices)
     print(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")

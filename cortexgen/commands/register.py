@@ -13,7 +13,10 @@ from cortexgen.io.output import examine_run, open_run
 from cortexgen.io.paths import label
 from cortexgen.registration.cohort import Moving, RegisterScans, register_cohort
 from cortexgen.registration.registrar import Affine
+from cortexgen.runner.cohort import Runner
 from cortexgen.runner.precision import Precision
+
+INTENSITY = 8.0
 
 
 def register(
@@ -30,7 +33,7 @@ def register(
     label_table: Path | None = None,
     affine: Affine = "auto",
     refine: int = 0,
-    refine_intensity: float = 8.0,
+    refine_intensity: float = INTENSITY,
     frames: int = 0,
     mirror: bool = True,
     nearest_labels: bool = False,
@@ -81,11 +84,11 @@ def register(
             raise UserError(f"--{name}: expected 0 or more{', not 1' * (name == 'frames')}, got {value}")
     if moving_labels and not moving:
         raise UserError("--moving_labels: give --moving too")
-    choice = HeaderChoice(trust, orientation)
+    choice, runner = HeaderChoice(trust, orientation), Runner(jobs, scheduler)
     examine_run(out, "registration")
     original = load_template(template, template_labels, None if moving else label_table, trust)
     given: dict[str, Any] = {"checkpoint": checkpoint, "refine": refine or None, "mirror": None if mirror else False}
-    given["refine_intensity"] = refine_intensity if refine else None
+    given["refine_intensity"] = refine_intensity if refine_intensity != INTENSITY else None
     entity = label(moving.name.split(".")[0])[:64] or "moving" if moving else ""  # in the names of files
     other = Moving(moving, moving_labels, entity, label_table) if moving else None
     how = {"device": device, "precision": precision, "affine": affine, "choice": choice, "nearest": nearest_labels}
@@ -101,7 +104,7 @@ def register(
         options |= {name: source_hash(path) for name, path in files.items() if path}
     made_by |= {"Template": original.hash, "Parameters": options}
     open_run(out, "registration", made_by, [images])
-    failures = register_cohort(scans, work, jobs, scheduler)
+    failures = register_cohort(scans, work, runner)
     if failures:
         rest = "" if len(failures) == len(scans) else ", the others are done"
         name, reason = next(iter(failures.items()))

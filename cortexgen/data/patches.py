@@ -88,6 +88,8 @@ def in_patches(
     """
     import torchio as tio
 
+    if len(size) == 3 and any(n > 2 * have for n, have in zip(size, images[0].shape[2:], strict=True)):
+        raise UserError(f"patch: {list(size)} is more than twice the images, {list(images[0].shape[2:])}")
     if len(size) != 3 or any(n < 1 or n % (4 * downsample) for n in size):
         raise UserError(f"patch: expected three sizes D, H, W that {4 * downsample} divides, got {list(size)}")
     shape, half = images[0].shape[2:], [n // 2 for n in size]

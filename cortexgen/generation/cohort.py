@@ -80,6 +80,7 @@ def generate_cohort(
         UserError: if options can't be met, or the folder holds something else; and for brains that failed, once the
             others are done.
     """
+    runner = Runner(jobs, scheduler, beside=workers())
     work = DrawBrains(Path(out).resolve(), name, options or {}, count)
     generator, folder = work.made()
     open_run(out, DATASET, folder.made_by)
@@ -87,10 +88,11 @@ def generate_cohort(
     gpu = devices > 1 and folder.options.get("device") == "cuda"
     starts = [k for k in range(0, count, generator.batch) if work.missing(k)]
     items = {sample_name(k): (k, f"cuda:{i % devices}" if gpu else None) for i, k in enumerate(starts)}
-    with Runner(jobs, scheduler, beside=workers()) as runner:
+    with runner:
         rows = runner.run(work, items, "drawing", "brain" if generator.batch == 1 else "batch")
-    rejected = folder.close()
     lost = [row for row in rows.values() if row["status"] == "failed"]
+    rejected = folder.close()
     if lost:
-        raise UserError(f"{len(lost)} of {len(items)} failed, the others are done: {lost[0]['reason']}")
+        rest = ", the others are done" if len(lost) < len(rows) else ""
+        raise UserError(f"{len(lost)} of {len(rows)} failed{rest}: {lost[0]['reason']}")
     return rejected

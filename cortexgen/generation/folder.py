@@ -114,6 +114,8 @@ class BrainFolder:
             How many draws were rejected.
         """
         found = self._records()
+        if not found:
+            return 0
         rows = [{"participant_id": r["participant_id"]} for r in found]
         before = read_covariates(self.root, [(r["participant_id"].removeprefix("sub-"), "") for r in found], warn=False)
         people = [a | b | r["conditions"] for a, b, r in zip(rows, before, found, strict=True)]

@@ -45,6 +45,10 @@ def check_contract(weights: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         )
 
 
+def _nothing(_: Any) -> bool:
+    return False
+
+
 class StageModule(LightningModule):
     """Base of the stages.
 
@@ -66,7 +70,7 @@ class StageModule(LightningModule):
         super().__init__()
         self.contract: dict[str, Any] = {}
         self.output: Path | None = None
-        self.skip: Callable[[Any], bool] = lambda _: False
+        self.skip: Callable[[Any], bool] = _nothing
         self.failures: dict[str, str] = {}
 
     @property
@@ -89,6 +93,7 @@ class StageModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the contract from the data, or compare."""
+        self.skip = _nothing
         found = self._data_contract()
         if self.contract:
             check_contract(self.contract, found)

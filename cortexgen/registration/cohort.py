@@ -11,7 +11,7 @@ from cortexgen.data.registered import kept_row, write_registrations
 from cortexgen.io.bids import Row
 from cortexgen.registration.files import write_registered
 from cortexgen.registration.registrar import Prepared, Registrar
-from cortexgen.runner.cohort import Runner
+from cortexgen.runner.cohort import HERE, Runner
 
 ASIDE = ("template",)  # what not every method needs
 
@@ -80,15 +80,13 @@ class RegisterScans:
         return write_registered(self.root, scan, result, registrar.info(moving), frames=self.frames)
 
 
-def register_cohort(
-    scans: Sequence[Scan], work: RegisterScans, jobs: int = 1, scheduler: str | None = None
-) -> dict[str, str]:
+def register_cohort(scans: Sequence[Scan], work: RegisterScans, runner: Runner = HERE) -> dict[str, str]:
     """Register scans, those that are done of the same files excepted, and write their table.
 
     Returns:
         Why scans failed, by name; the others are done.
     """
-    with Runner(jobs, scheduler) as runner:
+    with runner:
         rows = runner.run(work, {scan.name: scan for scan in scans}, "registering", "image")
     failures = {name: row["reason"] for name, row in rows.items() if row["status"] == "failed"}
     write_registrations(work.root, scans, failures)

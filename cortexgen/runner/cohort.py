@@ -2,13 +2,16 @@
 
 import io
 import multiprocessing
+import os
 import pickle
+import signal
 import threading
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, nullcontext
 from functools import lru_cache
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +25,7 @@ from cortexgen.runner.threads import limited_threads, single_thread
 PATIENCE = 10.0  # seconds until a scheduler must have answered
 ATTEMPTS = 3  # at an item whose process is killed
 KILLED = f"its process was killed {ATTEMPTS} times; is there too little memory?"
+LOST = ("CancelledError", "FutureCancelledError")  # what Dask says of items whose scheduler is gone
 T = TypeVar("T")
 
 
@@ -132,6 +136,8 @@ def _completed(futures: dict[Future, str]) -> Generator[tuple[str, Row], None, N
             try:
                 yield name, future.result()
             except Exception as error:
+                if type(error).__name__ in LOST:
+                    raise UserError("the scheduler was lost; call again to go on") from None
                 killed = type(error).__name__ in ("BrokenProcessPool", "KilledWorker")
                 yield name, failed(name, KILLED if killed else reason(error))
     finally:
@@ -180,6 +186,7 @@ class _Processes(ThreadPoolExecutor):
         super().__init__(jobs)
         self.own = threading.local()
         self.started: list[ProcessPoolExecutor] = []
+        self.closed = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         return super().submit(self._isolated, fn, *args, **kwargs)
@@ -187,18 +194,29 @@ class _Processes(ThreadPoolExecutor):
     def _isolated(self, fn: Callable[..., Any], *args: Any) -> Any:
         for _ in range(ATTEMPTS):
             if getattr(self.own, "process", None) is None:
-                self.own.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+                spawn = multiprocessing.get_context("spawn")
+                self.own.process = ProcessPoolExecutor(1, spawn, initializer=_end_with_parent)
                 self.started.append(self.own.process)
             try:
                 return self.own.process.submit(fn, *args).result()
             except BrokenProcessPool as error:
                 self.own.process, killed = None, error
+                if self.closed:
+                    break
         raise killed
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        super().shutdown(wait, cancel_futures=cancel_futures)
+        self.closed = True
+        super().shutdown(wait, cancel_futures=True)
         for process in self.started:
             process.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _end_with_parent() -> None:
+    """What a process does first: an interrupt is its parent's business, whose end, however it comes, is its own too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent: Any = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 def _dask(scheduler: str) -> Any:

@@ -3,7 +3,11 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
+from concurrent.futures import CancelledError, Future
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -134,3 +138,49 @@ def test_what_a_user_can_put_right(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(UserError, match=r"cortexgen\[cluster\]"), Runner(scheduler="tcp://127.0.0.1:9"):
         pass
+
+
+def test_what_the_processes_do_ends_with_the_one_that_began_them(tmp_path):
+    """However that ends: it is killed while two of its processes work."""
+    code = "from functools import partial; from runner_items import lasting; from cortexgen.runner.cohort import Runner"
+    code += "\nif __name__ == '__main__': Runner(2).run(partial(lasting, folder=FOLDER), {'a': 'a', 'b': 'b'}, 'x')"
+    (tmp_path / "main.py").write_text(code.replace("FOLDER", repr(str(tmp_path))))
+    (tmp_path / "runner_items.py").write_text(
+        "import os, time, pathlib\n"
+        "def lasting(name, folder):\n"
+        "    pathlib.Path(folder, f'{name}.pid').write_text(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "    return {'status': 'ok'}\n"
+    )
+    found = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen([sys.executable, tmp_path / "main.py"], env=os.environ | {"PYTHONPATH": found})
+    wait_for(lambda: len([p for p in tmp_path.glob("*.pid") if p.read_text()]) == 2, 120)
+    process.kill()
+    process.wait()
+    children = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
+    wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children), 20)
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_lost_scheduler_is_no_items_fault():
+    lost = Future()
+    lost.set_exception(CancelledError())
+    with pytest.raises(UserError, match="the scheduler was lost; call again to go on"):
+        list(module._completed({lost: "a"}))
+
+
+def test_nothing_is_begun_after_the_end():
+    pool = module._Processes(1)
+    started = pool.submit(os.kill, 0, 0).result  # a process that is there
+    started()
+    pool.closed = True
+    with pytest.raises(BrokenProcessPool):
+        pool._isolated(os._exit, 3)
+    assert len(pool.started) == 2
+    pool.shutdown()
