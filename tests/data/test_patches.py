@@ -140,4 +140,5 @@ def test_what_was_trained_on_patches_registers_whole_images_in_patches_too(cohor
     assert len(whole) == len(parts) == 1
     (u, grid), (v, other) = whole[0], parts[0]
     assert grid.matches(other) and grid.shape[0] > 8
-    assert 0 < float((u - v).abs().max()) < 0.5 * float(u.abs().max())
+    alike = float((u * v).sum() / (u.norm() * v.norm()))
+    assert 0.5 < alike < 1 and 0.5 < float(v.norm() / u.norm()) < 2  # 16 voxels are fewer than it sees
