@@ -28,7 +28,7 @@ from cortexgen.runner.precision import choose_accelerator, native_bfloat16
 from cortexgen.training.callbacks import Intervals, Pictures, SaveConfig
 from cortexgen.training.presets import PresetParser
 from cortexgen.training.resuming import AtomicCheckpoints, Resumable
-from cortexgen.weights import read_checkpoint
+from cortexgen.weights import read_checkpoint, start
 
 SEEDS = 2**32  # what numpy takes
 NOISE = ".*(not have many workers|LeafSpec|not resumable|WeightAveraging callback, but|args parameter is intended"
@@ -79,6 +79,13 @@ class CortexgenCLI(LightningCLI):
             type=Literal["offline", "online", "off"],
             default="offline",
             help="Weights & Biases log of a fit: offline needs no account (used where trainer.logger is not set).",
+        )
+        parser.add_argument(
+            "--start_from",
+            type=str | None,
+            default=None,
+            help="Weights that a fit begins with instead of random ones: a file (.safetensors, .ckpt), or the name of "
+            "some that come with the package. What they don't have keeps its random start, which is said.",
         )
 
     @property
@@ -183,6 +190,8 @@ class CortexgenCLI(LightningCLI):
             raise UserError(f"{last} is there already: {ways}")
         if self.trainer.is_global_zero:
             claim(self.run_folder, _is_run)
+        if self.chosen.start_from and not self.chosen.ckpt_path:
+            start(self.model, self.chosen.start_from)
 
     def _require_weights(self) -> None:
         if not self.chosen.ckpt_path:

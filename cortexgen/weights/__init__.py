@@ -10,6 +10,7 @@ from cortexgen.weights.reading import (
     load_weights,
     read_checkpoint,
     shipped,
+    start,
 )
 from cortexgen.weights.writing import card, save_weights, split_tensors
 
@@ -26,4 +27,5 @@ __all__ = [
     "save_weights",
     "shipped",
     "split_tensors",
+    "start",
 ]

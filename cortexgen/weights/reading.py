@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -156,6 +157,29 @@ def load(path: str | Path | None = None, name: str = REGISTER) -> Any:
     pickled = path.suffix == ".ckpt" or start == b"PK" or start[:1] == b"\x80"
     module = load_checkpoint(path)[0] if pickled else load_weights(path)
     return module.eval()
+
+
+def start(module: LightningModule, path: str | Path) -> None:
+    """Give a module the parameters of trained weights, to go on training from; one line says which it has more.
+
+    Arguments:
+        path: a file, or the name of weights that come with the package.
+
+    Raises:
+        UserError: if they are another class's, or parameters of both differ in shape.
+    """
+    named = shipped(str(path))
+    source = load(named if named.is_file() else path)
+    if type(source) is not type(module):
+        raise UserError(f"{path}: weights of {type(source).__name__}, the configuration's is {type(module).__name__}")
+    ours, theirs = module.state_dict(), source.state_dict()
+    for name, value in theirs.items():
+        shapes = [tuple(value.shape), tuple(ours[name].shape) if name in ours else None]
+        if shapes[0] != shapes[1]:
+            raise UserError(f"{path}: its parameter {name} is {shapes[0]}, the configuration's is {shapes[1]}")
+    module.load_state_dict(theirs, strict=False)
+    fresh = [name for name in ours if name not in theirs]
+    rank_zero_info(f"starting from {path}" + (f"; {len(fresh)} parameters are new: {fresh[0]}, ..." if fresh else ""))
 
 
 def load_registration(path: str | Path | None = None) -> Any:
