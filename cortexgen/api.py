@@ -28,7 +28,7 @@ def register(
     *,
     moving_labels: str | Path | None = None,
     refine: int = 0,
-    refine_intensity: float = 8.0,
+    refine_intensity: float = 0.0,
     mirror: bool = True,
     checkpoint: str | Path | None = None,
     affine: Affine = "auto",

@@ -16,8 +16,6 @@ from cortexgen.registration.registrar import Affine
 from cortexgen.runner.cohort import Runner
 from cortexgen.runner.precision import Precision
 
-INTENSITY = 8.0
-
 
 def register(
     images: Path,
@@ -33,7 +31,7 @@ def register(
     label_table: Path | None = None,
     affine: Affine = "auto",
     refine: int = 0,
-    refine_intensity: float = INTENSITY,
+    refine_intensity: float = 0.0,
     frames: int = 0,
     mirror: bool = True,
     nearest_labels: bool = False,
@@ -64,9 +62,10 @@ def register(
         template_labels: The dseg of a template file.
         label_table: Names of its classes, or of the moving image's, a tab-separated file with columns index and name.
         affine: Run the affine to template space where it is needed, always, or never.
-        refine: Gradient steps on each pair after the network's answer; 20 are a good number.
-        refine_intensity: Weight of the squared difference of intensities in those steps: 8 makes the warped template
-            look like the image, 0 makes the cortex overlap better.
+        refine: Gradient steps on each pair after the network's answer, on every voxel: 20 are a good number. The
+            velocities that are written are finer then.
+        refine_intensity: Weight of the squared difference of intensities in those steps, such as 8: the warped template
+            looks more like the image then, and the labels overlap less.
         frames: Also write so many frames of the continuous deformation, as a 4D image and an animated picture.
         mirror: Average the answers to the pair and to its mirror image, where the weights' grid is symmetric.
         nearest_labels: Take warped labels from the nearest voxel instead of the largest interpolated indicator.
@@ -88,7 +87,7 @@ def register(
     examine_run(out, "registration")
     original = load_template(template, template_labels, None if moving else label_table, trust)
     given: dict[str, Any] = {"checkpoint": checkpoint, "refine": refine or None, "mirror": None if mirror else False}
-    given["refine_intensity"] = refine_intensity if refine_intensity != INTENSITY else None
+    given["refine_intensity"] = refine_intensity or None
     entity = label(moving.name.split(".")[0])[:64] or "moving" if moving else ""  # in the names of files
     other = Moving(moving, moving_labels, entity, label_table) if moving else None
     how = {"device": device, "precision": precision, "affine": affine, "choice": choice, "nearest": nearest_labels}

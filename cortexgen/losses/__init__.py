@@ -2,8 +2,18 @@
 
 from cortexgen.losses.denoising import DenoisingLoss
 from cortexgen.losses.folding import folding_penalty
-from cortexgen.losses.ncc import local_ncc, ncc_force
-from cortexgen.losses.registration import RegistrationLoss
-from cortexgen.losses.smoothness import gradient_energy
+from cortexgen.losses.ncc import Correlation, local_ncc, ncc_force
+from cortexgen.losses.registration import RegistrationLoss, foreground
+from cortexgen.losses.smoothness import gradient_energy, roughness_gradient
 
-__all__ = ["DenoisingLoss", "RegistrationLoss", "folding_penalty", "gradient_energy", "local_ncc", "ncc_force"]
+__all__ = [
+    "Correlation",
+    "DenoisingLoss",
+    "RegistrationLoss",
+    "folding_penalty",
+    "foreground",
+    "gradient_energy",
+    "local_ncc",
+    "ncc_force",
+    "roughness_gradient",
+]

@@ -57,12 +57,40 @@ def local_ncc(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4,
         return ((ncc * mask).sum(dim=(1, 2, 3, 4)) / mask.sum(dim=(1, 2, 3, 4)).clamp(min=1e-6)).mean()
 
 
+class Correlation:
+    """The mean `local_ncc` of images with a fixed one, and its gradient by their intensities in closed form.
+
+    Arguments:
+        fixed: `[B, 1, D, H, W]`, float32; its statistics are taken once.
+        window, eps, mask: as of `local_ncc`.
+    """
+
+    def __init__(self, fixed: Tensor, window: int = 9, eps: float = 1e-4, mask: Tensor | None = None) -> None:
+        self.fixed, self.window, self.eps = fixed, window, eps
+        mask = torch.ones_like(fixed) if mask is None else mask.expand_as(fixed)
+        self._weight = mask / (mask.sum(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1e-6) * len(fixed))
+        self._mean, square = _local_mean(torch.cat([fixed, fixed * fixed], dim=1), window).split(1, dim=1)
+        self._variance = (square - self._mean.square()).clamp(min=0) + eps
+
+    @torch.no_grad()
+    def gradient(self, warped: Tensor) -> Tensor:
+        """`d ncc / d warped`, `[B, 1, D, H, W]`, at float32 images of the fixed one's shape."""
+        w, f = warped, self.fixed
+        mean, ww, wf = _local_mean(torch.cat([w, w * w, w * f], dim=1), self.window).split(1, dim=1)
+        covariance, variance = wf - mean * self._mean, (ww - mean.square()).clamp(min=0) + self.eps
+        a = 2 * covariance / (variance * self._variance) * self._weight
+        b = a * covariance / variance
+        parts = torch.cat([a, b, b * mean - a * self._mean], dim=1)
+        a, b, rest = _local_mean(parts, self.window, adjoint=True).split(1, dim=1)
+        return f * a - w * b + rest
+
+
 @torch.no_grad()
 def ncc_force(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4, limit: float = 4.0) -> Tensor:
     """Where to move each voxel for a larger `local_ncc`: its gradient by a displacement at zero, in unit RMS.
 
-    `d/du sum(ncc) = (d sum(ncc) / d warped) ∇warped` in closed form; a network that sees it need not discover it
-    (Qiu et al., "Embedding Gradient-Based Optimization in Image Registration Networks", MICCAI 2022).
+    `d/du ncc = (d ncc / d warped) ∇warped`; a network that sees it need not discover it (Qiu et al., "Embedding
+    Gradient-Based Optimization in Image Registration Networks", MICCAI 2022).
 
     Arguments:
         warped, fixed: `[B, 1, D, H, W]`.
@@ -72,13 +100,8 @@ def ncc_force(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4,
         `[B, 3, D, H, W]`, without a gradient of its own.
     """
     with torch.autocast(warped.device.type, enabled=False):
-        w, f = warped.float(), fixed.float()
-        mean_w, mean_f, covariance, var_w, var_f = _statistics(w, f, window, eps)
-        a = 2 * covariance / (var_w * var_f)
-        b = a * covariance / var_w
-        parts = _local_mean(torch.cat([a, a * mean_f, b, b * mean_w], dim=1), window, adjoint=True)
-        a, a_mean, b, b_mean = parts.split(1, dim=1)
-        by_intensity = f * a - a_mean - w * b + b_mean
+        w = warped.float()
+        by_intensity = Correlation(fixed.float(), window, eps).gradient(w) * w.numel()
         force = by_intensity * torch.cat(torch.gradient(w, dim=(2, 3, 4)), dim=1)
         rms = force.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
         return (force / (rms + 1e-8)).clamp(-limit, limit)

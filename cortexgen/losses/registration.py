@@ -1,4 +1,4 @@
-"""What a velocity costs: similarity, roughness and nearness to folding, in training and in refinement alike."""
+"""What a velocity costs: similarity, roughness and nearness to folding, in training."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,14 +28,15 @@ def foreground(image: Tensor, margin: int = 2) -> Tensor:
 
 @dataclass(frozen=True)
 class RegistrationLoss:
-    """`-LNCC(moving∘φ, fixed) + lambda_i (moving∘φ - fixed)² + lambda_phi ‖∇v‖² + lambda_fold fold(φ)`.
+    """`-LNCC(moving∘φ, fixed) + lambda_phi ‖∇v‖² + lambda_fold fold(φ)`.
 
     Attributes:
         window: side of the LNCC windows in voxels.
         smoothness: lambda_phi.
         folding: lambda_fold, on the velocity's grid: for exp(v), or for exp(-v) where the moving image's space is
             compared in; each step looks at one of them.
-        intensity: lambda_i, for images whose intensities mean the same; 0 leaves them to the LNCC.
+        floor: variance that the LNCC adds to those of its windows, about that of the noise: smaller contrasts than that
+            have no say.
         foreground: average the LNCC over the brain and two voxels around it, instead of over the grid.
         integration_steps: squarings; 0 reads the velocity as a displacement.
         field_downsample: the velocity lives on every 1st, 2nd or 4th voxel.
@@ -47,10 +48,10 @@ class RegistrationLoss:
     foreground: bool = False
     integration_steps: int = 7
     field_downsample: int = 2
-    intensity: float = 0.0
+    floor: float = 1e-4
 
     def terms(self, moving: Tensor, fixed: Tensor, velocity: Tensor, space: Space = "fixed") -> dict[str, Tensor]:
-        """Scalars "similarity" (negative LNCC), "intensity", "roughness" and "folding" of velocities `[B, 3, d, h, w]`.
+        """Scalars "similarity" (negative LNCC), "roughness" and "folding" of velocities `[B, 3, d, h, w]`.
 
         Arguments:
             moving, fixed: `[B, 1, D, H, W]` in [0, 1].
@@ -62,16 +63,14 @@ class RegistrationLoss:
         warped = warp(moving, from_coarse(displacement, fixed.shape[2:], self.field_downsample))
         mask = foreground(fixed) if self.foreground else None
         return {
-            "similarity": -local_ncc(warped, fixed, self.window, mask=mask),
-            "intensity": (warped - fixed).square().mean() if self.intensity else velocity.new_zeros(()),
+            "similarity": -local_ncc(warped, fixed, self.window, self.floor, mask),
             "roughness": gradient_energy(velocity),
             "folding": folding_penalty(displacement) if self.folding else velocity.new_zeros(()),
         }
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of `terms`."""
-        weights = {"similarity": 1.0, "intensity": self.intensity}
-        weights |= {"roughness": self.smoothness, "folding": self.folding}
+        weights = {"similarity": 1.0, "roughness": self.smoothness, "folding": self.folding}
         return torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
 
     def __call__(self, moving: Tensor, fixed: Tensor, velocity: Tensor, space: Space = "fixed") -> Tensor:

@@ -1,7 +1,6 @@
 """Stage 1: registration by a denoising network and a velocity head."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -17,10 +16,12 @@ from cortexgen.losses import RegistrationLoss, ncc_force
 from cortexgen.modules.registration import RegistrationModule
 from cortexgen.nets import Denoised, DenoisingUNet, VelocityHead
 from cortexgen.registration.measures import Aligned, batch_measures
-from cortexgen.registration.refinement import refine as refined
+from cortexgen.registration.refinement import Refinement
 from cortexgen.spatial import coarse_shape, from_coarse, integrate, log_jacobian, mirrored, warp
 
-RUN_TIME = ["mirror", "refine", "refine_lr", "refine_intensity", "frames", "synthesis", "nearest_labels", "patch"]
+RUN_TIME = ["mirror", "refine", "refine_lr", "refine_smoothness", "refine_intensity", "frames", "synthesis"]
+RUN_TIME += ["nearest_labels", "patch"]
+SQUARINGS = 5  # in refinement
 Seen = Literal["eps", "eps+fixed", "features+fixed", "fixed"]
 
 
@@ -57,15 +58,17 @@ class DiffuseMorphModule(RegistrationModule):
         foreground: average the LNCC over the brain instead of the whole grid.
         symmetric: compare half of the training samples in the moving image's space.
         ncc_window: side of the LNCC windows in voxels.
+        ncc_floor: variance added to those of the windows; about that of the images' noise lets tissues speak, not it.
         lr: learning rate of Adam.
         betas: of Adam.
         warmup_steps: of the learning rate, linear.
         lr_decay: let it fall to a tenth as half a cosine.
         mirror: average the network's answer with that to the mirrored pair, mirrored back; the grid must be symmetric
             about x = 0 (a run-time option).
-        refine: gradient steps on each pair's velocity after the network's answer (this and what follows are run-time
-            options).
+        refine: gradient steps on each pair's velocity after the network's answer, on every voxel of the images; see
+            `Refinement` (this and what follows are run-time options).
         refine_lr: of those steps, in voxels.
+        refine_smoothness: lambda_phi in those steps.
         refine_intensity: weight of the squared difference of intensities in those steps.
         frames: predict also writes so many frames of the continuous deformation exp(eta v), and an animated picture.
         synthesis: predict also writes what so many steps of reverse diffusion make of the noised moving image
@@ -100,14 +103,16 @@ class DiffuseMorphModule(RegistrationModule):
         foreground: bool = False,
         symmetric: bool = False,
         ncc_window: int = 9,
+        ncc_floor: float = 1e-4,
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.999),
         warmup_steps: int = 0,
         lr_decay: bool = False,
         mirror: bool = False,
         refine: int = 0,
-        refine_lr: float = 0.1,
-        refine_intensity: float = 8.0,
+        refine_lr: float = 0.3,
+        refine_smoothness: float = 4.5,
+        refine_intensity: float = 0.0,
         frames: int = 0,
         synthesis: int = 0,
         nearest_labels: bool = False,
@@ -115,7 +120,8 @@ class DiffuseMorphModule(RegistrationModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=RUN_TIME)
-        self.refine, self.refine_lr, self.refine_intensity = refine, refine_lr, refine_intensity
+        self.refine, self.refine_lr = refine, refine_lr
+        self.refine_smoothness, self.refine_intensity = refine_smoothness, refine_intensity
         self.mirror, self.frames = mirror, frames
         self.synthesis, self.nearest_labels, self.patch = synthesis, nearest_labels, patch
         self.schedule = LinearBetaSchedule(beta_start, beta_end, timesteps)
@@ -128,8 +134,18 @@ class DiffuseMorphModule(RegistrationModule):
         if "features" in code and denoiser_patch != field_downsample:
             raise ValueError(f"code: {code} needs denoiser_patch = field_downsample, got {denoiser_patch}")
         self.objective = RegistrationLoss(
-            ncc_window, smoothness_weight, folding_weight, foreground, integration_steps, field_downsample
+            ncc_window,
+            smoothness_weight,
+            folding_weight,
+            foreground,
+            integration_steps,
+            field_downsample,
+            floor=ncc_floor,
         )
+
+    @property
+    def field_downsample(self) -> int:
+        return 1 if self.refine else self.h.field_downsample
 
     def denoise(self, moving: Tensor, fixed: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
         """G's estimate of the noise in x_t, on the scale [-1, 1], at the steps t `[B]`.
@@ -172,20 +188,32 @@ class DiffuseMorphModule(RegistrationModule):
         return eta * velocity if code is None else velocity
 
     def displacement(self, velocity: Tensor, shape: Sequence[int], inverse: bool = False) -> Tensor:
-        """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels, or its inverse."""
-        return from_coarse(integrate(velocity, self.h.integration_steps, inverse), shape, self.h.field_downsample)
+        """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels, or its inverse; of a velocity there or coarser."""
+        coarse = velocity.shape[2:] != torch.Size(shape)
+        flow = integrate(velocity, self.h.integration_steps, inverse)
+        return from_coarse(flow, shape, self.h.field_downsample if coarse else 1)
 
     @torch.no_grad()
     def solve(self, moving: Tensor, fixed: Tensor, refine: int | None = None, eta: float = 1.0) -> Solved:
-        """The velocity of a pair, refined, and the number of refinement steps that were kept."""
+        """The velocity of a pair, and the number of refinement steps; refined, it is on the images' own grid."""
         velocity = self.velocity(moving, fixed, eta=eta).float()
         if self.mirror:
             velocity = (velocity + mirrored(self.velocity(moving.flip(-1), fixed.flip(-1), eta=eta).float())) / 2
         steps = self.refine if refine is None else refine
         if not steps:
             return Solved(velocity)
-        loss = replace(self.objective, intensity=self.refine_intensity)
-        return Solved(*refined(velocity, moving, fixed, loss, steps, self.refine_lr, self.h.symmetric))
+        h = self.h
+        descent = Refinement(
+            steps,
+            self.refine_lr,
+            self.refine_smoothness,
+            self.refine_intensity,
+            h.ncc_window,
+            h.foreground,
+            h.symmetric,
+            min(SQUARINGS, h.integration_steps),
+        )
+        return Solved(descent(from_coarse(velocity, fixed.shape[2:], h.field_downsample), moving, fixed), steps)
 
     @torch.no_grad()
     def register(self, moving: Tensor, fixed: Tensor, eta: float = 1.0, refine: int | None = None) -> Aligned:

@@ -36,10 +36,15 @@ class RegistrationModule(StageModule, Registration):
         self.__dict__.pop("pairs", None)  # of other data, or options
 
     @property
+    def field_downsample(self) -> int:
+        """Its fields live on every 1st, 2nd or 4th voxel."""
+        return self.h.field_downsample
+
+    @property
     def frame(self) -> Frame:
         """Where it was trained, by its contract."""
         grid, template = Grid.from_dict(self.contract["grid"]), self.contract["template"]
-        coarse, preprocessing = grid.coarse(self.h.field_downsample), self.contract.get("preprocessing", [])
+        coarse, preprocessing = grid.coarse(self.field_downsample), self.contract.get("preprocessing", [])
         return Frame(grid, coarse, self.h.integration_steps, template["hash"], preprocessing)
 
     @cached_property

@@ -1,61 +1,76 @@
 """Gradient steps on the velocity of one pair, after the network's answer."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cortexgen.losses import RegistrationLoss
-from cortexgen.spatial import folded, integrate
+from cortexgen.losses import Correlation, foreground, roughness_gradient
+from cortexgen.spatial import integrate, warp
 
-WARM_UP = 4  # steps
-RETREATS = 6  # smaller steps that are tried where one would fold
-
-
-def _folds(velocity: Tensor, steps: int) -> bool:
-    return any(bool(folded(integrate(velocity, steps, inverse)).any()) for inverse in (False, True))
+WARM_UP = 2  # steps
+FLOOR = 1e-3  # variance of noise: what contrasts less than that moves nothing
+BETAS = (0.9, 0.99)
 
 
-def refine(
-    velocity: Tensor, moving: Tensor, fixed: Tensor, loss: RegistrationLoss, steps: int, lr: float, symmetric: bool
-) -> tuple[Tensor, int]:
-    """Adam on the loss of this pair; the last velocity that folds neither way is kept.
+@dataclass(frozen=True)
+class Refinement:
+    """Descent on `-LNCC(moving∘exp(v), fixed) + lambda_i (moving∘exp(v) - fixed)² + lambda_phi ‖∇v‖²` of one pair.
 
-    The learning rate warms up and falls as half a cosine. A step that would fold is taken back and the rate halved; it
-    stops after six of those. A velocity that folds from the start may go on while it folds.
+    The velocity lives on the images' own grid. A step takes the gradient by the displacement, in closed form, for that
+    by the velocity, to which it is equal where the flow is short: nothing is differentiated through the squarings. The
+    steps are Adam's with one second moment for all voxels, so that places with little to say don't move as far as the
+    cortex does; the rate warms up and falls as half a cosine.
 
-    Arguments:
-        velocity: `[1, 3, d, h, w]`, where to start.
-        moving, fixed: `[1, 1, D, H, W]`.
-        steps: gradient steps at most.
-        lr: in voxels of the velocity's grid.
-        symmetric: compare in both images' spaces.
-
-    Returns:
-        The velocity, and the number of steps that were kept.
+    Attributes:
+        steps: how many.
+        lr: root mean square of the largest step, in voxels.
+        smoothness: lambda_phi.
+        intensity: lambda_i, for images whose intensities mean the same.
+        window: side of the LNCC windows in voxels.
+        foreground: average the LNCC over the brain and two voxels around it, instead of over the grid.
+        symmetric: compare in the fixed image's space and in the moving one's by turns.
+        squarings: of the flow that a step looks at; 0 reads the velocity as a displacement.
     """
-    best, kept, retreats = velocity.clone(), 0, 0
-    folds = _folds(best, loss.integration_steps)
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(velocity.device.type, enabled=False):
-        moving, fixed = moving.clone(), fixed.clone()
-        v = velocity.float().clone().requires_grad_()
-        optimizer = torch.optim.Adam([v], betas=(0.9, 0.99))
-        for step in range(steps):
-            falling = 0.05 + 0.475 * (1 + math.cos(math.pi * step / steps))
-            optimizer.param_groups[0]["lr"] = lr * falling * min(1.0, (step + 1) / WARM_UP) / 2**retreats
-            optimizer.zero_grad()
-            loss(moving, fixed, v).backward()
-            if symmetric:
-                loss(moving, fixed, v, "moving").backward()
-            optimizer.step()
-            folded_now = _folds(v.detach(), loss.integration_steps)
-            if folded_now and not folds:
-                retreats += 1
-                if retreats > RETREATS:
-                    break
-                with torch.no_grad():
-                    v.copy_(best)
-                continue
-            folds = folded_now
-            best, kept = v.detach().clone(), kept + 1
-    return best, kept
+
+    steps: int
+    lr: float = 0.3
+    smoothness: float = 4.5
+    intensity: float = 0.0
+    window: int = 5
+    foreground: bool = True
+    symmetric: bool = True
+    squarings: int = 5
+
+    @torch.no_grad()
+    def __call__(self, velocity: Tensor, moving: Tensor, fixed: Tensor) -> Tensor:
+        """The velocity `[1, 3, D, H, W]`, refined; `moving` and `fixed` are `[1, 1, D, H, W]`."""
+        with torch.autocast(velocity.device.type, enabled=False):
+            return self._descend(velocity.float().clone(), moving.float(), fixed.float())
+
+    def _descend(self, v: Tensor, moving: Tensor, fixed: Tensor) -> Tensor:
+        spaces = [(moving, self._correlation(fixed))]
+        if self.symmetric:
+            spaces.append((fixed, self._correlation(moving)))
+        mean, square = torch.zeros_like(v), v.new_zeros(())
+        inside = max(1.0, float(foreground(fixed).sum())) / fixed.numel() if self.foreground else 1.0
+        for step in range(self.steps):
+            back = step % len(spaces) == 1
+            image, correlation = spaces[back]
+            warped = warp(image, integrate(v, self.squarings, inverse=back))
+            slope = torch.cat(torch.gradient(warped, dim=(2, 3, 4)), dim=1)
+            by_intensity = -correlation.gradient(warped)
+            if self.intensity:
+                by_intensity += 2 * self.intensity / fixed.numel() * (warped - correlation.fixed)
+            gradient = roughness_gradient(v).mul_(self.smoothness)
+            gradient.addcmul_(slope, by_intensity, value=-1 if back else 1)
+            mean.lerp_(gradient, 1 - BETAS[0])
+            square.lerp_(gradient.square().mean() / inside, 1 - BETAS[1])
+            falling = 0.05 + 0.475 * (1 + math.cos(math.pi * step / self.steps))
+            rate = self.lr * falling * min(1.0, (step + 1) / WARM_UP) / (1 - BETAS[0] ** (step + 1))
+            v -= rate / ((square / (1 - BETAS[1] ** (step + 1))).sqrt() + 1e-12) * mean
+        return v
+
+    def _correlation(self, fixed: Tensor) -> Correlation:
+        return Correlation(fixed, self.window, FLOOR, foreground(fixed) if self.foreground else None)

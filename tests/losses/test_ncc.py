@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.losses import LocalNormalizedCrossCorrelationLoss
 
-from cortexgen.losses import local_ncc, ncc_force
+from cortexgen.losses import Correlation, gradient_energy, local_ncc, ncc_force, roughness_gradient
 from cortexgen.spatial import antialias, warp
 
 
@@ -111,3 +111,18 @@ def test_each_image_of_a_batch_counts_alike_however_large_its_mask():
     alone = [local_ncc(first[k : k + 1], second[k : k + 1], 3, mask=mask[k : k + 1]) for k in range(2)]
     assert abs(alone[0] - alone[1]) > 1e-3
     torch.testing.assert_close(local_ncc(first, second, 3, mask=mask), sum(alone) / 2)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_closed_forms_are_the_gradients_of_autograd(masked):
+    generator = torch.Generator().manual_seed(5)
+    first, second = torch.rand(2, 2, 1, 9, 8, 10, generator=generator)
+    mask = (torch.rand(2, 1, 9, 8, 10, generator=generator) > 0.4).float() if masked else None
+    image = first.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(local_ncc(image, second, 5, 1e-3, mask), image)
+    found = Correlation(second, 5, 1e-3, mask).gradient(first)
+    torch.testing.assert_close(found, expected, atol=1e-3 * float(expected.abs().max()), rtol=1e-3)
+
+    field = torch.randn(2, 3, 4, 5, 6, generator=generator).requires_grad_()
+    (expected,) = torch.autograd.grad(gradient_energy(field), field)
+    torch.testing.assert_close(roughness_gradient(field.detach()), expected)

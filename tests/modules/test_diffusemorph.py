@@ -95,7 +95,7 @@ def test_the_papers_displacement_comes_with_its_inverse(pair):
 
 def test_refinement_improves_this_pair(pair):
     moving, fixed, _ = pair
-    module = small(smoothness_weight=0.05)
+    module = small(refine_smoothness=0.05)
     plain, refined = module.register(moving, fixed), module.register(moving, fixed, refine=30)
     before, after = (local_ncc(r.warped, fixed, 5) for r in (plain, refined))
     assert after > before + 0.2 * (1 - before)
