@@ -188,7 +188,7 @@ class DiffuseMorphModule(RegistrationModule):
         return eta * velocity if code is None else velocity
 
     def displacement(self, velocity: Tensor, shape: Sequence[int], inverse: bool = False) -> Tensor:
-        """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels, or its inverse; of a velocity there or coarser."""
+        """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels, or its inverse."""
         coarse = velocity.shape[2:] != torch.Size(shape)
         flow = integrate(velocity, self.h.integration_steps, inverse)
         return from_coarse(flow, shape, self.h.field_downsample if coarse else 1)
