@@ -35,11 +35,11 @@ class RegistrationLoss:
         smoothness: lambda_phi.
         folding: lambda_fold, on the velocity's grid: for exp(v), or for exp(-v) where the moving image's space is
             compared in; each step looks at one of them.
-        floor: variance that the LNCC adds to those of its windows, about that of the noise: smaller contrasts than that
-            have no say.
         foreground: average the LNCC over the brain and two voxels around it, instead of over the grid.
         integration_steps: squarings; 0 reads the velocity as a displacement.
         field_downsample: the velocity lives on every 1st, 2nd or 4th voxel.
+        floor: variance that the LNCC adds to those of its windows, about that of the noise: smaller contrasts than that
+            have no say.
     """
 
     window: int = 9

@@ -19,9 +19,8 @@ from cortexgen.registration.measures import Aligned, batch_measures
 from cortexgen.registration.refinement import Refinement
 from cortexgen.spatial import coarse_shape, from_coarse, integrate, log_jacobian, mirrored, warp
 
-RUN_TIME = ["mirror", "refine", "refine_lr", "refine_smoothness", "refine_intensity", "frames", "synthesis"]
-RUN_TIME += ["nearest_labels", "patch"]
-SQUARINGS = 5  # in refinement
+RUN_TIME = ["refine", "refine_lr", "refine_smoothness", "refine_intensity"]
+RUN_TIME += ["mirror", "frames", "synthesis", "nearest_labels", "patch"]
 Seen = Literal["eps", "eps+fixed", "features+fixed", "fixed"]
 
 
@@ -120,9 +119,8 @@ class DiffuseMorphModule(RegistrationModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=RUN_TIME)
-        self.refine, self.refine_lr = refine, refine_lr
-        self.refine_smoothness, self.refine_intensity = refine_smoothness, refine_intensity
-        self.mirror, self.frames = mirror, frames
+        self.refine, self.refine_lr, self.refine_smoothness = refine, refine_lr, refine_smoothness
+        self.refine_intensity, self.mirror, self.frames = refine_intensity, mirror, frames
         self.synthesis, self.nearest_labels, self.patch = synthesis, nearest_labels, patch
         self.schedule = LinearBetaSchedule(beta_start, beta_end, timesteps)
         self.denoiser = None
@@ -134,13 +132,7 @@ class DiffuseMorphModule(RegistrationModule):
         if "features" in code and denoiser_patch != field_downsample:
             raise ValueError(f"code: {code} needs denoiser_patch = field_downsample, got {denoiser_patch}")
         self.objective = RegistrationLoss(
-            ncc_window,
-            smoothness_weight,
-            folding_weight,
-            foreground,
-            integration_steps,
-            field_downsample,
-            floor=ncc_floor,
+            ncc_window, smoothness_weight, folding_weight, foreground, integration_steps, field_downsample, ncc_floor
         )
 
     @property
@@ -189,9 +181,8 @@ class DiffuseMorphModule(RegistrationModule):
 
     def displacement(self, velocity: Tensor, shape: Sequence[int], inverse: bool = False) -> Tensor:
         """`exp(v) - id` on the images' grid, `[B, 3, *shape]` in voxels, or its inverse."""
-        coarse = velocity.shape[2:] != torch.Size(shape)
-        flow = integrate(velocity, self.h.integration_steps, inverse)
-        return from_coarse(flow, shape, self.h.field_downsample if coarse else 1)
+        factor = 1 if velocity.shape[2:] == torch.Size(shape) else self.h.field_downsample
+        return from_coarse(integrate(velocity, self.h.integration_steps, inverse), shape, factor)
 
     @torch.no_grad()
     def solve(self, moving: Tensor, fixed: Tensor, refine: int | None = None, eta: float = 1.0) -> Solved:
@@ -202,18 +193,9 @@ class DiffuseMorphModule(RegistrationModule):
         steps = self.refine if refine is None else refine
         if not steps:
             return Solved(velocity)
-        h = self.h
-        descent = Refinement(
-            steps,
-            self.refine_lr,
-            self.refine_smoothness,
-            self.refine_intensity,
-            h.ncc_window,
-            h.foreground,
-            h.symmetric,
-            min(SQUARINGS, h.integration_steps),
-        )
-        return Solved(descent(from_coarse(velocity, fixed.shape[2:], h.field_downsample), moving, fixed), steps)
+        h, weights = self.h, (self.refine_lr, self.refine_smoothness, self.refine_intensity)
+        refine_pair = Refinement(steps, *weights, h.ncc_window, h.foreground, h.symmetric, h.integration_steps)
+        return Solved(refine_pair(from_coarse(velocity, fixed.shape[2:], h.field_downsample), moving, fixed), steps)
 
     @torch.no_grad()
     def register(self, moving: Tensor, fixed: Tensor, eta: float = 1.0, refine: int | None = None) -> Aligned:
@@ -258,11 +240,7 @@ class DiffuseMorphModule(RegistrationModule):
         generator: torch.Generator | None = None,
         states: list[tuple[int, Tensor]] | None = None,
     ) -> Tensor:
-        """Algorithm 2: reverse diffusion from the noised moving image towards the fixed one; see `synthesize`.
-
-        Arguments:
-            moving, fixed: `[B, 1, D, H, W]` in [0, 1].
-        """
+        """Algorithm 2: reverse diffusion from the noised moving image to the fixed one, `[B, 1, D, H, W]` in [0, 1]."""
 
         def predict(x: Tensor, t: int) -> Tensor:
             return self.denoise(moving, fixed, x, torch.full((len(x),), t, device=x.device)).noise.float()

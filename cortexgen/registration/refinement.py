@@ -12,6 +12,7 @@ from cortexgen.spatial import integrate, warp
 WARM_UP = 2  # steps
 FLOOR = 1e-3  # variance of noise: what contrasts less than that moves nothing
 BETAS = (0.9, 0.99)
+SQUARINGS = 5  # that are enough for a gradient
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Refinement:
         window: side of the LNCC windows in voxels.
         foreground: average the LNCC over the brain and two voxels around it, instead of over the grid.
         symmetric: compare in the fixed image's space and in the moving one's by turns.
-        squarings: of the flow that a step looks at; 0 reads the velocity as a displacement.
+        squarings: of the velocity's flow, of which a step makes five at most; 0 reads it as a displacement.
     """
 
     steps: int
@@ -41,7 +42,7 @@ class Refinement:
     window: int = 5
     foreground: bool = True
     symmetric: bool = True
-    squarings: int = 5
+    squarings: int = 7
 
     @torch.no_grad()
     def __call__(self, velocity: Tensor, moving: Tensor, fixed: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class Refinement:
         for step in range(self.steps):
             back = step % len(spaces) == 1
             image, correlation = spaces[back]
-            warped = warp(image, integrate(v, self.squarings, inverse=back))
+            warped = warp(image, integrate(v, min(self.squarings, SQUARINGS), inverse=back))
             slope = torch.cat(torch.gradient(warped, dim=(2, 3, 4)), dim=1)
             by_intensity = -correlation.gradient(warped)
             if self.intensity:

@@ -14,7 +14,7 @@ from cortexgen.atlas.intensity import normalize
 from cortexgen.atlas.labels import LabelMap, classes_of, numbered, read_labels
 from cortexgen.atlas.plausibility import check_brain
 from cortexgen.atlas.template import Template
-from cortexgen.contracts import Registered, Registration, Solved, Space
+from cortexgen.contracts import Frame, Registered, Registration, Solved, Space
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import NO_CHOICE
@@ -64,16 +64,20 @@ class Registrar:
         choice: HeaderChoice = NO_CHOICE,
         nearest: bool = False,
     ) -> None:
-        self.frame = registration.frame
-        expected = self.frame.template_hash
+        expected = registration.frame.template_hash
         if expected is not None and template.hash != expected:
             raise UserError(f"the weights' template has hash {expected:.12}, {template.name} has {template.hash:.12}")
         self.device, self.precision, self.affine = choose_device(device), precision, affine
         self.choice, self.nearest = choice, nearest
         if isinstance(registration, torch.nn.Module):
             registration.to(self.device).eval()
-        self.registration, self.template, self.grid = registration, template, self.frame.grid
+        self.registration, self.template, self.grid = registration, template, registration.frame.grid
         self._atlases: dict[str, Prepared] = {}
+
+    @property
+    def frame(self) -> Frame:
+        """Where it works, which depends on its options."""
+        return self.registration.frame
 
     def atlas(self, spacing: float) -> Prepared:
         """The template, as fine as `spacing` (mm) asks for and its file allows; its results lie at the model's voxel
