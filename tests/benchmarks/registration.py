@@ -9,9 +9,10 @@ is trained here on all the others, without labels.
 Every method maps the template to a subject as its user would call it, on the CPU with the same number of threads, in
 processes of their own. cortexgen's one_pass and refined are `cortexgen register FOLDER OUT` on a folder of all the
 images, with `--refine 20` in the second and everything else at its default. The others are a process an image, which
-reads the image and the template as NIfTI files on the cohort's grid, and writes the warp, the warped template and labels
-(peers.py). Seconds are those of the processor (user and system) that the whole call took, start of the program included,
-by image; peak memory is the largest resident set of a call.
+reads the image and the template as NIfTI files on the cohort's grid, and writes the warp, the warped template and its
+labels (peers.py). Seconds are those of the processor (user and system) that the whole call took, start of the program
+included, divided by its images: cortexgen's start weighs less on twelve images than on two. Peak memory is the largest
+resident set of a call.
 
 All scores come from the forward displacement field that was written, alike for every method: Dice of the template's
 labels carried over by `warp_labels`, 95th percentile of the Hausdorff distance of the cortex in mm, SSIM and PSNR of
@@ -19,9 +20,10 @@ the warped template over the whole grid, voxel cubes that fold, and SD of log |J
 grid, in the voxels of the template's brain there (determinants below .001 counted as that).
 
 Writes OUT/registration.tsv, a row a subject and method, and of these OUT/summary.tsv (means), OUT/differences.tsv (less
-`--reference`'s scores of the same subjects, with a 95 % bootstrap interval over subjects) and OUT/ages.tsv, which it
-prints. What `pip install picsl-greedy antspyx voxelmorph` brings is no dependency of cortexgen; `--methods` leaves some
-out. The other programs' fields in OUT are used again with the seconds that they took; cortexgen's are made anew.
+the references' scores of the same subjects, with a 95 % bootstrap interval over five subjects or more) and
+OUT/ages.tsv, and prints these. What `pip install picsl-greedy antspyx voxelmorph` brings is no dependency of cortexgen;
+`--methods` leaves some out. The other programs' fields in OUT are used again with the seconds that they took;
+cortexgen's are made anew.
 """
 
 import argparse
@@ -84,9 +86,9 @@ class Cohort:
 
     def __init__(self, root: Path, template: Template, options: argparse.Namespace) -> None:
         scans = [scan for scan in read_cohort(root) if not scan.problem]
-        chosen, digits = set(options.subjects or ()), options.held_out_digits
+        chosen, digits = options.subjects, options.held_out_digits
         self.root, self.name, self.folder = root, root.resolve().name, options.out / root.resolve().name
-        self.held_out = [s for s in scans if s.subject[4:] in chosen or (not chosen and s.subject[-1] in digits)]
+        self.held_out = [s for s in scans if (s.subject[4:] in chosen if chosen else s.subject[-1] in digits)]
         self.scans = self.held_out[: options.limit]
         if not self.scans:
             raise UserError(f"{root}: none of the subjects to measure is among its {len(scans)} scans")
@@ -190,16 +192,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--held-out-digits", default="05", help="last digits of the subjects to measure")
     parser.add_argument("--limit", type=int, help="measure so many subjects a cohort, the first")
     parser.add_argument("--methods", **names, default=list(METHODS), help=",".join(METHODS))
-    parser.add_argument("--reference", choices=METHODS, default="greedy", help="that the others are compared with")
+    parser.add_argument("--references", **names, help="of the methods, to compare with; greedy,syn unless given")
     parser.add_argument("--checkpoint", type=Path, help="of cortexgen; the package's weights unless given")
     parser.add_argument("--template", nargs=2, default=(MNI152, None), metavar=("IMAGE", "DSEG"), help="another one")
     parser.add_argument("--refine", type=int, default=20, help="steps of the method refined")
     parser.add_argument("--vxm_steps", type=int, default=1500, help="training of VoxelMorph; 0 leaves it out")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    options.subjects = {name.removeprefix("sub-") for name in options.subjects or ()}
     if unknown := set(options.methods) - set(METHODS):
-        parser.error(f"no method {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
+        parser.error(f"--methods: no {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
     options.methods = [m for m in METHODS if m in options.methods and (m != "voxelmorph" or options.vxm_steps)]
+    if absent := set(options.references or ()) - set(options.methods):
+        parser.error(f"--references: {', '.join(sorted(absent))} not among the methods {', '.join(options.methods)}")
+    options.references = options.references or ["greedy", "syn"]
     for method in set(options.methods) & set(PEERS):
         try:
             version(PEERS[method].package)
@@ -220,16 +226,20 @@ def main() -> None:
     rows: list[Row] = []
     try:
         template = load_template(*options.template)
-        for cohort in [Cohort(root, template, options) for root in options.cohorts]:
+        cohorts = [Cohort(root, template, options) for root in options.cohorts]
+        known = {scan.subject[4:] for cohort in cohorts for scan in cohort.held_out}
+        if missing := sorted(options.subjects - known):
+            raise UserError(f"--subjects: {', '.join(missing)} in none of the cohorts")
+        for cohort in cohorts:
             for method in options.methods:
                 rows += measure(cohort, method, options)
                 write_tsv(options.out / "registration.tsv", rows)
     except UserError as error:
         sys.exit(f"registration.py: {error}")
-    write_tsv(options.out / "summary.tsv", tables.summary(rows, options.reference))
-    write_tsv(options.out / "differences.tsv", tables.differences(rows, options.reference))
+    write_tsv(options.out / "summary.tsv", tables.summary(rows, options.references))
+    write_tsv(options.out / "differences.tsv", tables.differences(rows, options.references))
     write_tsv(options.out / "ages.tsv", tables.ages(rows))
-    print(tables.text(rows, options.reference))
+    print(tables.text(rows, options.references))
 
 
 if __name__ == "__main__":
