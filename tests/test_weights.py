@@ -271,7 +271,8 @@ def test_a_fit_starts_from_trained_weights(cohort, registered, verb, tmp_path):
     run_folder = ("--data.root", cohort, "--trainer.default_root_dir", tmp_path / "run")
     verb("fit", "register.yaml", *run_folder, "--model.lr", 0, "--seed_everything", 3, "--start_from", checkpoint)
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    assert load(last).weights_hash() == load(checkpoint).weights_hash()
+    begun, trained = load(checkpoint).state_dict(), load(last).state_dict()
+    torch.testing.assert_close(trained, begun, rtol=1e-5, atol=1e-8)  # an average of equal numbers
     assert load_checkpoint(last)[1] == 2  # steps of its own
 
 

@@ -100,7 +100,7 @@ def cache_folder(*roots: Path) -> Path:
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     places = sorted(Path(root).resolve() for root in roots)
     digest = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()
-    return base / "cortexgen" / f"{'+'.join(place.name for place in places):.100}-{digest[:8]}"
+    return base / "cortexgen" / f"{'+'.join(place.name for place in places):.60}-{digest[:8]}"
 
 
 def open_cache(kind: Caching | bool, folder: Path, recipe: object) -> Cache:

@@ -163,7 +163,7 @@ def test_both_stages_and_generate_through_the_command_line(two, verb, tmp_path):
     module = cli.model
     module.conditions = None
     drawn = [module.sample(0, conditions={"cohort": name}) for name in ("cohort", "other")]
-    assert (drawn[0] - drawn[1]).abs().max() > 1e-3
+    assert (drawn[0] - drawn[1]).abs().max() > 0.01 * drawn[0].abs().max()
     with pytest.raises(UserError, match="cohort: 'elsewhere' is none of cohort, other"):
         run(["generate", str(tmp_path / "no"), *weights, "--cohort", "elsewhere"])
     with pytest.raises(UserError, match="'cohort' is not a covariate of these weights"):
@@ -173,7 +173,7 @@ def test_both_stages_and_generate_through_the_command_line(two, verb, tmp_path):
 @pytest.mark.filterwarnings(CLASH)
 def test_stage_2_reads_several_registrations(registered, tmp_path):
     fields = registered[1]
-    (tmp_path / "other").symlink_to(fields)
+    shutil.copytree(fields, tmp_path / "other")
     data = FieldDataModule([fields, tmp_path / "other"])
     data.setup("fit")
     alone = FieldDataModule(fields)
@@ -186,7 +186,7 @@ def test_stage_2_reads_several_registrations(registered, tmp_path):
     assert all(data.contract()[key] == alone.contract()[key] for key in rest)
 
 
-@pytest.mark.filterwarnings("ignore:.*left out")
+@pytest.mark.filterwarnings("ignore:.*left out", CLASH)
 def test_a_cohort_on_another_grid_is_refused(two, registered, tmp_path):
     _, cohort, other = two
     shifted = shutil.copytree(other, tmp_path / "shifted")
