@@ -104,12 +104,13 @@ def test_mistakes_are_one_line(tmp_path):
 def test_the_split_of_a_cohort_is_its_own_whoever_stands_beside_it(tmp_path):
     a = folder(tmp_path / "a", [f"sub-{k:02d}/ses-{s}" for k in range(20) for s in (1, 2)])
     b = folder(tmp_path / "b", [f"sub-{k:02d}" for k in range(10, 40)])
-    shares = {"val": 0.2, "test": 0.1, "seed": 3}
     both = found(a, b)
-    sides = split_subjects([s.subject for s in all_scans(both)], cohorts=[c.called for c in both], **shares)
-    for cohort, root in zip(both, (a, b), strict=True):
-        alone = split_subjects([s.subject for s in read_cohort(root)], **shares)
-        assert {own: sides[now] for own, now in cohort.called.items()} == alone
+    for seed in range(4):
+        shares = {"val": 0.2, "test": 0.1, "seed": seed}
+        sides = split_subjects([s.subject for s in all_scans(both)], cohorts=[c.called for c in both], **shares)
+        for cohort, root in zip(both, (a, b), strict=True):
+            alone = split_subjects([s.subject for s in read_cohort(root)], **shares)
+            assert {own: sides[now] for own, now in cohort.called.items()} == alone
     counted = split_subjects(list(sides), val=7, test=0, cohorts=[c.called for c in both])
     assert sorted(counted.values()).count("val") == 7 and len(counted) == 50
     named = split_subjects(list(sides), val_subjects=["a10"], test=0, cohorts=[c.called for c in both])
