@@ -16,6 +16,7 @@ from cortexgen.atlas.template import load_template
 from cortexgen.cli import main, run
 from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import BrainSet
+from cortexgen.io.bids import read_tsv
 from cortexgen.metrics.anatomy import adjusted_effects
 from cortexgen.simulation.cohort import simulate_cohort
 
@@ -277,3 +278,45 @@ def test_labels_by_registration_of_both_sides(cohort: Path, other: Path, tmp_pat
     ]
     assert float(known["Cerebral-White-Matter"]["real_mean"]) == pytest.approx(np.mean(counts), rel=0.15)
     assert _value(out, "growth_sd") > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*stand in several cohorts")
+def test_real_brains_of_several_cohorts(cohort: Path, other: Path, tmp_path: Path) -> None:
+    """Those whose ids clash have names of their own, by which they are held out."""
+    out = tmp_path / "out"
+    roots = f"[{other},{cohort}]"
+    run(
+        ["evaluate", roots, str(other), str(out), *QUICK, "--held_out", "cohort0001,0005", "--random-features", "false"]
+    )
+    record = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    assert record["brains"]["real"] == 9 and record["real"] == f"{cohort} and {other}"
+    assert record["options"]["held_out"] == ["sub-0005", "sub-cohort0001"]
+    table = _copied(other, tmp_path / "third") / "dseg.tsv"
+    table.write_text(table.read_text().replace("Hippocampus", "elsewhere"))
+    with pytest.raises(
+        UserError, match=r"third/dseg.tsv: names other classes than .*cohort/dseg.tsv; give --label_table"
+    ):
+        run(["evaluate", f"[{tmp_path / 'third'},{cohort}]", str(other), str(tmp_path / "no"), *QUICK])
+
+
+@pytest.mark.filterwarnings("ignore:.*stand in several cohorts")
+def test_registrations_of_several_cohorts(
+    cohort: Path, other: Path, registered: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """`register` and `evaluate` call subjects alike, whatever the order of the folders, and find the same Dice."""
+    weights = str(registered[0] / "checkpoints" / "last.ckpt")
+    for root in (cohort, other):
+        (tmp_path / root.name).mkdir()
+        (tmp_path / root.name / "dseg.tsv").symlink_to(root / "dseg.tsv")
+        for name in ("sub-0001", "sub-0002"):
+            (tmp_path / root.name / name).symlink_to(root / name)
+    a, b = tmp_path / "cohort", tmp_path / "other"
+    run(["register", f"[{b},{a}]", str(tmp_path / "out"), "--checkpoint", weights])
+    rows = {row["participant_id"]: row for row in read_tsv(tmp_path / "out" / "registration.tsv")}
+    assert {name: row["cohort"] for name, row in rows.items()} == {
+        f"sub-{root}000{k}": root for root in ("cohort", "other") for k in (1, 2)
+    }
+    run(["evaluate", "--registration", f"[{a},{b}]", f"ours={tmp_path / 'out'}", str(tmp_path / "evaluated")])
+    measured = [r for r in _table(tmp_path / "evaluated", "registration_subjects") if r["method"] == "ours"]
+    found = {row["participant_id"]: float(row["dice"]) for row in measured}
+    assert found == pytest.approx({name: row["dice"] for name, row in rows.items()}, abs=1e-3)

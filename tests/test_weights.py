@@ -27,6 +27,7 @@ from cortexgen.weights import (
     load_weights,
     save_weights,
     shipped,
+    start,
 )
 
 CONTRACT = {"template": {"name": "T", "hash": "0" * 64, "classes": ["a", "b"]}, "grid": {}, "preprocessing": []}
@@ -262,3 +263,40 @@ def test_a_checkpoint_whose_description_is_damaged_says_so(change, tmp_path, reg
     torch.save(checkpoint, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=rf"description is damaged, without a valid {next(iter(change))}"):
         load_registration(tmp_path / "x.ckpt")
+
+
+def test_a_fit_starts_from_trained_weights(cohort, registered, verb, tmp_path):
+    """By a learning rate of zero the trained network is the one that it began with."""
+    checkpoint = registered[0] / "checkpoints" / "last.ckpt"
+    run_folder = ("--data.root", cohort, "--trainer.default_root_dir", tmp_path / "run")
+    verb("fit", "register.yaml", *run_folder, "--model.lr", 0, "--seed_everything", 3, "--start_from", checkpoint)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    begun, trained = load(checkpoint).state_dict(), load(last).state_dict()
+    torch.testing.assert_close(trained, begun, rtol=1e-5, atol=1e-8)  # an average of equal numbers
+    assert load_checkpoint(last)[1] == 2  # steps of its own
+
+
+def test_what_the_weights_do_not_have_keeps_its_start(tmp_path, module):
+    save_weights(tmp_path / "w.safetensors", module)
+    deeper = DiffuseMorphModule(**(dict(module.hparams) | {"head_refine": [16, 16, 16]}))
+    before = {name: value.clone() for name, value in deeper.state_dict().items()}
+    start(deeper, tmp_path / "w.safetensors")
+    new = {name for name in before if name not in module.state_dict()}
+    assert new == {"head.refine.2.0.weight", "head.refine.2.0.bias"}
+    for name, value in deeper.state_dict().items():
+        assert torch.equal(value, before[name] if name in new else module.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        (GENERATE, "weights of FieldDiffusionModule, the configuration's is DiffuseMorphModule"),
+        (REGISTER, r"its parameter [\w.]+ is \[[\d, ]+\], the configuration's is (\[|missing)"),
+        ("nowhere", "no such file"),
+    ],
+)
+def test_weights_that_a_fit_cannot_start_from(weights, message, cohort, verb, tmp_path):
+    where = ("--data.root", cohort, "--trainer.default_root_dir", tmp_path / "run")
+    with pytest.raises(UserError, match=f"^{weights}: {message}"):
+        verb("fit", "register.yaml", *where, "--start_from", weights)
+    assert not (tmp_path / "run").exists()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from cortexgen.atlas.template import MNI152, read_label_table
 from cortexgen.commands import listed
 from cortexgen.contracts import Labeller
+from cortexgen.data.cohorts import Roots, folders_of, place
 from cortexgen.errors import UserError
 from cortexgen.evaluation.comparison import declared
 from cortexgen.evaluation.distribution import load_extractors
@@ -27,7 +28,7 @@ from cortexgen.runner.precision import Precision, choose_device
 
 
 def evaluate(
-    real: Path,
+    real: Roots,
     synthetic: list[str],
     out: Path,
     registration: bool = False,
@@ -39,7 +40,7 @@ def evaluate(
     medicalnet: str | None = None,
     random_features: bool = True,
     held_out: str | None = None,
-    train: Path | None = None,
+    train: Roots | None = None,
     spacing: float | None = None,
     real_images: str = IMAGES,
     images: str | None = None,
@@ -71,7 +72,8 @@ def evaluate(
     that was stopped goes on when called again; a brain that can't be used is listed, and the exit status is 1.
 
     Args:
-        real: The real brains, skull-stripped T1w; their grid is the comparison's.
+        real: The real brains, skull-stripped T1w; their grid is the comparison's. A list, '[site-a,site-b]', is of
+            several cohorts, as of `register`.
         synthetic: The sets to compare with them, FOLDER or NAME=FOLDER each.
         out: Folder to write to.
         registration: Compare registered images with the fixed ones instead: SYNTHETIC are then folders that
@@ -118,6 +120,8 @@ def evaluate(
         if value < least:
             raise UserError(f"--{name}: expected {least} or more, got {value}")
     sets, choice, runner = named_sets(synthetic), HeaderChoice(trust, orientation), Runner(jobs, scheduler)
+    folders = folders_of(real).values()
+    where, inputs = place(folder.resolve() for folder in folders), [*folders, *sets.values()]
     if registration:
         sources = Sources(
             images=images or WARPED,
@@ -129,8 +133,8 @@ def evaluate(
             fixed_images=real_images,
             choice=choice,
         )
-        facts = {"fixed": str(Path(real).resolve())}
-        examine_evaluation(out, facts, sets, [real, *sets.values()])
+        facts = {"fixed": where}
+        examine_evaluation(out, facts, sets, inputs)
         found = evaluate_registration(real, sets, out, sources, runner)
         note_sets(out, facts, found.registered)
         write_registered_report(out / REPORT, found)
@@ -155,7 +159,7 @@ def evaluate(
     ours = BrainSet(real, real_labels, classes=classes, images=real_images, **common)
     if spacing is not None:
         ours.grid = ours.grid.at_spacing(spacing)
-    open_evaluation(out, {"real": str(Path(real).resolve()), "grid": str(ours.grid)}, sets, [real, *sets.values()])
+    open_evaluation(out, {"real": where, "grid": str(ours.grid)}, sets, inputs)
     asked: dict[str, Any] = {"classes": ours.classes, "checkpoint": checkpoint, "refine": refine or None}
     asked |= {"device": device, "precision": precision}
     name = "given" if given else labels

@@ -11,6 +11,7 @@ from cortexgen.generation.cohort import DATASET, generate_cohort
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.io.output import examine_run
+from cortexgen.io.tables import COHORT
 
 
 def generate(
@@ -19,6 +20,7 @@ def generate(
     seed: int = 0,
     age: float | None = None,
     sex: str | None = None,
+    cohort: str | None = None,
     conditions: dict[str, float | str] | None = None,
     guidance: float | None = None,
     correction: float | None = None,
@@ -53,6 +55,7 @@ def generate(
         seed: Of the cohort.
         age: Ask for this age, in years.
         sex: Ask for this sex, F or M.
+        cohort: Ask for this cohort, of weights that were trained on several.
         conditions: Other covariates by name, such as '{brain_volume_ml: 1400}'.
         guidance: Weight of what is asked for; 1 is as in the cohort, more exaggerates it. The weights' own (1) unless
             given, as correction (0.5), sampler (dpm++) and steps (12).
@@ -84,7 +87,8 @@ def generate(
         if value is not None and value < 1:
             raise UserError(f"--{name}: expected 1 or more, got {value}")
     parcellation = read_labels(labels, label_table, HeaderChoice(trust)) if labels else None
-    chosen = {k: v for k, v in ((conditions or {}) | {"age": age, "sex": sex}).items() if v is not None}
+    named = {"age": age, "sex": sex, COHORT: cohort}
+    chosen = {k: v for k, v in ((conditions or {}) | named).items() if v is not None}
     examine_run(out, DATASET)
     original = load_template(template, template_labels, None if labels else label_table, trust) if template else None
     options: dict[str, Any] = {"seed": seed, "conditions": chosen or None, "guidance": guidance}

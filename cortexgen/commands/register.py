@@ -5,6 +5,7 @@ from typing import Any
 
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.cohort import find_scans
+from cortexgen.data.cohorts import Roots, all_scans, folders_of, read_cohorts
 from cortexgen.errors import UserError
 from cortexgen.io import HeaderChoice
 from cortexgen.io.bids import source_hash
@@ -18,7 +19,7 @@ from cortexgen.runner.precision import Precision
 
 
 def register(
-    images: Path,
+    images: Roots,
     out: Path,
     moving: Path | None = None,
     moving_labels: Path | None = None,
@@ -50,7 +51,8 @@ def register(
     what was made of an image or labels that have changed since.
 
     Args:
-        images: A NIfTI file, a folder of them, or a BIDS data set (also written --fixed).
+        images: A NIfTI file, a folder of them, or a BIDS data set (also written --fixed); or a list of folders,
+            '[site-a,site-b]', each a cohort, which tables then name.
         out: Folder to write to, as BIDS derivatives; registration.tsv has a row an image.
         moving: Register this image onto the others instead of the template.
         moving_labels: Its dseg, to be warped along.
@@ -93,7 +95,8 @@ def register(
     how = {"device": device, "precision": precision, "affine": affine, "choice": choice, "nearest": nearest_labels}
     work = RegisterScans(Path(out).resolve(), method, given, original, other, frames, **how)
     registrar, _ = work.prepared()
-    scans = find_scans(images, pattern, labels)
+    folders = folders_of(images)
+    scans = all_scans(read_cohorts(folders, lambda folder: find_scans(folder, pattern, labels)))
     made_by = registrar.registration.describe()
     options = made_by["Parameters"] | {"frames": frames, "nearest_labels": nearest_labels, "affine": affine}
     options |= {"moving": source_hash(moving) if moving else original.name}
@@ -102,7 +105,7 @@ def register(
         files = {"moving_labels": moving_labels, "label_table": label_table}
         options |= {name: source_hash(path) for name, path in files.items() if path}
     made_by |= {"Template": original.hash, "Parameters": options}
-    open_run(out, "registration", made_by, [images])
+    open_run(out, "registration", made_by, folders.values())
     failures = register_cohort(scans, work, runner)
     if failures:
         rest = "" if len(failures) == len(scans) else ", the others are done"

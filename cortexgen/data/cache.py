@@ -95,11 +95,12 @@ class DiskCache(Cache):
         return Path(source).is_file() and self._entry(source).is_file()
 
 
-def cache_folder(root: Path) -> Path:
-    """Where a cohort's volumes are cached by default: `cortexgen/NAME-HASH` in $XDG_CACHE_HOME or ~/.cache."""
+def cache_folder(*roots: Path) -> Path:
+    """Where volumes of cohorts are cached by default: `cortexgen/NAMES-HASH` in $XDG_CACHE_HOME or ~/.cache."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = Path(root).resolve()
-    return base / "cortexgen" / f"{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:8]}"
+    places = sorted(Path(root).resolve() for root in roots)
+    digest = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()
+    return base / "cortexgen" / f"{'+'.join(place.name for place in places):.60}-{digest[:8]}"
 
 
 def open_cache(kind: Caching | bool, folder: Path, recipe: object) -> Cache:

@@ -1,7 +1,7 @@
 """A cohort on disk: BIDS derivatives, read subject by subject."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -174,7 +174,9 @@ def _chosen(subjects: Sequence[str], wanted: Sequence[str], what: str) -> set[st
     names = {scan_name([w if w.startswith("sub-") else f"sub-{w}"]) for w in wanted}
     missing = sorted(names - set(subjects))
     if missing:
-        raise UserError(f"{what}: {', '.join(missing)} not in the cohort of {len(subjects)} subjects")
+        alike = [s for s in subjects if s.endswith(missing[0].removeprefix("sub-"))]
+        hint = f"; did you mean {' or '.join(alike[:3])}?" if alike else ""
+        raise UserError(f"{what}: {', '.join(missing)} not in the cohort of {len(subjects)} subjects{hint}")
     return names
 
 
@@ -191,27 +193,34 @@ def split_subjects(
     val_subjects: Sequence[str] | None = None,
     test_subjects: Sequence[str] | None = None,
     seed: int = 0,
+    cohorts: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, str]:
     """Put each subject on one side: "train", "val" or "test".
 
-    Subjects are ranked by a hash of seed and name, so the order of the folder doesn't matter.
+    Subjects are ranked by a hash of seed and name, so the order of the folder doesn't matter. Fractions are of each
+    cohort, by the names in its own folder, so that another cohort beside it doesn't matter either.
 
     Arguments:
         subjects: names, repeats allowed (several scans of one subject stay together).
-        val, test: a fraction below 1, or a number of subjects.
+        val, test: a fraction below 1, or a number of subjects of all cohorts together.
         val_subjects, test_subjects: explicit names ("sub-01" or "01") instead.
+        cohorts: of several, the name of each subject by that in its folder.
 
     Raises:
         UserError: if a name is unknown or on two sides, or nobody is left for training.
     """
     names = sorted(set(subjects))
-    ranked = sorted(names, key=lambda s: hashlib.sha256(f"{seed}:{s}".encode()).hexdigest())
+    own = {now: was for called in cohorts for was, now in called.items()}
+    ranked = sorted(names, key=lambda s: hashlib.sha256(f"{seed}:{own.get(s, s)}".encode()).hexdigest())
+    groups = [[s for s in ranked if s in set(called.values())] for called in cohorts] or [ranked]
     given = {"test": test_subjects, "val": val_subjects}
     chosen = {side: _chosen(names, wanted, f"{side}_subjects") for side, wanted in given.items() if wanted}
     for side, share in (("test", test), ("val", val)):
         if side not in chosen:
-            rest = [s for s in ranked if not any(s in others for others in chosen.values())]
-            chosen[side] = set(rest[: _count(share, len(names), side)])
+            taken, chosen[side] = set[str]().union(*chosen.values()), set()
+            for group in groups if share < 1 else [ranked]:
+                rest = [s for s in group if s not in taken]
+                chosen[side] |= set(rest[: _count(share, len(group), side)])
     in_test, in_val = chosen["test"], chosen["val"]
     both = sorted(in_val & in_test)
     if both:

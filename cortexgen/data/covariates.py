@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
+from cortexgen.io.participants import spelt
 from cortexgen.io.tables import column_name
 from cortexgen.spatial.precision import full_precision
 
@@ -45,10 +46,11 @@ class CovariateEncoder:
                     raise UserError(f"covariate {name!r}: every subject has {spec['min']:g}")
                 specs[name] = spec
                 continue
-            levels = sorted({str(v) for v in values})
+            texts = [str(spelt(v)) for v in values]
+            levels = sorted(set(texts))
             if not 1 < len(levels) < SLOTS:
                 raise UserError(f"covariate {name!r}: {len(levels)} levels; between 2 and {SLOTS - 1} can be encoded")
-            shares = [sum(str(v) == level for v in values) / len(values) for level in levels]
+            shares = [texts.count(level) / len(texts) for level in levels]
             specs[name] = {"levels": levels, "shares": shares}
         return cls(specs)
 
@@ -66,8 +68,8 @@ class CovariateEncoder:
                     continue
                 if "levels" not in spec:
                     out[b, i, 0] = (_number(name, value) - spec["mean"]) / spec["std"]
-                elif str(value) in spec["levels"]:
-                    out[b, i, spec["levels"].index(str(value))] = 1
+                elif (level := str(spelt(value))) in spec["levels"]:
+                    out[b, i, spec["levels"].index(level)] = 1
                 else:
                     raise UserError(f"{name}: {value!r} is none of {', '.join(spec['levels'])}")
                 out[b, i, -1] = 1

@@ -16,6 +16,7 @@ from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.augmentation import augment
 from cortexgen.data.cache import Cache, Caching, cache_folder, open_cache, remember
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
+from cortexgen.data.cohorts import Roots, all_scans, by_cohort, place, read_cohorts
 from cortexgen.data.module import StageDataModule
 from cortexgen.data.order import TrainingSamples
 from cortexgen.data.registered import TABLE, recorded_sides
@@ -50,7 +51,8 @@ class FieldDataModule(StageDataModule):
     out there is held out here.
 
     Arguments:
-        root: what `cortexgen predict` wrote for stage 1 (BIDS derivatives with `*_desc-velocity_field.nii.gz`).
+        root: what `cortexgen predict` wrote for stage 1 (BIDS derivatives with `*_desc-velocity_field.nii.gz`); or
+            several such folders, as for stage 1.
         template: the one that the fields start from: "MNI152NLin2009aSym", or a NIfTI file.
         template_labels: the dseg of a template file, on its grid.
         label_table: names of its classes, a tab-separated file with columns index and name.
@@ -73,7 +75,7 @@ class FieldDataModule(StageDataModule):
 
     def __init__(
         self,
-        root: Path,
+        root: Roots,
         template: str = MNI152,
         template_labels: Path | None = None,
         label_table: Path | None = None,
@@ -90,26 +92,27 @@ class FieldDataModule(StageDataModule):
         cache: Caching | Literal["auto"] | bool = "auto",
         cache_dir: Path | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers)
-        self.root = Path(root)
+        super().__init__(root, batch_size, num_workers)
         self.template_source = (template, template_labels, label_table, trust)
         self.pattern = fields
         self.splitting = {"val": val, "test": test, "val_subjects": val_subjects, "test_subjects": test_subjects}
         self.split_seed = split_seed
         self.mirror = mirror
-        self.caching, self.cache_dir = cache, cache_dir or cache_folder(self.root)
+        self.caching, self.cache_dir = cache, cache_dir or cache_folder(*self.roots)
 
     def setup(self, stage: str) -> None:
         """Read the fields and check that they belong together and to the template."""
-        if self.scans or (stage == "predict" and not self.root.is_dir()):
+        if self.scans or (stage == "predict" and not all(map(Path.is_dir, self.roots))):
             return
-        scans = read_cohort(self.root, self.pattern)
+        self.cohorts = read_cohorts(self.folders, lambda root: read_cohort(root, self.pattern))
+        scans = all_scans(self.cohorts)
         self.template = load_template(*self.template_source)
         self.info = self._read(scans)
         self._fill([s for s in scans if s.name not in self.problems])
         self.scans = [s for s in scans if s.name not in self.problems]
         if not self.scans:
             raise self._none_readable("fields")
+        self._require_each()
         if self.mirror and not self.grid.is_symmetric():
             raise UserError(
                 f"mirroring needs a grid symmetric about x = 0; the fields' is {self.grid}: set mirror: false"
@@ -133,7 +136,9 @@ class FieldDataModule(StageDataModule):
                 f"the fields start from template {common['Template']} ({common['TemplateHash'][:12]}), "
                 f"the data module has {self.template.name} ({self.template.hash[:12]})"
             )
-        return common
+        infos = {scan.name: info.get("Preprocessing", []) for scan, (_, info) in found}
+        each = {c.name: [infos[scan.name] for scan in c.scans if scan.name in infos] for c in self.cohorts}
+        return common | {"Preprocessing": by_cohort({name: next(iter(made), []) for name, made in each.items()})}
 
     def _fill(self, scans: Sequence[Scan]) -> None:
         """Decode every field once."""
@@ -150,14 +155,18 @@ class FieldDataModule(StageDataModule):
             UserError: if stage 1's is not whole, or leaves nobody to train on.
         """
         subjects = sorted({s.subject for s in self.scans})
-        recorded, table = recorded_sides(self.root), self.root / TABLE
+        table = place([root / TABLE for root in self.roots])
+        called = [cohort.called for cohort in self.cohorts]
+        recorded = {
+            c.called.get(s, f"{c.root}/{s}"): sides for c in self.cohorts for s, sides in recorded_sides(c.root).items()
+        }
         asked = {k: v for k, v in self.splitting.items() if v is not None}
         how = "choose with --data.val (a share or a number) or --data.val_subjects"
         if asked or not recorded:
             if not asked:
                 warnings.warn(f"{table}: no split of stage 1 is recorded; a new one is drawn; {how}", stacklevel=2)
             chosen: dict[str, Any] = {"val": 0.1, "test": 0.0} | asked
-            split = split_subjects(subjects, seed=self.split_seed, **chosen)
+            split = split_subjects(subjects, seed=self.split_seed, cohorts=called, **chosen)
             seen = [s for s in subjects if split[s] == "train" and recorded.get(s, set()) & {"val", "test"}]
             if seen:
                 names = _some(seen)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from cortexgen.atlas.template import Template
 from cortexgen.data.cohort import Scan
+from cortexgen.data.cohorts import Cohort, Roots, folders_of, place
 from cortexgen.data.order import Order, OrderedLoader, TrainingSamples
 from cortexgen.errors import UserError, reason
 
@@ -26,27 +27,40 @@ class StageDataModule(LightningDataModule):
     Attributes:
         batch_size: of training, on one device.
         num_workers: loading processes.
-        scans: of the cohort; `problems` says why some can't be used, by name.
+        folders: of the cohort, or of several, by name.
+        cohorts: what was found in them.
+        scans: of all; `problems` says why some can't be used, by name.
         split: the side of each subject: "train", "val" or "test".
     """
 
-    root: Path
     template: Template
     split: dict[str, str]
 
-    def __init__(self, batch_size: int, num_workers: int) -> None:
+    def __init__(self, root: Roots, batch_size: int, num_workers: int) -> None:
         super().__init__()
+        self.folders = folders_of(root)
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
             if value < least:
                 raise UserError(f"{name}: expected {least} or more, got {value}")
         self.batch_size, self.num_workers = batch_size, num_workers
         self._seed: int | None = None
+        self.cohorts: list[Cohort] = []
         self.scans: list[Scan] = []
         self.problems: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the trainer, which loading processes that are not forked need not be sent."""
         return self.__dict__ | {"trainer": None}
+
+    @property
+    def root(self) -> Path:
+        """The folder of the first cohort, or the only one."""
+        return self.roots[0]
+
+    @property
+    def roots(self) -> list[Path]:
+        """The folders."""
+        return list(self.folders.values())
 
     def side(self, side: str) -> list[Scan]:
         """The usable scans of "train", "val" or "test"."""
@@ -58,7 +72,18 @@ class StageDataModule(LightningDataModule):
 
     def _none_readable(self, what: str) -> UserError:
         first = next(iter(self.problems.values()))
-        return UserError(f"{self.root}: none of its {len(self.problems)} {what} can be read: {first}")
+        return UserError(f"{place(self.roots)}: none of its {len(self.problems)} {what} can be read: {first}")
+
+    def _require_each(self) -> None:
+        """See that something is left of each of several cohorts.
+
+        Raises:
+            UserError: with the reason of the first scan, if not.
+        """
+        for cohort in self.cohorts if len(self.cohorts) > 1 else ():
+            if all(scan.name in self.problems for scan in cohort.scans):
+                why = self.problems[cohort.scans[0].name]
+                raise UserError(f"{cohort.root}: none of its {len(cohort.scans)} scans fits the others: {why}")
 
     def _readable(self, scans: Iterable[Scan], read: Callable[[Scan], T]) -> list[tuple[Scan, T]]:
         """Scans with what `read` gives of each; those that can't be read are left out."""

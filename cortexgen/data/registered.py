@@ -14,6 +14,7 @@ from cortexgen.io.naming import too_long
 from cortexgen.io.output import read_record, record_path, records
 from cortexgen.io.participants import read_covariates
 from cortexgen.io.paths import labels_of
+from cortexgen.io.tables import COHORT
 
 TABLE = "registration.tsv"
 KIND = "registration"  # of record
@@ -86,7 +87,7 @@ def kept_row(root: Path, scan: Scan, make: Callable[[], Row], side: str | None =
         why = "what was there was made of another image or labels, or by an earlier version"
         warnings.warn(f"{scan.name}: {why}; it is registered anew", stacklevel=2)
     try:
-        row: Row = {"participant_id": scan.name} | ({} if side is None else {"split": side}) | make()
+        row: Row = {"participant_id": scan.name} | _cohort_of(scan) | ({} if side is None else {"split": side}) | make()
         record.keep(row)
     except BaseException:
         record.remove()
@@ -112,11 +113,19 @@ def write_registrations(
     done = [there[name] for name in now if name in there and name not in failed and _is_done(there[name])]
     table = [*earlier, *done, *failed.values()]
     sides = {subject: {"split": side} for subject, side in (split or {}).items()}
+    cohorts = {scan.name: _cohort_of(scan) for scan in scans}
+    known = [(row, str(row["participant_id"])) for row in table]
     if table:
-        write_tsv(root / TABLE, [row | sides.get(str(row["participant_id"]).split("_")[0], {}) for row in table])
+        whole = [row | cohorts.get(name, {}) | sides.get(name.split("_")[0], {}) for row, name in known]
+        write_tsv(root / TABLE, whole)
     names = [str(row["participant_id"]) for row in table if _is_done(row)]
     if names:
         write_participants(root, _people(root, sorted(names), now))
+
+
+def _cohort_of(scan: Scan) -> Row:
+    """What tables say of a scan whose cohort is known."""
+    return {COHORT: scan.covariates[COHORT]} if scan.covariates.get(COHORT) is not None else {}
 
 
 def _people(root: Path, names: Sequence[str], now: Mapping[str, Scan]) -> list[Scan]:

@@ -13,6 +13,7 @@ from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.augmentation import Augmentation
 from cortexgen.data.cache import Caching, cache_folder, open_cache
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
+from cortexgen.data.cohorts import Roots, all_scans, by_cohort, place, read_cohorts
 from cortexgen.data.loading import DECODING, Predictions, ScanReader, Scans
 from cortexgen.data.module import StageDataModule
 from cortexgen.data.patches import PatchSampler
@@ -23,10 +24,12 @@ from cortexgen.io.output import settings
 
 
 class RegistrationDataModule(StageDataModule):
-    """Pairs (template, subject) of a cohort of skull-stripped T1w in template space.
+    """Pairs (template, subject) of a cohort, or of several, of skull-stripped T1w in template space.
 
     Arguments:
-        root: BIDS derivatives with `sub-*/[ses-*/]anat/*_T1w.nii.gz`, all on one grid, and participants.tsv.
+        root: BIDS derivatives with `sub-*/[ses-*/]anat/*_T1w.nii.gz`, all on one grid, and participants.tsv; or a
+            list of such: a covariate `cohort` then says which one a subject is of, and goes into the names of those
+            whose id two of them have.
         template: "MNI152NLin2009aSym", or a NIfTI file.
         template_labels: the dseg of a template file, on its grid.
         label_table: names of its classes, a tab-separated file with columns index and name.
@@ -60,7 +63,7 @@ class RegistrationDataModule(StageDataModule):
 
     def __init__(
         self,
-        root: Path,
+        root: Roots,
         template: str = MNI152,
         template_labels: Path | None = None,
         label_table: Path | None = None,
@@ -85,8 +88,8 @@ class RegistrationDataModule(StageDataModule):
         trust: Form | None = None,
         orientation: str | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers)
-        self.root, self.only, self.whole = Path(root), only, whole
+        super().__init__(root, batch_size, num_workers)
+        self.only, self.whole = only, whole
         self.template_source = (template, template_labels, label_table, trust)
         self.choice = HeaderChoice(trust, orientation)
         self.patterns = (image, labels)
@@ -105,7 +108,8 @@ class RegistrationDataModule(StageDataModule):
         if self.spacing is not None and self.spacing <= 0:
             raise UserError(f"spacing: expected millimetres above zero, got {self.spacing}")
         if not self.scans:
-            self.scans = read_cohort(self.root, *self.patterns)
+            self.cohorts = read_cohorts(self.folders, self._find)
+            self.scans = all_scans(self.cohorts)
             self.native = self._common_grid()
             self.original = load_template(*self.template_source)
             grid = self.native.at_spacing(self.spacing) if self.spacing else self.native
@@ -115,10 +119,11 @@ class RegistrationDataModule(StageDataModule):
                 grid = grid.window(self.crop)
             self.grid = grid
             self.template = self.original.to(grid)
-            self.split = split_subjects([s.subject for s in self.scans], **self.splitting)
+            called = [cohort.called for cohort in self.cohorts]
+            self.split = split_subjects([s.subject for s in self.scans], **self.splitting, cohorts=called)
             classes = [len(self.template.classes), *self.template.numbers]
             recipe = [DECODING, grid.to_dict(), *classes, self.choice.describe()]
-            cache = open_cache(self.caching, self.cache_dir or cache_folder(self.root), recipe)
+            cache = open_cache(self.caching, self.cache_dir or cache_folder(*self.roots), recipe)
             self.reader = ScanReader(self.native, grid, self.template, self.choice, cache)
         if self.augmentation in ("mirror", "scanner") and not self.grid.is_symmetric():
             raise UserError(f"mirroring needs a grid symmetric about x = 0; the working grid is {self.grid}")
@@ -134,7 +139,11 @@ class RegistrationDataModule(StageDataModule):
                 scans, lambda s: self.reader.read(s, self.split[s.subject] != "train"), "reading images", "scan"
             )
         if stage == "fit" and not self.side("train"):
-            raise UserError(f"{self.root}: no readable subject is left to train on")
+            raise UserError(f"{place(self.roots)}: no readable subject is left to train on")
+
+    def _find(self, root: Path) -> list[Scan]:
+        """The scans of a folder."""
+        return read_cohort(root, *self.patterns)
 
     def _common_grid(self) -> Grid:
         """The grid of most scans; the others become problems."""
@@ -152,6 +161,7 @@ class RegistrationDataModule(StageDataModule):
         for grid, members in others:
             for scan in members:
                 self._leave_out(scan, f"{scan.image}: its grid is {grid}; the cohort's is {common}")
+        self._require_each()
         return common
 
     def image_of(self, scan: Scan) -> Tensor:
@@ -160,9 +170,10 @@ class RegistrationDataModule(StageDataModule):
 
     def contract(self) -> dict[str, Any]:
         """What weights trained on these data depend on, in plain types."""
-        description = settings(self.root / "dataset_description.json") or {}
         template, grid = self.template_contract(), self.grid.to_dict()
-        return {"template": template, "grid": grid, "preprocessing": description.get("GeneratedBy", [])}
+        found = {name: settings(root / "dataset_description.json") or {} for name, root in self.folders.items()}
+        made_by = by_cohort({name: description.get("GeneratedBy", []) for name, description in found.items()})
+        return {"template": template, "grid": grid, "preprocessing": made_by}
 
     def samples(self, scans: Sequence[Scan], training: bool = False) -> Scans:
         """Pairs, for training without labels."""

@@ -12,8 +12,9 @@ from cortexgen.atlas.alignment import align, check_alignment, in_template_space
 from cortexgen.atlas.labels import distinct, labels_on, numbered, read_label_table
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.cohort import Scan
+from cortexgen.data.cohorts import Roots, folders_of
 from cortexgen.errors import UserError
-from cortexgen.evaluation.reading import IMAGES, LABELS, Brain, BrainSet
+from cortexgen.evaluation.reading import IMAGES, LABELS, Brain, BrainSet, common_table
 from cortexgen.io import Grid, HeaderChoice, read_field, read_grid
 from cortexgen.io.header import NO_CHOICE
 from cortexgen.io.naming import named_after
@@ -64,13 +65,13 @@ class Pairs:
         notes: what can't be compared.
     """
 
-    def __init__(self, fixed: Path, results: Mapping[str, Path], sources: Sources) -> None:
+    def __init__(self, fixed: Roots, results: Mapping[str, Path], sources: Sources) -> None:
         """Find the files; arguments and errors are those of `evaluate_registration`."""
         self._made_of = (fixed, results, sources)
         for name in results:
             if name in RESERVED or not is_file_name(name):
                 raise UserError(f"a method can't be called {name!r}, which names a folder and a column of tables")
-        table = sources.label_table or Path(fixed, "dseg.tsv")
+        table = sources.label_table or common_table(folders_of(fixed).values())
         self.classes = distinct(read_label_table(table)) if sources.label_table or table.is_file() else None
         common: dict[str, Any] = {"classes": self.classes, "choice": sources.choice}
         self.fixed = BrainSet(fixed, images=sources.fixed_images, labels=sources.fixed_labels, **common)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cortexgen.atlas.labels import labels_on, read_label_table
 from cortexgen.data.cohort import Scan, find_scans, has_subjects, scans_of, usable
+from cortexgen.data.cohorts import Roots, all_scans, folders_of, place, read_cohorts
 from cortexgen.errors import UserError, reason
 from cortexgen.evaluation.comparable import covered, cut, in_unit, laid_on, overlap, to_unit
 from cortexgen.io import Grid, HeaderChoice, read_grid, read_volume
@@ -50,7 +51,8 @@ class BrainSet:
     A brain that can't be read is left out with its reason in `problems`; the others go on.
 
     Attributes:
-        path: of the set.
+        path: of the set; of several folders, as messages name them.
+        name: of the folder, or of the folders.
         scans: name, files and covariates of each brain, the unreadable ones included.
         grid: that all volumes are brought to.
         classes: names of the labels by index, where they are known.
@@ -59,7 +61,7 @@ class BrainSet:
 
     def __init__(
         self,
-        path: Path,
+        path: Roots,
         labels_from: Path | None = None,
         grid: Grid | None = None,
         classes: Mapping[int, str] | None = None,
@@ -72,7 +74,7 @@ class BrainSet:
         """Find the brains, and read one header.
 
         Arguments:
-            path: a folder of NIfTI files, a BIDS (derivative) data set, or one file.
+            path: a folder of NIfTI files, a BIDS (derivative) data set, or one file; or a list of folders.
             labels_from: a folder or data set of label maps for them, matched by name ("sub-01_T1w.nii.gz" goes with
                 "sub-01_dseg.nii.gz" or "sub-01_T1w_synthseg.nii.gz"); those beside the images unless given.
             grid: another set's grid; that of the first readable image unless given.
@@ -88,15 +90,19 @@ class BrainSet:
             UserError: if there is no image, none of them can be read, two have one name, or no label map of
                 `labels_from` belongs to an image.
         """
-        self.path, self.rescale, self.ignore_affine = Path(path), rescale, ignore_affine
+        folders = folders_of(path)
+        self.path, self.name = Path(place(folders.values())), " and ".join(folders)
+        self.rescale, self.ignore_affine = rescale, ignore_affine
         self.choice = dataclasses.replace(choice, ignored=ignore_affine)
-        self.scans = find_images(self.path, images, labels)
+        self.scans = all_scans(read_cohorts(folders, lambda folder: find_images(folder, images, labels)))
         self.problems: dict[str, str] = {}
         self._treated: dict[str, tuple[str, list[str]]] = {}
         if labels_from is not None:
             self._take_labels(Path(labels_from), labels or LABELS)
-        table = Path(labels_from or path, "dseg.tsv")
-        self.classes = read_label_table(table) if classes is None and table.is_file() else classes
+        if classes is None:
+            table = common_table([labels_from] if labels_from else folders.values())
+            classes = read_label_table(table) if table.is_file() else None
+        self.classes = classes
         self.grid = grid or self._first_grid()
 
     def __len__(self) -> int:
@@ -211,6 +217,20 @@ class BrainSet:
             raise UserError(f"{folder}: none of its {len(maps)} label maps has the name of an image of {self.path}")
         for scan in without:
             self.recall(scan, {f"no label map in {folder}": ""})
+
+
+def common_table(folders: Iterable[Path]) -> Path:
+    """The label table `dseg.tsv` of data sets; its place in the first of them where there is none.
+
+    Raises:
+        UserError: if those of two data sets differ.
+    """
+    tables = [Path(folder, "dseg.tsv") for folder in folders]
+    first, *others = [table for table in tables if table.is_file()] or tables[:1]
+    for table in others:
+        if read_label_table(table) != read_label_table(first):
+            raise UserError(f"{table}: names other classes than {first}; give --label_table")
+    return first
 
 
 def find_images(path: Path, images: str = IMAGES, labels: str | None = LABELS) -> list[Scan]:

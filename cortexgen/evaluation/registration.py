@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.data.cohort import Scan
+from cortexgen.data.cohorts import Roots
 from cortexgen.errors import UserError, reason
 from cortexgen.evaluation.pairs import NO_REGISTRATION, Pairs, Sources
 from cortexgen.evaluation.published import PAPER, REGISTRATION
@@ -90,7 +91,7 @@ class RegistrationEvaluation:
 
 
 def evaluate_registration(
-    fixed: Path,
+    fixed: Roots,
     results: Mapping[str, Path],
     out: Path,
     sources: Sources = Sources(),  # noqa: B008
@@ -102,7 +103,7 @@ def evaluate_registration(
     its files don't change. Tables are written to `out/tables`.
 
     Arguments:
-        fixed: a data set or folder of fixed images, with their label maps where there are some.
+        fixed: a data set or folder of fixed images, with their label maps where there are some; or a list of such.
         results: the folder of each method's results by the method's name; images, label maps and fields in them go with
             the fixed images by name, and may all but the images be missing.
         out: folder to write to.
@@ -122,7 +123,9 @@ def evaluate_registration(
     evaluation = RegistrationEvaluation(rows, tables, problems, notes, classes, pairs)
     if not evaluation.registered:
         where, why = next(iter(problems.items()))
-        raise UserError(f"{fixed}: none of its images could be compared with a registered one; {where}: {why}")
+        raise UserError(
+            f"{pairs.fixed.path}: none of its images could be compared with a registered one; {where}: {why}"
+        )
     tables |= _tables(evaluation)
     for name, table in tables.items():
         table.write(within(out, "tables", name))

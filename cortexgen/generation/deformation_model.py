@@ -16,6 +16,7 @@ from cortexgen.data.registered import recorded_sides
 from cortexgen.errors import UserError
 from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.generation.velocities import Velocities
+from cortexgen.io.tables import COHORT
 from cortexgen.nets.state import state_hash
 from cortexgen.runner.threads import single_thread
 from cortexgen.spatial.precision import full_precision
@@ -76,7 +77,7 @@ def deformation_model(fields: Path, template: Template | None = None, **options:
     data.setup("fit")
     rows = [scan.covariates for scan in data.side("train")]
     names = []
-    for name in ("age", "sex", HEAD_SIZE):
+    for name in ("age", "sex", COHORT, HEAD_SIZE):
         with suppress(UserError):
             CovariateEncoder.fit([name], rows)
             names.append(name)

@@ -14,7 +14,7 @@ from typing import Any
 from cortexgen.errors import UserError
 from cortexgen.io.atomic import write_json, write_text
 from cortexgen.io.paths import SCAN, check_scan_name, folder_within, scan_name, within
-from cortexgen.io.tables import NUMBER
+from cortexgen.io.tables import COHORT, NUMBER
 
 Row = dict[str, Any]
 MISSING = "n/a"
@@ -163,10 +163,12 @@ def _cell(value: Any, exact: bool = False) -> str:
     return MISSING if value is None else re.sub(BREAKS, " ", str(value))
 
 
-def _value(text: str | None) -> str | float | None:
+def _value(column: str, text: str | None) -> str | float | None:
+    if column == "participant_id":
+        return text
     if text is None or text.strip() in ("", MISSING, "NA", "nan"):
         return None
-    return float(text) if re.fullmatch(NUMBER, text.strip()) else text
+    return float(text) if column != COHORT and re.fullmatch(NUMBER, text.strip()) else text
 
 
 def read_tsv(path: Path) -> list[Row]:
@@ -182,7 +184,7 @@ def read_tsv(path: Path) -> list[Row]:
             table = list(csv.DictReader(file, delimiter="\t"))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: expected a table in UTF-8 text ({error})") from None
-    rows = [{k: v if k == "participant_id" else _value(v) for k, v in row.items() if k} for row in table]
+    rows = [{k: _value(k, v) for k, v in row.items() if k} for row in table]
     if not rows:
         raise UserError(f"{path}: the table has no rows")
     return rows

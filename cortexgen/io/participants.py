@@ -11,7 +11,7 @@ from typing import Any
 
 from cortexgen.errors import UserError
 from cortexgen.io.bids import Row
-from cortexgen.io.tables import EMPTY, NUMBER, Line, column_name, grouped, read_table
+from cortexgen.io.tables import COHORT, EMPTY, NUMBER, Line, column_name, grouped, read_table
 
 COMMON = {  # our name: theirs, in order of preference
     "age": ["age", "age_at_scan", "age_at_visit", "visit_age", "age_years", "subject_age"],
@@ -50,7 +50,7 @@ def _column(name: str, texts: Sequence[str]) -> list[Any]:
         commas = []  # 1,234 may be either
     plain = {text: text.replace(",", ".") if text in commas else text for text in known}
     numbers = {text: _number(value) for text, value in plain.items()}
-    if name == "id" or name.endswith("_id") or None in numbers.values():
+    if name in ("id", COHORT) or name.endswith("_id") or None in numbers.values():
         return [None if text.lower() in EMPTY else text for text in texts]
     return [numbers.get(text) for text in texts]
 
@@ -222,10 +222,15 @@ def read_covariates(root: Path, scans: Sequence[tuple[str, str]], warn: bool = T
         some = ", ".join(f"sub-{s}" for s in list(problems)[:5]) + (", ..." if len(problems) > 5 else "")
         reason = next(iter(problems.values()))
         warnings.warn(f"covariates of {len(problems)} subject(s) are unknown ({some}): {reason}", stacklevel=3)
-    texts = {key for row in out for key, value in row.items() if isinstance(value, str)}
-    return [{k: _spelt(v) if k in texts else v for k, v in row.items()} for row in out]
+    return alike(out)
 
 
-def _spelt(value: Any) -> Any:
-    """A number among texts, which a session's own table took for one."""
+def alike(rows: Sequence[Row]) -> list[Row]:
+    """Rows of several tables whose columns hold numbers or texts: a number among texts is one."""
+    texts = {key for row in rows for key, value in row.items() if isinstance(value, str)}
+    return [{k: spelt(v) if k in texts else v for k, v in row.items()} for row in rows]
+
+
+def spelt(value: Any) -> Any:
+    """A number as a table has it, which was taken for one among texts."""
     return repr(value).removesuffix(".0") if isinstance(value, float) else value

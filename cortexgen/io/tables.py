@@ -13,6 +13,7 @@ Item = TypeVar("Item")
 Key = TypeVar("Key")
 # What stands for a value that is not known.
 EMPTY = {"", "n/a", "na", "n.a.", "#n/a", "nan", "inf", "-inf", "none", "null", "-", "--", "?", "."}
+COHORT = "cohort"  # the column that says which of several cohorts a subject is of, by its name
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 Line = dict[str, str]
 

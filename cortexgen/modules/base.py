@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 
+from cortexgen.data.cohorts import pipelines
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.nets.state import state_hash
@@ -37,7 +38,8 @@ def check_contract(weights: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     for key in ("template", "grid", "image_grid", "integration_steps"):
         if key in weights and key in data and not _agree(weights[key], data[key]):
             raise UserError(f"the checkpoint's {key} is {_side(weights[key])}; the data's is {_side(data[key])}")
-    if data and weights.get("preprocessing") != data.get("preprocessing"):
+    known = pipelines(weights.get("preprocessing"))
+    if data and any(p not in known for p in pipelines(data.get("preprocessing"))):
         warnings.warn(
             f"the checkpoint was trained on data preprocessed as {_side(weights.get('preprocessing'))}, "
             f"these are {_side(data.get('preprocessing'))}",

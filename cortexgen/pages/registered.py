@@ -26,7 +26,7 @@ def write_registered_report(path: Path, evaluation: RegistrationEvaluation) -> N
     best = _best(evaluation)
     n = len(evaluation.values(best, "psnr"))
     methods = listed(evaluation.registered)
-    page = Report("Registration", f"{n} images of {evaluation.pairs.fixed.path.name}, registered by {methods}.")
+    page = Report("Registration", f"{n} images of {evaluation.pairs.fixed.name}, registered by {methods}.")
     page.key_figures(_cards(evaluation, best))
     page.section("Methods")
     for table in _parts(evaluation.tables["registration"]):

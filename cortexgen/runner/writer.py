@@ -30,7 +30,7 @@ class RunWriter(BasePredictionWriter):
         module: Any = pl_module
         made_by = module.describe()
         if trainer.is_global_zero:
-            open_run(self.output, module.output_name, made_by, [module.data.root] if module.data_is_set_up else [])
+            open_run(self.output, module.output_name, made_by, module.data.roots if module.data_is_set_up else [])
         trainer.strategy.barrier()
         self.begin(trainer, module, made_by)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cortexgen.atlas.template import load_template
+from cortexgen.data.cohort import Scan
+from cortexgen.data.cohorts import Roots, folders_of
 from cortexgen.data.registration import RegistrationDataModule
 from cortexgen.errors import UserError
-from cortexgen.io import Grid
 from cortexgen.io.bids import anat, read_tsv
 from cortexgen.io.paths import visible
 from cortexgen.preprocess import Pipeline, Step, cohort, default_steps
@@ -26,8 +27,10 @@ class StudyDataModule(RegistrationDataModule):
     devices, the others wait meanwhile. It also draws the page to look through, which this doesn't.
 
     Arguments:
-        root: the study: a folder in the layout of BIDS, ADNI or NCANDA, a folder of NIfTI files, or a table of paths.
-        derivatives: folder for the preprocessed scans; the study's name with -cortexgen, beside it, unless given.
+        root: the study: a folder in the layout of BIDS, ADNI or NCANDA, a folder of NIfTI files, or a table of paths;
+            or a list of such, from each of which the same is chosen.
+        derivatives: folder for the preprocessed scans, of several studies with a folder for each; the study's name with
+            -cortexgen, beside it, unless given.
         table: of covariates, where it doesn't lie in its usual place.
         visits: names of visits; "baseline": the first scan of what the study calls so; "first": the earliest there is.
         groups: of the column group, such as [CN].
@@ -44,7 +47,7 @@ class StudyDataModule(RegistrationDataModule):
 
     def __init__(
         self,
-        root: Path,
+        root: Roots,
         derivatives: Path | None = None,
         table: Path | None = None,
         visits: list[str] | str | None = None,
@@ -57,64 +60,81 @@ class StudyDataModule(RegistrationDataModule):
         jobs: int = 1,
         **options: Any,
     ) -> None:
-        self.source = Path(root)
-        beside = self.source.absolute()
-        name = beside.name.split(".")[0] if beside.is_file() else beside.name
-        out = Path(derivatives) if derivatives else beside.with_name(f"{name}-cortexgen")
-        super().__init__(root=out, image="*_desc-preproc_T1w.nii*", labels="*_desc-preproc_dseg.nii*", **options)
+        self.sources = folders_of(root)
+        outs = {name: _beside(source) for name, source in self.sources.items()}
+        if derivatives:
+            outs = {name: Path(derivatives, *([name] if len(outs) > 1 else [])) for name in outs}
+        roots = list(outs.values())
+        super().__init__(root=roots, image="*_desc-preproc_T1w.nii*", labels="*_desc-preproc_dseg.nii*", **options)
+        self.folders = outs  # cohorts are called after their studies
         if jobs < 1:
             raise UserError(f"jobs: expected 1 or more, got {jobs}")
-        if out.absolute() == beside:
-            raise UserError(f"derivatives: {out} is the study itself; give another folder")
+        for name, out in outs.items():
+            if out.absolute() == self.sources[name].absolute():
+                raise UserError(f"derivatives: {out} is the study itself; give another folder")
         self.selection = table, where, visits, groups, image, several
         self.steps, self.skip, self.jobs = steps, skip or [], jobs
         self.prepare_data_per_node = False
 
     @cached_property
-    def found(self) -> Found:
-        """The chosen scans of the study, and what is wrong with others."""
-        return find_study(self.source, self.study, *self.selection)
+    def found(self) -> dict[str, Found]:
+        """The chosen scans of each study, and what is wrong with others."""
+        return {name: find_study(source, self.study, *self.selection) for name, source in self.sources.items()}
 
     def prepare_data(self) -> None:
         """Preprocess the chosen scans that aren't yet.
 
         Raises:
-            UserError: if the folder holds scans preprocessed otherwise, or nobody is left.
+            UserError: if a folder holds scans preprocessed otherwise, or nobody is left.
         """
         steps = default_steps() if self.steps is None else self.steps
         pipeline = Pipeline(steps, load_template(*self.template_source), self.skip, self.choice)
-        cohort.check_same_steps(self.root, pipeline, [self.source])
-        chosen = self.found  # or nothing is written
-        cohort.open_cohort(self.root, pipeline, [self.source])
-        found = convert_dicom(chosen, self.root / "sourcedata", self.jobs)
-        cohort.preprocess_cohort(found.scans, self.root, pipeline, jobs=self.jobs, problems=found.problems)
+        for out in self.folders.values():
+            cohort.check_same_steps(out, pipeline, self.sources.values())
+        for name, chosen in self.found.items():  # all of them, or nothing is written
+            out = self.folders[name]
+            cohort.open_cohort(out, pipeline, self.sources.values())
+            found = convert_dicom(chosen, out / "sourcedata", self.jobs)
+            cohort.preprocess_cohort(found.scans, out, pipeline, jobs=self.jobs, problems=found.problems)
 
     def setup(self, stage: str) -> None:
         """Read what was preprocessed of the chosen scans, as RegistrationDataModule does."""
-        if not self.scans:
-            self._check_prepared()
+        for name in self.folders if not self.scans else ():
+            self._check_prepared(name)
         super().setup(stage)
 
-    def _check_prepared(self) -> None:
+    def _check_prepared(self, study: str) -> None:
         """Chosen scans without an output become problems, with preprocessing's reason; an error if all of them are."""
-        table = self.root / cohort.TABLE
+        out, found = self.folders[study], self.found[study]
+        table = out / cohort.TABLE
         reasons = {row["participant_id"]: row.get("reason") for row in (read_tsv(table) if table.is_file() else [])}
-        names = [scan.name for scan in self.found.scans]
-        missing = [name for name in names if not visible(anat(self.root, name), self.patterns[0])]
-        not_made = {name: str(reasons.get(name) or f"{self.root}: it was not preprocessed") for name in missing}
-        self.problems |= self.found.problems | not_made
-        if not self.problems:
+        names = [scan.name for scan in found.scans]
+        missing = [name for name in names if not visible(anat(out, name), self.patterns[0])]
+        not_made = {name: str(reasons.get(name) or f"{out}: it was not preprocessed") for name in missing}
+        problems = found.problems | not_made
+        if not problems:
             return
-        name, reason = next(iter((not_made or self.problems).items()))
+        prefix = f"{study}/" if len(self.folders) > 1 else ""  # of several studies, names may be others' too
+        self.problems |= {prefix + name: reason for name, reason in problems.items()}
+        name, reason = next(iter((not_made or problems).items()))
         if len(missing) == len(names):
-            raise UserError(f"{self.root}: none of {len(names)} chosen scans was preprocessed; {name}: {reason}")
-        warnings.warn(f"{len(self.problems)} scans of {self.source} are left out; {name}: {reason}", stacklevel=2)
+            raise UserError(f"{out}: none of {len(names)} chosen scans was preprocessed; {name}: {reason}")
+        where = self.sources[study]
+        warnings.warn(f"{len(problems)} scans of {where} are left out; {name}: {reason}", stacklevel=2)
 
-    def _common_grid(self) -> Grid:
-        """That of the chosen scans, whose covariates are the study's and what preprocessing measured."""
-        chosen = {scan.name: scan.covariates for scan in self.found.scans}
-        self.scans = [replace(s, covariates=s.covariates | chosen[s.name]) for s in self.scans if s.name in chosen]
-        return super()._common_grid()
+    def _find(self, root: Path) -> list[Scan]:
+        """The chosen scans, whose covariates are the study's and what preprocessing measured."""
+        study = next(name for name, out in self.folders.items() if out == root)
+        chosen = {scan.name: scan.covariates for scan in self.found[study].scans}
+        scans = super()._find(root)
+        return [replace(s, covariates=s.covariates | chosen[s.name]) for s in scans if s.name in chosen]
+
+
+def _beside(source: Path) -> Path:
+    """The folder for what is made of a study."""
+    place = source.absolute()
+    name = place.name.split(".")[0] if place.is_file() else place.name
+    return place.with_name(f"{name}-cortexgen")
 
 
 class BIDSDataModule(StudyDataModule):

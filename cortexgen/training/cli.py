@@ -85,7 +85,8 @@ class CortexgenCLI(LightningCLI):
             type=str | None,
             default=None,
             help="Weights that a fit begins with instead of random ones: a file (.safetensors, .ckpt), or the name of "
-            "some that come with the package. What they don't have keeps its random start, which is said.",
+            "some that come with the package. What they don't have keeps its random start, which is said. A fit that "
+            "goes on (--ckpt_path) has its own.",
         )
 
     @property
@@ -181,8 +182,13 @@ class CortexgenCLI(LightningCLI):
         return loggers
 
     def before_fit(self) -> None:
-        if getattr(self.trainer, "fast_dev_run", False):
-            return
+        if not getattr(self.trainer, "fast_dev_run", False):
+            self._claim_run()
+        if self.chosen.start_from and not self.chosen.ckpt_path:
+            start(self.model, self.chosen.start_from)
+
+    def _claim_run(self) -> None:
+        """See that the run folder is new, or that of the training that goes on."""
         last = self.run_folder / "checkpoints" / "last.ckpt"
         resumed = self.chosen.ckpt_path and Path(self.chosen.ckpt_path).resolve().parent == last.parent.resolve()
         if last.is_file() and not resumed:
@@ -190,8 +196,6 @@ class CortexgenCLI(LightningCLI):
             raise UserError(f"{last} is there already: {ways}")
         if self.trainer.is_global_zero:
             claim(self.run_folder, _is_run)
-        if self.chosen.start_from and not self.chosen.ckpt_path:
-            start(self.model, self.chosen.start_from)
 
     def _require_weights(self) -> None:
         if not self.chosen.ckpt_path:

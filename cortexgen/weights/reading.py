@@ -174,7 +174,7 @@ def start(module: LightningModule, path: str | Path) -> None:
         raise UserError(f"{path}: weights of {type(source).__name__}, the configuration's is {type(module).__name__}")
     ours, theirs = module.state_dict(), source.state_dict()
     for name, value in theirs.items():
-        shapes = [tuple(value.shape), tuple(ours[name].shape) if name in ours else None]
+        shapes = [list(value.shape), list(ours[name].shape) if name in ours else "missing"]
         if shapes[0] != shapes[1]:
             raise UserError(f"{path}: its parameter {name} is {shapes[0]}, the configuration's is {shapes[1]}")
     module.load_state_dict(theirs, strict=False)

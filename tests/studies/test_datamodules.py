@@ -117,6 +117,38 @@ def test_a_table_of_paths_and_a_bids_data_set(tmp_path, put, done):
     assert names(data) == ["sub-01", "sub-02"] and data.root == tmp_path / "scans-cortexgen"
 
 
+@pytest.mark.filterwarnings("ignore:.*stand in several cohorts")
+def test_two_studies_are_two_cohorts_each_in_its_folder(tmp_path, put, done):
+    put(tmp_path / "one", "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz")
+    put(tmp_path / "two", "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz", "sub-03/anat/sub-03_T1w.nii.gz")
+    write_tsv(tmp_path / "two" / "participants.tsv", [{"participant_id": f"sub-0{k}", "age": 30 + k} for k in (1, 3)])
+    data = ready(BIDSDataModule([tmp_path / "two", tmp_path / "one"], val=1))
+    assert done == [["sub-01", "sub-02"], ["sub-01_ses-a", "sub-03"]]
+    assert {s.name: (s.covariates["cohort"], s.covariates.get("age")) for s in data.scans} == {
+        "sub-one01": ("one", None),
+        "sub-02": ("one", None),
+        "sub-two01_ses-a": ("two", 31),
+        "sub-03": ("two", 33),
+    }
+    assert data.roots == [tmp_path / "one-cortexgen", tmp_path / "two-cortexgen"]
+    assert [entry["Cohort"] for entry in data.contract()["preprocessing"]] == ["one", "two"]
+    again = ready(BIDSDataModule([tmp_path / "one", tmp_path / "two"], derivatives=tmp_path / "out", val=1))
+    assert names(again) == names(data) and (tmp_path / "out" / "two" / "sub-03").is_dir()
+
+
+def test_what_one_study_lacks_another_keeps(tmp_path, put, done):
+    for name in ("one", "two"):
+        put(tmp_path / name, *(f"sub-0{k}/anat/sub-0{k}_T1w.nii.gz" for k in (1, 2)))
+    roots = [tmp_path / "one", tmp_path / "two"]
+    BIDSDataModule(roots).prepare_data()
+    shutil.rmtree(tmp_path / "one-cortexgen" / "sub-01")
+    with pytest.warns(UserWarning, match=r"1 scans of .*one are left out; sub-01: .*was not preprocessed"):
+        data = BIDSDataModule(roots, val=1)
+        data.setup("fit")
+    assert names(data) == ["sub-one02", "sub-01", "sub-two02"] and list(data.problems) == ["one/sub-01"]
+    assert len(data.side("train")) + len(data.side("val")) == 3
+
+
 @pytest.fixture
 def bids(tmp_path, put):
     """Three subjects with two sessions each."""
