@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cortexgen.losses import RegistrationLoss, local_ncc
-from cortexgen.registration.refinement import FLOOR, Refinement
+from cortexgen.registration.refinement import FLOOR, SHARPNESS, Refinement
 from cortexgen.spatial import antialias, folded, integrate, warp
 
 SHAPE = (20, 22, 18)
@@ -12,9 +12,9 @@ STILL = torch.zeros(1, 3, *SHAPE)
 INSIDE = (..., slice(3, -3), slice(3, -3), slice(3, -3))
 
 
-def texture(seed: int = 0) -> torch.Tensor:
+def texture(seed: int = 0, scale: float = 6.0) -> torch.Tensor:
     """A smooth random image in [0, 1]."""
-    image = antialias(torch.rand(1, 1, *SHAPE, generator=torch.Generator().manual_seed(seed)), (6, 6, 6))
+    image = antialias(torch.rand(1, 1, *SHAPE, generator=torch.Generator().manual_seed(seed)), [scale] * 3)
     return (image - image.min()) / (image.max() - image.min())
 
 
@@ -25,13 +25,14 @@ def shifted(image: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("foreground", [False, True])
 def test_steps_go_where_autograd_does_in_both_spaces_by_turns(foreground):
-    moving, fixed = texture(), shifted(texture())
+    moving, fixed = texture(scale=9.0), shifted(texture(scale=9.0))
     fixed[..., :4] = 0
     loss = RegistrationLoss(5, smoothness=3.0, foreground=foreground, field_downsample=1, floor=FLOOR)
+    sharp = [image + SHARPNESS * (image - antialias(image, (3, 3, 3))) for image in (moving, fixed)]
 
     def gradient(velocity: torch.Tensor, space: str) -> torch.Tensor:
         v = velocity.clone().requires_grad_()
-        sides = (loss(moving, fixed, v + shift, space) for shift in (1e-3, -1e-3))  # as central differences
+        sides = (loss(*sharp, v + shift, space) for shift in (1e-3, -1e-3))  # as central differences
         return sum(torch.autograd.grad(side, v)[0] for side in sides) / 2
 
     def likeness(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -44,8 +45,10 @@ def test_steps_go_where_autograd_does_in_both_spaces_by_turns(foreground):
     )
     here, there = gradient(start, "fixed"), gradient(start, "moving")
     assert likeness(one, here) > 0.93 and likeness(alone, here) > 0.93 and abs(likeness(one, there)) < 0.5
-    # rates of .5 and .525, and a momentum of .9: .5 here + .525 (.9 here + there) / 1.9
-    assert likeness(two, here + 0.37 * there) > 0.92 > 0.88 > likeness(alone, here + 0.37 * there)
+    # rates of .5 and .525, and a momentum of .7: .5 here + .525 (.7 here + there) / 1.7
+    both = here + 0.43 * there
+    assert likeness(two, both) > max(0.92, likeness(two, here) + 0.02)
+    assert likeness(alone, here) > likeness(alone, both) + 0.02
 
 
 def test_the_rate_is_the_steps_root_mean_square_and_falls():
@@ -54,7 +57,7 @@ def test_the_rate_is_the_steps_root_mean_square_and_falls():
         velocity = Refinement(1, lr=lr, foreground=False)(STILL, moving, fixed)
         assert float(velocity.square().mean().sqrt()) == pytest.approx(lr / 2, rel=1e-3)
     lengths = [Refinement(n, foreground=False)(STILL, moving, fixed).square().mean().sqrt() for n in (8, 9)]
-    assert all(length < 0.7 * n * 0.3 for length, n in zip(lengths, (8, 9), strict=True))
+    assert all(length < 0.7 * n * 0.22 for length, n in zip(lengths, (8, 9), strict=True))
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
