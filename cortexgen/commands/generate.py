@@ -58,7 +58,8 @@ def generate(
             given, as correction (0.5), sampler (dpm++) and steps (12).
         correction: Weight of the network's correction to the Gaussian prior of its training fields: 0 is the prior
             alone; 1 follows what held-out subjects have, at the cost of more rejected draws.
-        sampler: dpm++, ddim (loses a third of the spread at 12 steps), or ancestral (the paper's; give it 256 steps).
+        sampler: dpm++, ddim (loses a third of the spread at 12 steps), or ancestral (the paper's, with fresh noise in
+            each step; give it 50 steps or more, the paper 256).
         steps: Network evaluations a brain.
         resolution: Voxel size in millimetres, 1 for instance; the training images' (2) unless given.
         native_size: Draw the size of the head too, and write brains of that size instead of template space.
