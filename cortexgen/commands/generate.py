@@ -70,7 +70,8 @@ def generate(
         template_labels: The dseg of a template file.
         trust: The one to take, sform or qform, where those of these files differ, which is refused unless it is given.
         generator: fields (a template warped by fields from the package's weights, or others), or another package's.
-        checkpoint: Other weights: a .ckpt of `cortexgen fit`, or a .safetensors of `cortexgen export`.
+        checkpoint: Other weights: a .ckpt of `cortexgen fit`, a .safetensors of `cortexgen export`, or the name of some
+            that come with the package, generate-ds002748-2mm.
         deformation_model: Draw from the principal components of the registered fields in this folder instead (the
             classical statistical deformation model, a yardstick).
         devices: GPUs, or processes on a CPU.
