@@ -28,6 +28,7 @@ from cortexgen.weights import (
     save_weights,
     shipped,
     shipped_names,
+    start,
 )
 
 CONTRACT = {"template": {"name": "T", "hash": "0" * 64, "classes": ["a", "b"]}, "grid": {}, "preprocessing": []}
@@ -174,6 +175,19 @@ def test_the_other_stages_weights_are_refused():
         load_registration(shipped(GENERATE))
     with pytest.raises(UserError, match=r"register.*weights of stage 1; generate needs stage 2's, such as generate-ds"):
         load_generator(REGISTER)
+
+
+def test_a_fit_begins_with_weights(tmp_path, module):
+    save_weights(tmp_path / "w.safetensors", module)
+    fresh = DiffuseMorphModule(code="features+fixed", denoiser_patch=2, denoiser_width=4, encoder=(4, 8))
+    assert fresh.weights_hash() != module.weights_hash()
+    start(fresh, tmp_path / "w.safetensors")
+    assert fresh.weights_hash() == module.weights_hash()
+    wider = DiffuseMorphModule(code="features+fixed", denoiser_patch=2, denoiser_width=4, encoder=(6, 8))
+    with pytest.raises(UserError, match=r"w\.safetensors: its parameter .* is \(.*\), the configuration's is \("):
+        start(wider, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"^generate-ds.*: weights of FieldDiffusionModule, the conf"):
+        start(fresh, "generate-ds002748-2mm")
 
 
 def test_export_of_a_run(tmp_path, registered):
