@@ -46,7 +46,7 @@ def register(
         refine: gradient steps on this pair after the network's answer.
         refine_intensity: weight of the squared difference of intensities in those steps.
         mirror: average the answers to the pair and to its mirror image.
-        checkpoint: other weights than the package's.
+        checkpoint: other weights, a file or a name as of `cortexgen register`.
         affine: run the affine to template space where it is needed, always, or never.
         trust, orientation: what decides where a file's header leaves a choice, as of `cortexgen register`.
         device, precision: as of `cortexgen register`.
@@ -93,7 +93,7 @@ def generate(
         seed: sample k depends on it and on k alone.
         conditions: covariates by name, such as `{"age": 50, "sex": "F"}`.
         guidance, correction, steps, resolution, native_size, micro_batch: as of `cortexgen generate`.
-        checkpoint: other weights than the package's.
+        checkpoint: other weights, a file or a name as of `cortexgen generate`.
         device, precision: as of `cortexgen register`.
 
     Returns:

@@ -27,6 +27,7 @@ from cortexgen.weights import (
     load_weights,
     save_weights,
     shipped,
+    shipped_names,
     start,
 )
 
@@ -170,10 +171,23 @@ def test_checkpoints_from_before_classes_were_named_still_load(tmp_path, registe
 
 
 def test_the_other_stages_weights_are_refused():
-    with pytest.raises(UserError, match=r"generate.*weights of stage 2; register needs stage 1's"):
+    with pytest.raises(UserError, match=r"generate.*weights of stage 2; register needs stage 1's, such as register-ds"):
         load_registration(shipped(GENERATE))
-    with pytest.raises(UserError, match=r"register.*weights of stage 1; generate needs stage 2's"):
-        load_generator(shipped(REGISTER))
+    with pytest.raises(UserError, match=r"register.*weights of stage 1; generate needs stage 2's, such as generate-ds"):
+        load_generator(REGISTER)
+
+
+def test_a_fit_begins_with_weights(tmp_path, module):
+    save_weights(tmp_path / "w.safetensors", module)
+    fresh = DiffuseMorphModule(code="features+fixed", denoiser_patch=2, denoiser_width=4, encoder=(4, 8))
+    assert fresh.weights_hash() != module.weights_hash()
+    start(fresh, tmp_path / "w.safetensors")
+    assert fresh.weights_hash() == module.weights_hash()
+    wider = DiffuseMorphModule(code="features+fixed", denoiser_patch=2, denoiser_width=4, encoder=(6, 8))
+    with pytest.raises(UserError, match=r"w\.safetensors: its parameter .* is \(.*\), the configuration's is \("):
+        start(wider, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"^generate-ds.*: weights of FieldDiffusionModule, the conf"):
+        start(fresh, "generate-ds002748-2mm")
 
 
 def test_export_of_a_run(tmp_path, registered):
@@ -193,14 +207,46 @@ def test_export_of_a_run(tmp_path, registered):
         run(["export", str(checkpoint), str(tmp_path / "mine.pt")])
 
 
-def test_shipped_weights_and_their_card():
-    path = shipped(REGISTER)
-    assert path.stat().st_size <= 8e6
-    content = json.loads(path.with_suffix(".json").read_text())
-    import hashlib
+def test_weights_of_the_package_go_by_their_names(tmp_path, monkeypatch, module):
+    monkeypatch.chdir(tmp_path)
+    names = shipped_names()
+    assert {REGISTER, GENERATE, "register-ds002748-2mm", "generate-ds002748-2mm"} <= set(names)
+    assert type(load_registration("register-ds002748-2mm")) is DiffuseMorphModule
+    with pytest.raises(UserError, match=r"^register-mni15: no such file.*" + ", ".join(names) + "$"):
+        load_registration("register-mni15")
+    with pytest.raises(UserError, match=r"register-ds002748-2mm\.ckpt: no such file"):
+        load_registration("register-ds002748-2mm.ckpt")
+    save_weights(Path("register-ds002748-2mm"), module)
+    assert load("register-ds002748-2mm").weights_hash() == module.weights_hash()  # a file comes first
 
-    assert content["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert {"data", "licence", "split", "steps", "validation", "recipe", "hyper_parameters"} <= set(content)
+
+def test_each_of_the_packages_weights_says_what_it_is_and_under_which_terms():
+    about = (shipped(REGISTER).parent / "README.md").read_text()
+    assert sum(shipped(name).stat().st_size for name in shipped_names()) < 60e6
+    for name in shipped_names():
+        content = card(shipped(name))
+        assert content["name"] == name and {"data", "recipe", "steps", "hyper_parameters"} <= set(content)
+        assert content["sha256"] == hashlib.sha256(shipped(name).read_bytes()).hexdigest()
+        assert content["licence"] == ("CC BY-SA 3.0" if "IXI" in content["data"] else "CC0")
+        assert "ds002748" in content["data"]
+        row = next(line for line in about.splitlines() if line.startswith(f"| `{name}"))
+        assert row.rstrip(" |").endswith(content["licence"])
+    for words in ("Bezmaternykh", "OpenNeuro ds002748", "brain-development.org", "LICENSE-CC-BY-SA-3.0.txt"):
+        assert words in about
+
+
+@pytest.mark.parametrize("stage", ["register", "generate"])
+def test_weights_of_the_public_domain_cohort_are_in_half_precision(stage):
+    with safe_open(shipped(f"{stage}-ds002748-2mm"), framework="pt") as content:
+        large = [v for k in content.keys() if (v := content.get_tensor(k)).numel() > 10_000]  # noqa: SIM118
+    assert large and all(value.dtype is torch.float16 for value in large)
+
+
+def test_shipped_registration_and_its_card():
+    path = shipped(REGISTER)
+    assert path.stat().st_size <= 16e6
+    content = card(path)
+    assert {"split", "validation"} <= set(content)
     validation = content["split"]["val"]
     assert validation == [f"sub-{n}" for n in ("05", "10", "15", "20", "25", "30", "35", "40", "50", "55", "60")]
     assert not set(validation) & set(content["split"]["train"]) and len(content["split"]["train"]) == 45
@@ -210,9 +256,6 @@ def test_the_generator_that_comes_with_the_package():
     """Small enough, its card fits it, and a sample has no fold and the cohort's spread."""
     path = shipped(GENERATE)
     assert path.stat().st_size < 24e6
-    content = card(path)
-    assert content["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert content["licence"] == "CC0" and content["recipe"]
     module = load(None, GENERATE)
     module.steps, module.correction = 6, 0.5
     velocity = module.sample(0)

@@ -51,3 +51,17 @@ def test_presets_and_template_come_along(installed, tmp_path):
 def test_pages_find_their_templates(installed, tmp_path):
     page = "from cortexgen.pages.report import Report; print(Report('<b>').render())"
     assert "<h1>&lt;b&gt;</h1>" in outside(installed, tmp_path, "-c", page)
+
+
+def test_licences_come_along(installed):
+    """That of the code, and that of weights beside them."""
+    about = next(installed.glob("cortexgen-*.dist-info"))
+    assert "License-Expression: Apache-2.0 AND CC-BY-SA-3.0\n" in (about / "METADATA").read_text(encoding="utf-8")
+    beside = installed / "cortexgen" / "weights"
+    text = (beside / "LICENSE-CC-BY-SA-3.0.txt").read_text(encoding="utf-8")
+    assert "Attribution-ShareAlike 3.0 Unported" in text
+    licences = {path.name: path.read_text(encoding="utf-8") for path in about.glob("licenses/**/LICENSE*")}
+    assert licences.keys() == {"LICENSE", "LICENSE-CC-BY-SA-3.0.txt"}
+    assert licences["LICENSE-CC-BY-SA-3.0.txt"] == text and "Apache License" in licences["LICENSE"]
+    weights, cards = ({path.stem for path in beside.glob(f"*.{kind}")} for kind in ("safetensors", "json"))
+    assert weights == cards and len(weights) >= 4 and (beside / "README.md").is_file()

@@ -99,7 +99,7 @@ def evaluate(
         orientation: Where the axes of files run to (LAS, for instance) whose header doesn't say it; they are
             refused unless it is given.
         refine: Gradient steps on each pair in labelling by registration.
-        checkpoint: Other weights of stage 1 for it.
+        checkpoint: Other weights of stage 1 for it, a file or a name as of `cortexgen register`.
         pairs: Of brains for MS-SSIM within a set.
         passes: Of the published MS-SSIM over each set; it was published with 10.
         resamples: Of each bootstrap.

@@ -61,7 +61,8 @@ def generate(
             given, as correction (0.5), sampler (dpm++) and steps (12).
         correction: Weight of the network's correction to the Gaussian prior of its training fields: 0 is the prior
             alone; 1 follows what held-out subjects have, at the cost of more rejected draws.
-        sampler: dpm++, ddim (loses a third of the spread at 12 steps), or ancestral (the paper's; give it 256 steps).
+        sampler: dpm++, ddim (loses a third of the spread at 12 steps), or ancestral (the paper's, with fresh noise in
+            each step; give it 50 steps or more, the paper 256).
         steps: Network evaluations a brain.
         resolution: Voxel size in millimetres, 1 for instance; the training images' (2) unless given.
         native_size: Draw the size of the head too, and write brains of that size instead of template space.
@@ -72,7 +73,8 @@ def generate(
         template_labels: The dseg of a template file.
         trust: The one to take, sform or qform, where those of these files differ, which is refused unless it is given.
         generator: fields (a template warped by fields from the package's weights, or others), or another package's.
-        checkpoint: Other weights: a .ckpt of `cortexgen fit`, or a .safetensors of `cortexgen export`.
+        checkpoint: Other weights: a .ckpt of `cortexgen fit`, a .safetensors of `cortexgen export`, or the name of some
+            that come with the package, generate-ds002748-2mm.
         deformation_model: Draw from the principal components of the registered fields in this folder instead (the
             classical statistical deformation model, a yardstick).
         devices: GPUs, or processes on a CPU.

@@ -59,7 +59,8 @@ def register(
         labels: File name pattern of the images' own dseg in a BIDS data set, for Dice.
         pattern: File name pattern of the images in a BIDS data set.
         method: network (the package's weights, or others), syn (ANTs, without weights), or another package's.
-        checkpoint: Other weights: a .ckpt of `cortexgen fit`, or a .safetensors of `cortexgen export`.
+        checkpoint: Other weights: a .ckpt of `cortexgen fit`, a .safetensors of `cortexgen export`, or the name of some
+            that come with the package, register-ds002748-2mm.
         template: The template of those weights: MNI152NLin2009aSym, or a NIfTI file.
         template_labels: The dseg of a template file.
         label_table: Names of its classes, or of the moving image's, a tab-separated file with columns index and name.

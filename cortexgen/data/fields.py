@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning import Trainer
 from torch import Tensor
@@ -21,11 +22,11 @@ from cortexgen.data.module import StageDataModule
 from cortexgen.data.order import TrainingSamples
 from cortexgen.data.registered import TABLE, recorded_sides
 from cortexgen.errors import UserError
-from cortexgen.io import read_field, read_field_grid
+from cortexgen.io import Grid, read_field, read_field_grid
 from cortexgen.io.bids import sidecar
 from cortexgen.io.header import Form
 from cortexgen.io.output import settings
-from cortexgen.spatial import mirrored
+from cortexgen.spatial import antialias, mirrored, resample_field
 
 AGREED = ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid")  # what the sidecars must have in common
 IN_MEMORY = 1 << 30  # bytes of all fields that each process keeps, unless told otherwise
@@ -66,6 +67,8 @@ class FieldDataModule(StageDataModule):
         batch_size: of training, on one device.
         num_workers: loading processes.
         trust: "sform" or "qform", the one to take where those of a template's file differ.
+        spacing: work on a grid of this voxel size in millimetres, coarser than the fields'; the fields' own unless
+            given.
         cache: keep decoded fields in "memory", which is also `true`, on "disk", for cohorts that don't fit in
             memory, or not at all ("none", `false`); "auto" is "memory" up to 1 GiB and "disk" beyond.
         cache_dir: folder of a disk cache and of what all training fields say, which runs and processes may share; one
@@ -89,6 +92,7 @@ class FieldDataModule(StageDataModule):
         batch_size: int = 1,
         num_workers: int = 0,
         trust: Form | None = None,
+        spacing: float | None = None,
         cache: Caching | Literal["auto"] | bool = "auto",
         cache_dir: Path | None = None,
     ) -> None:
@@ -97,7 +101,7 @@ class FieldDataModule(StageDataModule):
         self.pattern = fields
         self.splitting = {"val": val, "test": test, "val_subjects": val_subjects, "test_subjects": test_subjects}
         self.split_seed = split_seed
-        self.mirror = mirror
+        self.mirror, self.spacing = mirror, spacing
         self.caching, self.cache_dir = cache, cache_dir or cache_folder(*self.roots)
 
     def setup(self, stage: str) -> None:
@@ -124,18 +128,19 @@ class FieldDataModule(StageDataModule):
         found = self._readable(scans, lambda scan: (read_field_grid(scan.image), _sidecar_of(scan.image)))
         if not found:
             raise self._none_readable("fields")
-        self.grid, common = found[0][1]
+        self.written, common = found[0][1]
         for scan, (grid, info) in found:
             for key in AGREED:
                 if info[key] != common[key]:
                     raise UserError(f"{scan.image}: {key} is {info[key]}; the fields before it have {common[key]}")
-            if not grid.matches(self.grid):
-                raise UserError(f"{scan.image}: its grid is {grid}; the fields before it have {self.grid}")
+            if not grid.matches(self.written):
+                raise UserError(f"{scan.image}: its grid is {grid}; the fields before it have {self.written}")
         if common["TemplateHash"] != self.template.hash:
             raise UserError(
                 f"the fields start from template {common['Template']} ({common['TemplateHash'][:12]}), "
                 f"the data module has {self.template.name} ({self.template.hash[:12]})"
             )
+        self.grid = _coarser(self.written, self.spacing)
         infos = {scan.name: info.get("Preprocessing", []) for scan, (_, info) in found}
         each = {c.name: [infos[scan.name] for scan in c.scans if scan.name in infos] for c in self.cohorts}
         return common | {"Preprocessing": by_cohort({name: next(iter(made), []) for name, made in each.items()})}
@@ -145,7 +150,8 @@ class FieldDataModule(StageDataModule):
         kind = self.caching
         if kind == "auto":
             kind = "memory" if 12 * math.prod(self.grid.shape) * len(scans) <= IN_MEMORY else "disk"
-        self._cache: Cache = open_cache(kind, self.cache_dir, ["field", DECODING])
+        recipe = ["field", DECODING, *([] if self.grid is self.written else [self.grid.to_dict()])]
+        self._cache: Cache = open_cache(kind, self.cache_dir, recipe)
         self._read_once(scans, lambda s: s.image in self._cache or self.velocity_of(s), "reading fields", "field")
 
     def _split(self) -> dict[str, str]:
@@ -186,8 +192,15 @@ class FieldDataModule(StageDataModule):
         return split
 
     def velocity_of(self, scan: Scan) -> Tensor:
-        """`[3, d, h, w]` in voxels of `grid`."""
-        return self._cache.get(scan.image, lambda: read_field(scan.image)[0])
+        """`[3, d, h, w]` in voxels of `grid`, smoothed first where that is coarser than the field's own."""
+        return self._cache.get(scan.image, lambda: self._decoded(read_field(scan.image)[0]))
+
+    def _decoded(self, field: Tensor) -> Tensor:
+        if self.grid is self.written:
+            return field
+        factors = [b / a for a, b in zip(self.written.spacing, self.grid.spacing, strict=True)]
+        grids = self.written.torch_affine, self.grid.shape, self.grid.torch_affine
+        return resample_field(antialias(field[None], factors), *grids)[0]
 
     def shown(self) -> Iterator[Tensor]:
         """What training shows of each scan: the velocity, and its mirror image if `mirror`, `[k, 3, d, h, w]`."""
@@ -230,6 +243,20 @@ class FieldDataModule(StageDataModule):
     def predict_dataloader(self) -> DataLoader:
         """The numbers of the samples to draw, which the module knows."""
         return cast(Trainer, self.trainer).lightning_module.predict_dataloader()
+
+
+def _coarser(grid: Grid, spacing: float | None) -> Grid:
+    """The grid of that spacing: of the same first voxel, as stage 1's own, or of the same centre where the other side
+    would then lie elsewhere."""
+    if spacing is None or np.allclose(grid.spacing, spacing, rtol=1e-3):
+        return grid
+    if not min(grid.spacing) < spacing < math.inf:
+        own = " x ".join(f"{s:g}" for s in grid.spacing)
+        raise UserError(f"spacing: expected millimetres no finer than the fields', {own}, got {spacing:g}")
+    factor = round(spacing / grid.spacing[0])
+    nested = grid.coarse(factor)
+    whole = np.allclose(nested.spacing, spacing, rtol=1e-3) and min(nested.shape) > 1
+    return nested if whole and nested.is_symmetric() == grid.is_symmetric() else grid.at_spacing(spacing)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from cortexgen.contracts import Labeller
 from cortexgen.errors import UserError
 from cortexgen.evaluation import distribution as dist
+from cortexgen.evaluation.ageing import People, age_rows
 from cortexgen.evaluation.anatomy import region_rows
 from cortexgen.evaluation.brain import Anatomy, collect, measure_brain, present_classes
 from cortexgen.evaluation.comparison import Metric, Needs, Protocol, Row, declared
@@ -56,6 +57,7 @@ class SetResult:
         growth: log |J| of each labelled brain on the template, `[N, 1, d, h, w]`, where labels come by registration.
         rows: of its comparisons with the real brains.
         regions, effects: rows of those tables.
+        ageing: rows of the tables of `evaluation.ageing`, by name.
         copies: nearest training subjects, in images and in fields.
         notes: what couldn't be measured and why.
     """
@@ -68,6 +70,7 @@ class SetResult:
     rows: list[Row] = field(default_factory=list)
     regions: list[Row] = field(default_factory=list)
     effects: list[Row] = field(default_factory=list)
+    ageing: dict[str, list[Row]] = field(default_factory=dict)
     copies: list[Copies] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -235,6 +238,8 @@ class Evaluation:
         result.regions = region_rows(ours, theirs, self.options.resamples, self.options.seed)
         covariates = [[r.store.covariates(i) for i in a.index] for r, a in ((self.real, ours), (result, theirs))]
         result.effects = effect_rows(ours, theirs, (covariates[0], covariates[1]))
+        real, synthetic = (People.of(a.volumes, rows) for a, rows in zip((ours, theirs), covariates, strict=True))
+        result.ageing = age_rows(ours.regions, real, synthetic, self.options.resamples, self.options.seed)
 
     def _features(self, result: SetResult, network: dist.Network, protocol: Protocol) -> None:
         def action() -> None:

@@ -1,8 +1,9 @@
 """The tables of an evaluation."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from cortexgen.evaluation import anatomy, comparison, copies, effects, published
+from cortexgen.evaluation import ageing, anatomy, comparison, copies, effects, published
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
 from cortexgen.evaluation.table import Column, Table, measured
@@ -121,12 +122,17 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
     for name, caption, shown, found in (
         ("regions", "Regional volumes", anatomy.REGION_COLUMNS, _of(sets, lambda r: r.regions)),
         ("effects", "Effects of covariates on volumes", effects.COLUMNS, _of(sets, lambda r: r.effects)),
+        *((name, *about, _of(sets, partial(_ageing, name))) for name, about in ageing.TABLES.items()),
         ("copies", "Nearest training subjects", copies.COLUMNS, _of(sets, lambda r: [c.row() for c in r.copies])),
         ("copies_brains", "Nearest training subject of each brain", (), brains),
     ):
         if found:
             out[name] = Table(found, shown, caption)
     return out
+
+
+def _ageing(name: str, result: SetResult) -> list[Row]:
+    return result.ageing.get(name, [])
 
 
 def _of(sets: Sequence[SetResult], rows: Callable[[SetResult], list[Row]]) -> list[Row]:

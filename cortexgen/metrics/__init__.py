@@ -1,5 +1,6 @@
 """Measures of registrations and of generated brains."""
 
+from cortexgen.metrics.ageing import AgeCurve, age_curve
 from cortexgen.metrics.anatomy import (
     adjusted_effects,
     effect_sizes,
@@ -20,7 +21,7 @@ from cortexgen.metrics.morphometry import growth_volumes, regional_volumes, volu
 from cortexgen.metrics.ms_ssim import ms_ssim
 from cortexgen.metrics.overlap import dice
 from cortexgen.metrics.random_features import RandomFeatures
-from cortexgen.metrics.resampling import bootstrap_interval, real_against_real, same_size
+from cortexgen.metrics.resampling import bootstrap_interval, percentiles, real_against_real, same_size
 from cortexgen.metrics.similarity import brain_ncc, brain_psnr, brain_ssim, ncc, psnr, ssim
 from cortexgen.metrics.surface_distance import hd95
 from cortexgen.metrics.voxelwise import log_jacobian_shift, log_jacobian_spread

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cortexgen.errors import UserError
 from cortexgen.metrics.effects import Estimate, cohens_d
+from cortexgen.metrics.resampling import percentiles
 from cortexgen.metrics.sets import VOLUMES, two_sets
 
 DEEP = ("Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala", "Accumbens-area", "VentralDC")
@@ -103,16 +104,12 @@ def effect_sizes(
         draws: resamples; the others, and errors, are those of `adjusted_effects`.
     """
     value = adjusted_effects(real, synthetic, real_icv, synthetic_icv, protocol)
-    random = torch.Generator().manual_seed(seed)
-    resampled: list[Tensor] = []
-    while len(resampled) < draws:
-        i, j = (torch.randint(len(icv), (len(icv),), generator=random) for icv in (real_icv, synthetic_icv))
-        try:
-            resampled.append(adjusted_effects(real[i], synthetic[j], real_icv[i], synthetic_icv[j], protocol))
-        except UserError:  # one brain again and again
-            continue
-    low, high = torch.stack(resampled).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
-    return Estimate(value, low, high)
+
+    def again(i: Tensor, j: Tensor) -> Tensor:
+        return adjusted_effects(real[i], synthetic[j], real_icv[i], synthetic_icv[j], protocol)
+
+    brains = torch.arange(len(real_icv)), torch.arange(len(synthetic_icv))
+    return Estimate(value, *percentiles(again, *brains, draws=draws, seed=seed))
 
 
 def wasserstein_index(real: Tensor, synthetic: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What a statistic would be with other brains: bootstrap intervals, and real brains against real ones."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -52,6 +53,25 @@ def bootstrap_interval(
     low, high = (float(drawn.nanquantile(q)) for q in ((1 - level) / 2, (1 + level) / 2))
     shift = value - float(drawn.nanmean())
     return Interval(value, low + shift, high + shift)
+
+
+def percentiles(
+    statistic: Callable[..., Tensor], *samples: Tensor, draws: int = 1000, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The 2.5th and 97.5th percentile of a statistic over resamples of each sample with replacement, `[K]` each.
+
+    Arguments:
+        statistic: takes tensors like the samples, returns `[K]`; a resample that it refuses with a `UserError` (one
+            brain again and again) is drawn again.
+        samples: `[N_k, *]` each, or `torch.arange(N)` where the statistic looks something up by index.
+    """
+    generator, found = torch.Generator().manual_seed(seed), list[Tensor]()
+    while len(found) < draws:
+        rows = [torch.randint(len(sample), (len(sample),), generator=generator) for sample in samples]
+        with suppress(UserError):
+            found.append(statistic(*(sample[row] for sample, row in zip(samples, rows, strict=True))))
+    low, high = torch.stack(found).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
+    return low, high
 
 
 def real_against_real(statistic: Statistic, features: Tensor, n: int, repeats: int = 10, seed: int = 0) -> Tensor:

@@ -10,6 +10,7 @@ from cortexgen.weights.reading import (
     load_weights,
     read_checkpoint,
     shipped,
+    shipped_names,
     start,
 )
 from cortexgen.weights.writing import card, save_weights, split_tensors
@@ -26,6 +27,7 @@ __all__ = [
     "read_checkpoint",
     "save_weights",
     "shipped",
+    "shipped_names",
     "split_tensors",
     "start",
 ]

@@ -29,6 +29,26 @@ def shipped(name: str) -> Path:
     return Path(str(files("cortexgen.weights") / f"{name}.safetensors"))
 
 
+def shipped_names(stage: str = "") -> list[str]:
+    """Of the weights that come with the package, of a stage ("register", "generate") or all."""
+    there = Path(str(files("cortexgen.weights"))).glob(f"{stage}*.safetensors")
+    return sorted(path.stem for path in there)
+
+
+def _named(path: str | Path) -> Path:
+    """A file of weights by its path, or by the name of weights that come with the package, where no such file lies.
+
+    Raises:
+        UserError: if there is neither; it lists the names.
+    """
+    if not Path(path).exists():
+        names = shipped_names()
+        if str(path) in names:
+            return shipped(str(path))
+        raise UserError(f"{path}: no such file, nor one of the package's weights, {', '.join(names)}")
+    return _file(Path(path))
+
+
 def _file(path: Path) -> Path:
     if path.is_dir():
         raise UserError(f"{path}: a folder, expected a .ckpt or .safetensors file in it")
@@ -147,11 +167,16 @@ def load_weights(path: Path) -> Any:
 
 
 def load(path: str | Path | None = None, name: str = REGISTER) -> Any:
-    """A stage from a safetensors file, a Lightning checkpoint, or by default the package's weights of that name.
+    """A stage from a safetensors file, a Lightning checkpoint, or the package's weights, by default those of `name`.
 
-    Which of them a file is, its first bytes say, whatever its name.
+    Arguments:
+        path: a file, which is what its first bytes say, whatever its name; or the name of weights of the package.
+        name: of the weights to take without a path.
+
+    Raises:
+        UserError: if it is missing, damaged, or from elsewhere.
     """
-    path = shipped(name) if path is None else _file(Path(path))
+    path = shipped(name) if path is None else _named(path)
     with path.open("rb") as file:
         start = file.read(2)
     pickled = path.suffix == ".ckpt" or start == b"PK" or start[:1] == b"\x80"
@@ -168,8 +193,7 @@ def start(module: LightningModule, path: str | Path) -> None:
     Raises:
         UserError: if they are another class's, or parameters of both differ in shape.
     """
-    named = shipped(str(path))
-    source = load(named if named.is_file() else path)
+    source = load(path)
     if type(source) is not type(module):
         raise UserError(f"{path}: weights of {type(source).__name__}, the configuration's is {type(module).__name__}")
     ours, theirs = module.state_dict(), source.state_dict()
@@ -183,7 +207,7 @@ def start(module: LightningModule, path: str | Path) -> None:
 
 
 def load_registration(path: str | Path | None = None) -> Any:
-    """A trained registration from a file, or the package's.
+    """A trained registration from a file, or the package's, by name or without one `REGISTER`.
 
     Raises:
         UserError: if the file holds something else, or says not what it was trained on.
@@ -192,7 +216,7 @@ def load_registration(path: str | Path | None = None) -> Any:
 
 
 def load_generator(path: str | Path | None = None) -> Any:
-    """A trained distribution of velocities from a file, or the package's.
+    """A trained distribution of velocities from a file, or the package's, by name or without one `GENERATE`.
 
     Raises:
         UserError: if the file holds something else, or says not what it was trained on.
@@ -207,7 +231,8 @@ def load_generator(path: str | Path | None = None) -> Any:
 def _stage(path: str | Path | None, name: str, kind: type, needs: str, *grids: str) -> Any:
     module = load(path, name)
     if not isinstance(module, kind):
-        raise UserError(f"{path}: weights of {module.stage or type(module).__name__}; {needs}")
+        names = ", ".join(shipped_names(name.split("-")[0]))
+        raise UserError(f"{path}: weights of {module.stage or type(module).__name__}; {needs}, such as {names}")
     _check_grids(module, path, *grids)
     return module
 

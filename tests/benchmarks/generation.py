@@ -7,6 +7,11 @@ FIELDS is what `cortexgen predict` or `register` wrote for stage 1; the held-out
 recorded, unless named. Without a checkpoint the package's weights draw. Samples are measured as they were drawn, before
 any rejection; volumes are integrals of |J| of the inverse over the template's regions on both sides. Writes
 OUT/generators.tsv, a row a generator, and OUT/volumes.tsv, a row a generator and class.
+
+Then fields are drawn for the held-out people in turn, each given the covariates of one, and compared with theirs:
+OUT/age_bands.*, d of each class in three bands of age, "not measured" where the interval is wider than ±0.4;
+OUT/age_slopes.* and age_curves.*, volumes on age of each sex. `--people train` takes the training subjects instead,
+who are more.
 """
 
 import argparse
@@ -19,11 +24,13 @@ from torch import Tensor
 
 from cortexgen.atlas.template import Template
 from cortexgen.data.fields import FieldDataModule
+from cortexgen.evaluation.ageing import TABLES, People, age_rows
+from cortexgen.evaluation.table import Table
 from cortexgen.generation.deformation_model import StatisticalDeformationModel
 from cortexgen.io.bids import write_tsv
 from cortexgen.metrics.coverage import expected_coverage, precision_and_coverage
 from cortexgen.metrics.distances import pairwise_distances
-from cortexgen.metrics.effects import cohens_d, sd_ratio, slope
+from cortexgen.metrics.effects import cohens_d, sd_ratio
 from cortexgen.metrics.memorization import memorization
 from cortexgen.metrics.morphometry import regional_volumes, volume_weights
 from cortexgen.metrics.ms_ssim import ms_ssim
@@ -114,8 +121,12 @@ def main() -> None:
     parser.add_argument("--sampler", default="dpm++")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--corrections", type=lambda t: [float(x) for x in t.split(",")], default=[0.5, 0.0])
+    parser.add_argument("--spacing", type=float, help="of the weights' training, where FIELDS are finer")
+    parser.add_argument("--aged", type=int, default=200, help="fields drawn for people of known age")
+    parser.add_argument("--people", choices=("val", "train"), default="val", help="who they are")
     chosen = parser.parse_args()
-    data = FieldDataModule(chosen.fields, val_subjects=chosen.held_out.split(",") if chosen.held_out else None)
+    held_out = chosen.held_out.split(",") if chosen.held_out else None
+    data = FieldDataModule(chosen.fields, val_subjects=held_out, spacing=chosen.spacing)
     data.setup("fit")
     template = data.template
     coarse = template.to(template.grid.at_spacing(2.0))
@@ -160,17 +171,17 @@ def main() -> None:
             volumes.append(row)
         write_tsv(chosen.out / "generators.tsv", rows)
         write_tsv(chosen.out / "volumes.tsv", volumes)
-    ages = torch.tensor([float(s.covariates["age"]) for s in data.side("train")])
-    random = torch.Generator().manual_seed(1)
-    asked = ages[torch.randint(len(ages), (min(200, chosen.samples),), generator=random)]
-    draw = [diffusion(chosen.corrections[0], age=float(a))(k) for k, a in enumerate(asked)]
-    aged = Fields(torch.stack(draw), data, weights, coarse)
-    for label in ("Lateral-Ventricle", "Cerebral-Cortex"):
-        k = template.classes.index(label) - 1
-        real, synthetic = slope(train.volumes[:, k], ages), slope(aged.volumes[:, k], asked)
-        print(
-            f"{label}, ml a year: real {real[0]:.4f} ± {real[1]:.4f}, synthetic {synthetic[0]:.4f} ± {synthetic[1]:.4f}"
-        )
+    people = [scan.covariates for scan in data.side(chosen.people)]
+    asked = [people[k % len(people)] for k in range(chosen.aged)]
+    given = [{name: row[name] for name in module.encoder.specs if row.get(name) is not None} for row in asked]
+    drawn = torch.stack([diffusion(chosen.corrections[0], **row)(k) for k, row in enumerate(given)])
+    real = People.of({"train": train, "val": held}[chosen.people].volumes, people)
+    found = age_rows(template.classes[1:], real, People.of(Fields(drawn, data, weights, coarse).volumes, asked))
+    for name, rows in found.items():
+        caption, columns = TABLES[name]
+        table = Table([{"set": next(iter(generators)), **row} for row in rows], columns, caption)
+        table.write(chosen.out / name)
+        print(table.to_markdown() if name != "age_curves" else f"{chosen.out / name}.md", flush=True)
 
 
 if __name__ == "__main__":

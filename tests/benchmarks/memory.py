@@ -1,17 +1,19 @@
-"""Memory that a process needs for what stage 2 makes of its fields before training, run by hand.
+"""Memory that a process needs for what stage 2 makes of its fields before training, and time of a step, run by hand.
 
-    python tests/benchmarks/memory.py [--subjects 64,128] [--rows 1350,2700] [--spacing 1] [--target 2700]
+    python tests/benchmarks/memory.py [--subjects 64,128] [--rows 1350,2700] [--spacing 1] [--work 4] [--target 2700]
 
 Makes cohorts of smooth random velocities at half the resolution of the template at that spacing, mirrored, with the
-shipped preset's scaling, covariates, modes and folds, and prints a process's peak resident memory after each step,
-which doesn't depend on their number as soon as there are as many fields as modes. A second table has many small
-fields, for what grows with the square of their number and is given back before the modes are made. The last line
-extrapolates that to the target.
+shipped preset's scaling, modes and folds, given age, sex, brain volume and cohort, and prints a process's peak resident
+memory after each part, which doesn't depend on their number as soon as there are as many fields as modes. `--work` is
+stage 2's `--data.spacing`. A second table has many small fields, for what grows with the square of their number and is
+given back before the modes are made; the line below extrapolates that to the target. The last table has processor
+milliseconds of a training step of a small network, loading and prior and all, with few and with many small fields.
 """
 
 import argparse
 import json
 import resource
+import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -19,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from lightning import Callback, Trainer
 
 from cortexgen.atlas.template import load_template
 from cortexgen.data.field_priors import FieldPriors
@@ -27,9 +30,12 @@ from cortexgen.data.fields import FieldDataModule
 from cortexgen.diffusion import fit_priors
 from cortexgen.io import write_field
 from cortexgen.io.bids import sidecar, write_tsv
+from cortexgen.modules import FieldDiffusionModule
 from cortexgen.spatial import antialias
 
 MODES, FOLDS = 96, 5
+COVARIATES = ["age", "sex", "brain_volume_ml", "cohort"]
+STEPS, SMALL = 12, 4.0  # of training that are timed; spacing in mm of the template whose fields are small
 
 
 def peak() -> float:
@@ -52,21 +58,54 @@ def make(root: Path, subjects: int, spacing: float) -> None:
         path = root / f"sub-{k:04d}" / "anat" / f"sub-{k:04d}_desc-velocity_field.nii.gz"
         write_field(path, antialias(field, (4, 4, 4))[0], grid)
         sidecar(path).write_text(json.dumps(info | {"ImageGrid": image_grid.to_dict()}))
-    rows = [{"participant_id": f"sub-{k:04d}", "age": 20 + k % 60, "sex": "FM"[k % 2]} for k in range(subjects)]
+    values = ((20 + k % 60, "FM"[k % 2], 1200 + 7 * k % 400, "ab"[k % 3 // 2]) for k in range(subjects))
+    names = ["participant_id", *COVARIATES]
+    rows = [dict(zip(names, (f"sub-{k:04d}", *row), strict=True)) for k, row in enumerate(values)]
     write_tsv(root / "participants.tsv", rows)
 
 
-def whole(root: Path) -> dict[str, float]:
-    """Peaks after each step of one process, and its seconds."""
+def fields(root: Path, work: float | None) -> FieldDataModule:
+    """The data module of a made cohort."""
+    how = {"cache": "disk", "cache_dir": root / "cache", "spacing": work, "batch_size": 4}
+    data = FieldDataModule(root, val_subjects=["sub-0000"], **how)
+    data.setup("fit")
+    return data
+
+
+def whole(root: Path, work: float | None) -> dict[str, float]:
+    """Peaks after each part of one process, and its seconds."""
     torch.set_num_threads(1)
     out, start = {"start": peak()}, time.perf_counter()
-    data = FieldDataModule(root, val_subjects=["sub-0000"], cache="disk", cache_dir=root / "cache")
-    data.setup("fit")
+    data = fields(root, work)
     out["fields"] = peak()
-    statistics = field_statistics(data, ["age", "sex"], center=True, each_voxel=True)
+    found = field_statistics(data, COVARIATES, center=True, each_voxel=True)
     out["statistics"] = peak()
-    FieldPriors.fit(data, statistics["mean"], statistics["scale"], MODES, FOLDS)
+    FieldPriors.fit(data, found["mean"], found["scale"], MODES, FOLDS)
     return out | {"priors": peak(), "seconds": time.perf_counter() - start}
+
+
+class Times(Callback):
+    """Processor seconds at the end of each step."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.ends.append(time.process_time())
+
+
+def step(root: Path) -> dict[str, float]:
+    """Median processor milliseconds of a training step."""
+    torch.set_num_threads(1)
+    times = Times()
+    small = {"width": 8, "multipliers": (1,), "spatial_attention": ("none",), "patch": 2}
+    prior = {"prior_modes": MODES, "cross_fit": FOLDS, "scaling": "voxel", "levels": (-14, 4)}
+    module = FieldDiffusionModule(covariates=COVARIATES, **small, **prior)
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(accelerator="cpu", max_steps=STEPS, limit_val_batches=0, callbacks=[times], **off)
+    trainer.fit(module, datamodule=fields(root, 2 * 2 * SMALL))
+    laps = [b - a for a, b in zip(times.ends[1:], times.ends[2:], strict=False)]
+    return {"ms a step": 1000 * statistics.median(laps), "peak": peak()}
 
 
 def square(rows: int) -> dict[str, float]:
@@ -90,16 +129,22 @@ def main() -> None:
     parser.add_argument("--subjects", default="64,128")
     parser.add_argument("--rows", default="1350,2700")
     parser.add_argument("--spacing", type=float, default=1.0)
+    parser.add_argument("--work", type=float)
+    parser.add_argument("--steps", default="64,2700", help="subjects of the last table")
     parser.add_argument("--target", type=int, default=2700)
     options = parser.parse_args()
     found = {}
-    for name, sizes in (("subjects", options.subjects), ("rows", options.rows)):
-        for size in map(int, sizes.split(",")):
+    for name, sizes in (("subjects", options.subjects), ("rows", options.rows), ("steps", options.steps)):
+        for size in map(int, filter(None, sizes.split(","))):
             with TemporaryDirectory() as folder:
-                if name == "subjects":
-                    make(Path(folder), size, options.spacing)
-                found[name] = size, alone(*((whole, Path(folder)) if name == "subjects" else (square, size)))
+                root = Path(folder)
+                if name != "rows":
+                    make(root, size, options.spacing if name == "subjects" else SMALL)
+                jobs = {"subjects": (whole, root, options.work), "rows": (square, size), "steps": (step, root)}
+                found[name] = size, alone(*jobs[name])
             print(f"{size} {name}", *(f"{k} {v:.2f}" for k, v in found[name][1].items()), sep="\t", flush=True)
+    if not {"subjects", "rows"} <= found.keys():
+        return
     (_, large), (rows, small) = found["subjects"], found["rows"]
     squares = large["statistics"] + (small["priors"] - small["start"]) * (2 * options.target / rows) ** 2
     top = max(large["priors"], squares)

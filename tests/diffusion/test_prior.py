@@ -6,7 +6,16 @@ import scipy.fft
 import torch
 from torch import nn
 
-from cortexgen.diffusion import GaussianPrior, alpha_sigma, cosine_transform, diffuse, fit_priors, to_x0
+from cortexgen.diffusion import (
+    CosineSchedule,
+    GaussianPrior,
+    alpha_sigma,
+    cosine_transform,
+    diffuse,
+    fit_priors,
+    sampler_named,
+    to_x0,
+)
 
 SHAPE = (2, 3, 4, 3)
 
@@ -116,6 +125,21 @@ def test_samples_have_the_covariance():
     draws = torch.stack([prior.sample(generator).flatten() for _ in range(4000)])
     expected = dense(prior)
     assert float((draws.T @ draws / len(draws) - expected).abs().max()) < 0.12 * float(expected.diagonal().max())
+
+
+@pytest.mark.parametrize("sampler, steps", [("ancestral", 50), ("dpm++", 24)])
+def test_samplers_draw_from_it(sampler, steps):
+    """Along its strongest modes, which much noise alone hides, and in all."""
+    weak = prior_of()
+    prior = GaussianPrior(weak.spectrum, 10 * weak.modes, weak.cutoff)
+    generator, draws = torch.Generator().manual_seed(2), (6000, *SHAPE)
+    sample = sampler_named(sampler, CosineSchedule(), steps)
+    found = sample(lambda z, level: prior(z, level).mean, lambda: torch.randn(draws, generator=generator)).flatten(1)
+    variances, directions = torch.linalg.eigh(dense(prior))
+    ratio = (found.double() @ directions).square().mean(dim=0) / variances
+    assert float(ratio[-4:].mean()) == pytest.approx(1, abs=0.04)
+    assert float(found.square().sum(dim=1).mean() / variances.sum()) == pytest.approx(1, abs=0.04)
+    assert float(ratio.mean()) == pytest.approx(1, abs=0.04)
 
 
 def test_a_draw_is_float32_under_autocast():

@@ -361,3 +361,22 @@ def test_brains_are_evenly_spaced(case: Case) -> None:
     assert shown_brains(result, 2) == [0, 4] and shown_brains(result, 3) == [0, 2, 4]
     assert shown_brains(result) == [0, 1, 2, 3, 4] and shown_brains(result, 1) == [0]
     assert shown_brains(case.evaluation.sets[1]) == [0, 1]
+
+
+def test_people_of_known_age_are_compared_in_bands(
+    cohort: Path, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cortexgen.evaluation.ageing.LEAST", 3)
+    aged = Path(shutil.copytree(sets / "five", tmp_path / "aged"))
+    rows = [f"sub-{name}\t{age}\tF" for name, age in (("new1", 25), ("new2", 35.5), ("new3", 39), ("new4", 62))]
+    (aged / "participants.tsv").write_text("\n".join(["participant_id\tage\tsex", *rows]))
+    real = BrainSet(cohort)
+    evaluation = Evaluation(real, tmp_path / "out", GivenLabels(real.classes), load_extractors([]), OPTIONS)
+    evaluation.add("aged", BrainSet(aged, grid=real.grid, classes=real.classes))
+    bands = build(evaluation)["age_bands"].rows
+    counts = {row["band"]: row["n"] for row in bands}
+    assert counts == {"20-40": 3, "40-60": 0, "60 and over": 1}  # and one whose age isn't known
+    assert {row["region"] for row in bands} == set(evaluation.real.anatomy.regions)
+    page = _page(tmp_path / "page.html", evaluation)
+    assert "Bands of age" in page.headings
+    assert "not measured" in {row[-1] for row in page.tables["Regional volumes in bands of age"]}
