@@ -66,15 +66,15 @@ def registration_measures(result: Registered) -> Row:
     maps = Propagation(moving, fixed, result.velocity_grid, result.steps)
     affine_only = maps.still()
     before = maps.warp(affine_only)
-    u = torch.einsum("ij,jdhw->idhw", fixed.grid.torch_affine[:3, :3].float(), (result.displacement - affine_only)[0])
-    distance = torch.linalg.vector_norm(u, dim=0, keepdim=True)
+    u = (result.displacement - affine_only)[0][:, fixed.image[0] > BRAIN_FOREGROUND]
+    distance = torch.linalg.vector_norm(fixed.grid.torch_affine[:3, :3].float() @ u, dim=0)
     brain = resample(moving.image[None], moving.image_grid.torch_affine, moving.grid.shape, moving.grid.torch_affine)
     row: Row = {
         "ssim_before": ssim(before, fixed.image),
         "ssim": ssim(result.warped, fixed.image),
         "psnr_before": psnr(before, fixed.image),
         "psnr": psnr(result.warped, fixed.image),
-        "mean_displacement_mm": float(distance[fixed.image > BRAIN_FOREGROUND].mean()),
+        "mean_displacement_mm": float(distance.mean()),
         "sd_log_jacobian": float(result.log_jacobian[brain > BRAIN_FOREGROUND].std()),
         "folded_voxels": result.folded,
         "unfolding_rounds": result.unfolding,
