@@ -72,7 +72,7 @@ def register(
             look like the image, 0 makes the cortex overlap better.
         frames: Also write so many frames of the continuous deformation, as a 4D image and an animated picture.
         field_spacing: Write the displacement fields on grids of so many millimetres, if these are coarser than the
-            image's: twice its voxel size makes files of an eighth, and what they warp hardly differs. 0 is the
+            image's: twice its voxel size makes files of a fifth, and what they warp hardly differs. 0 is the
             image's own grid.
         mirror: Average the answers to the pair and to its mirror image, where the weights' grid is symmetric.
         nearest_labels: Take warped labels from the nearest voxel instead of the largest interpolated indicator.
