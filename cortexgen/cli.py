@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import cortexgen.clock  # noqa: F401  so that it begins with the program
 from cortexgen import __version__
 from cortexgen.commands import COMMANDS
 from cortexgen.commands.arguments import run_command

@@ -52,6 +52,13 @@ class Synthesis(NamedTuple):
     grid: Grid
 
 
+class Written(NamedTuple):
+    """A displacement `[1, 3, d, h, w]` in voxels of the grid that it is written on."""
+
+    displacement: Tensor
+    grid: Grid
+
+
 class _Result:
     """What `predict` returns; Lightning brings it to the main memory, where it is."""
 
@@ -79,6 +86,7 @@ class Registered(_Result):
         seconds: that the solution took.
         iterations: of its refinement that were kept; None if there was none.
         synthesis: what reverse diffusion made of the pair, where that was asked for.
+        coarse: displacement and inverse on coarser grids, where those are to be written instead.
     """
 
     moving: Space
@@ -97,6 +105,12 @@ class Registered(_Result):
     seconds: float = 0.0
     iterations: int | None = None
     synthesis: Synthesis | None = None
+    coarse: tuple[Written, ...] = ()
+
+    @property
+    def written(self) -> tuple[Written, ...]:
+        """Displacement and inverse as they are written."""
+        return self.coarse or (Written(self.displacement, self.fixed.grid), Written(self.inverse, self.moving.grid))
 
 
 class Failed(NamedTuple):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,40 @@ def test_simpleitk_warps_template_and_labels_as_we_did(native, result):
     theirs = sitk.Resample(moving, ours, sitk.DisplacementFieldTransform(field), sitk.sitkLinear, 0.0)
     difference = np.abs(sitk.GetArrayFromImage(theirs) - sitk.GetArrayFromImage(ours))
     assert np.quantile(difference, 0.999) < 1e-3
+
+
+def resampled(moving, like, field, interpolator):
+    field = sitk.DisplacementFieldTransform(sitk.Cast(sitk.ReadImage(str(field)), sitk.sitkVectorFloat64))
+    moving, like = sitk.ReadImage(str(moving)), sitk.ReadImage(str(like))
+    return sitk.GetArrayFromImage(sitk.Resample(moving, like, field, interpolator, 0.0)), sitk.GetArrayFromImage(like)
+
+
+def test_the_moving_image_beside_the_results_gives_them_in_simpleitk(result):
+    """As antsApplyTransforms does: linear for the image, generic label for the dseg."""
+    anat, template = result / "sub-a" / "anat", result / f"tpl-{NAME}" / f"tpl-{NAME}_res-2"
+    theirs, ours = resampled(
+        f"{template}_T1w.nii.gz", anat / f"sub-a_{FILES[2]}", anat / f"sub-a_{FILES[0]}", sitk.sitkLinear
+    )
+    assert np.quantile(np.abs(theirs - ours), 0.999) < 1e-3 and ours.max() > 0.8
+    theirs, ours = resampled(
+        f"{template}_dseg.nii.gz", anat / f"sub-a_{FILES[3]}", anat / f"sub-a_{FILES[0]}", sitk.sitkLabelLinear
+    )
+    assert (theirs != ours).mean() < 1e-4 and len(np.unique(ours)) == 18
+
+
+def test_fields_of_half_the_resolution_warp_hardly_otherwise(native, result, tmp_path, capsys):
+    run(["register", str(native / "sub-a_T1w.nii.gz"), str(tmp_path / "out"), "--field-spacing", "4"])
+    assert re.search(r"1 image\(s\) registered \(1 now\) in [\d.]+ s, [\d.]+ processor", capsys.readouterr().out)
+    anat, full, moving = tmp_path / "out" / "sub-a" / "anat", result / "sub-a" / "anat", result / f"tpl-{NAME}"
+    moving, like = moving / f"tpl-{NAME}_res-2_T1w.nii.gz", full / f"sub-a_{FILES[2]}"
+    assert (anat / f"sub-a_{FILES[2]}").read_bytes() == like.read_bytes()
+    theirs, ours = resampled(moving, like, anat / f"sub-a_{FILES[0]}", sitk.sitkLinear)
+    assert np.corrcoef(theirs.ravel(), ours.ravel())[0, 1] > 0.995 and np.abs(theirs - ours).mean() < 0.01
+    for name in FILES[:2]:
+        assert 4 * (anat / f"sub-a_{name}").stat().st_size < (full / f"sub-a_{name}").stat().st_size
+        assert int(folded(read_field(anat / f"sub-a_{name}")[0][None])) == 0
+    (row,) = read_tsv(tmp_path / "out" / "registration.tsv")
+    assert row["processor_seconds"] > 0
 
 
 def test_frames_are_a_4d_image_and_a_moving_picture(result):

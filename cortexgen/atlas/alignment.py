@@ -6,6 +6,7 @@ rim around it are looked at: what skull-stripping left of neck and orbits has no
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import SimpleITK as sitk
@@ -86,16 +87,23 @@ def align(image: Tensor, grid: Grid, template: Template, source: object = "image
 
 def agreement(image: Tensor, grid: Grid, template: Template, affine: np.ndarray | None = None) -> Agreement:
     """How well an image `[1, D, H, W]` fits the template under an affine of `align`, or as it lies."""
-    fixed, target = _at(template.image, template.grid, SPACING)
+    target, a, expected = _compared(template)
     moved = grid.torch_affine if affine is None else torch.from_numpy(np.linalg.inv(affine)) @ grid.torch_affine
     moving = resample(image[None], moved, target.shape, target.torch_affine)[0, 0]
-    a, b = fixed > BRAIN_FOREGROUND, moving > BRAIN_FOREGROUND
+    b = moving > BRAIN_FOREGROUND
     overlap = 2 * float((a & b).sum()) / float(a.sum() + b.sum())
     deep = b & ~_grown(~a, DEPTH / SPACING)
-    x, y = (local_contrast(v, target)[deep].double() for v in (fixed, moving))
+    x, y = (v[deep].double() for v in (expected, local_contrast(moving, target)))
     x, y = x - x.sum() / max(1, len(x)), y - y.sum() / max(1, len(y))
     spread = float(x.norm() * y.norm())
     return Agreement(overlap, float(x @ y) / spread if spread > 1e-6 else 0.0)
+
+
+@lru_cache(maxsize=1)  # every scan is compared with it
+def _compared(template: Template) -> tuple[Grid, Tensor, Tensor]:
+    """The grid on which images are compared with a template, its foreground there and its local contrast."""
+    image, grid = _at(template.image, template.grid, SPACING)
+    return grid, image > BRAIN_FOREGROUND, local_contrast(image, grid)
 
 
 def in_template_space(image: Tensor, grid: Grid, template: Template) -> bool:

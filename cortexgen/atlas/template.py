@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ from cortexgen.atlas.labels import LabelMap, labels_on, numbered, read_label_tab
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, read_volume
 from cortexgen.io.header import Form
-from cortexgen.io.nifti import to_memory
+from cortexgen.io.nifti import open_image, to_memory
 from cortexgen.io.paths import label
 from cortexgen.spatial import resample
 
 __all__ = ["BRAIN_FOREGROUND", "MNI152", "Template", "load_template", "read_label_table"]
 
 MNI152 = "MNI152NLin2009aSym"
-# Of nilearn's array (uint8 counts); another array is another template.
+MNI152_FILE = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"  # of nilearn
+# Of its array (uint8 counts); another array is another template.
 MNI152_SHA256 = "a42242e3dc051f80e18cf23eb12618a6f09ff951defa2d1e9687d8dcb8810bbf"
 BRAIN_FOREGROUND = 0.05
 
@@ -116,16 +118,18 @@ def _finish(name: str, image: Tensor, dseg: LabelMap | None, grid: Grid) -> Temp
 
 @lru_cache(maxsize=1)
 def _mni152() -> Template:
-    from nilearn.datasets import load_mni152_template  # seconds to import
-
-    loaded = load_mni152_template(resolution=1)
-    counts = np.rint(np.asarray(loaded.dataobj) * 255).astype(np.uint8)
+    nilearn = find_spec("nilearn")  # its file alone: importing nilearn takes a second
+    if nilearn is None or nilearn.origin is None:
+        raise UserError(f"{MNI152} comes with nilearn, which is not installed: pip install nilearn")
+    loaded = open_image(Path(nilearn.origin).with_name("datasets") / "data" / MNI152_FILE)
+    voxels = np.asarray(loaded.dataobj).astype(np.float32)
+    counts = np.rint(voxels / voxels.max() * 255).astype(np.uint8)
     found = hashlib.sha256(counts.tobytes()).hexdigest()
     if found != MNI152_SHA256:
         raise UserError(
             f"nilearn's MNI152 template has hash {found}, expected {MNI152_SHA256}: another nilearn release?"
         )
-    array, grid = to_memory(counts.astype(np.float32) / 255, loaded.affine)
+    array, grid = to_memory(counts.astype(np.float32) / 255, np.asarray(loaded.affine))
     image = normalize(torch.from_numpy(array).unsqueeze(0), MNI152)
     folder = files("cortexgen.atlas") / "templates"
     dseg_path, table = (Path(str(folder / f"tpl-{MNI152}_{end}")) for end in ("res-1_dseg.nii.gz", "dseg.tsv"))

@@ -106,7 +106,7 @@ def write_registrations(
         failures: why a scan couldn't be registered, by name.
         split: side of each subject, where there is a split.
     """
-    there, now = _records(root), {scan.name: scan for scan in scans}
+    there, now = registered_rows(root), {scan.name: scan for scan in scans}
     there = {str(row.get("participant_id")): row for row in _listed(root) if not _is_done(row)} | there
     failed = {name: {"participant_id": name, "status": f"failed: {why}"} for name, why in failures.items()}
     earlier = [row for name, row in there.items() if name not in now and name not in failed]
@@ -140,8 +140,8 @@ def _listed(root: Path) -> list[Row]:
     return read_tsv(path) if path.is_file() and path.read_bytes().strip() else []
 
 
-def _records(root: Path) -> dict[str, Row]:
-    """The rows of the scans that are done, by scan."""
+def registered_rows(root: Path) -> dict[str, Row]:
+    """The rows of the scans that are done in a folder, by scan."""
     kept = records(root, KIND)
     found = [_rowed(kept[name])["Row"] for name in sorted(kept, key=lambda name: name.split("_"))]
     return {str(row["participant_id"]): row for row in found if "participant_id" in row}
@@ -165,7 +165,7 @@ def recorded_sides(root: Path) -> dict[str, set[str]]:
     listed = [row for row in _listed(root) if row.get("split") is not None]
     names = {row.get("participant_id") for row in listed}
     sides: dict[str, set[str]] = {}
-    for row in [*listed, *(row for name, row in _records(root).items() if name not in names)]:
+    for row in [*listed, *(row for name, row in registered_rows(root).items() if name not in names)]:
         if row.get("split") is not None:
             sides.setdefault(str(row.get("participant_id")).split("_")[0], set()).add(str(row["split"]))
     return sides

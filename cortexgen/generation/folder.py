@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from cortexgen.contracts import Brain
-from cortexgen.io import write_field, write_json, write_volume
+from cortexgen.io import STEP, write_field, write_json, write_volume
 from cortexgen.io.bids import Row, derivative, sha256, sidecar, transform, write_tsv
 from cortexgen.io.labels import label_type
 from cortexgen.io.output import read_record, record_path, records
@@ -93,7 +93,7 @@ class BrainFolder:
         write_volume(paths["T1w"], brain.image, grid)
         if field is not None:
             paths["xfm"] = transform(self.root, name, field.template, "T1w")
-            write_field(paths["xfm"], field.displacement, grid)
+            write_field(paths["xfm"], field.displacement, grid, STEP)
         if brain.labels is not None:
             paths["dseg"] = derivative(self.root, name, "dseg")
             largest = max(brain.classes, default=int(brain.labels.max()))
@@ -103,7 +103,7 @@ class BrainFolder:
             paths["inverse"] = transform(self.root, name, "T1w", field.template)
             paths["growth"] = derivative(self.root, name, "map", space=field.template, desc="logjac")
             write_field(paths["velocity"], field.velocity, field.velocity_grid)
-            write_field(paths["inverse"], field.inverse, grid)
+            write_field(paths["inverse"], field.inverse, grid, STEP)
             write_volume(paths["growth"], field.log_jacobian, grid)
         return paths
 

@@ -58,6 +58,12 @@ def derivative(root: Path, scan: str, suffix: str, **entities: str) -> Path:
     return within(root, *check_scan_name(scan).split("_"), "anat", f"{name}.nii.gz")
 
 
+def template_file(root: Path, name: str, spacing: float, suffix: str) -> Path:
+    """A template's image or dseg with voxels of `spacing` millimetres, `tpl-X/tpl-X_res-1p5_T1w.nii.gz`."""
+    resolution = f"{spacing:.4g}".replace(".", "p")
+    return within(root, f"tpl-{name}", f"tpl-{name}_res-{resolution}_{suffix}.nii.gz")
+
+
 def scan_folders(root: Path) -> dict[Path, tuple[str, str]]:
     """The anat folders of a data set, sorted: what the scan of each is called, and why it can't be used, "" if it can.
 

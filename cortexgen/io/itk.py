@@ -14,23 +14,37 @@ import torch
 from torch import Tensor
 
 from cortexgen.errors import UserError
-from cortexgen.io.atomic import atomic, write_text
+from cortexgen.io.atomic import write_text
+from cortexgen.io.compressed import save_image
 from cortexgen.io.grid import Grid
 from cortexgen.io.header import file_affine
 from cortexgen.io.nifti import nifti, open_image, to_file, to_memory, voxels
 
 LPS = np.diag([-1.0, -1.0, 1.0])
+STEP = 2.0**-10  # mm, of displacements that are written; half of it is the most that they are off
 
 
-def write_field(path: Path, field: Tensor, grid: Grid) -> None:
-    """Write a displacement or velocity `[3, D, H, W]`, in voxels of `grid`, atomically."""
-    turn = LPS @ grid.affine[:3, :3]
-    vectors = np.einsum("ij,jdhw->dhwi", turn, field.detach().cpu().double().numpy())
-    array, affine = to_file(vectors, grid)
-    image = nifti(np.ascontiguousarray(array[:, :, :, None, :], dtype=np.float32), affine)
+def in_steps(field: Tensor, grid: Grid, step: float = STEP) -> Tensor:
+    """A field `[B, 3, D, H, W]` as it is when it has been written with this step and read again."""
+    turn = torch.from_numpy(LPS @ grid.affine[:3, :3]).float().to(field.device)
+    world = torch.einsum("ij,bjdhw->bidhw", turn / step, field.float()).round_()
+    return torch.einsum("ij,bjdhw->bidhw", torch.linalg.inv(turn) * step, world)
+
+
+def write_field(path: Path, field: Tensor, grid: Grid, step: float = 0.0) -> None:
+    """Write a displacement or velocity `[3, D, H, W]`, in voxels of `grid`, atomically.
+
+    Arguments:
+        step: multiples of it, in millimetres, are written, which compress well; a power of two. 0 keeps every digit.
+    """
+    turn = torch.from_numpy(LPS @ grid.affine[:3, :3])
+    vectors = torch.einsum("ij,jdhw->idhw", turn, field.detach().cpu().double())
+    if step:
+        vectors = (vectors / step).round_() * step
+    array, affine = to_file(vectors.float().movedim(0, -1).numpy(), grid)
+    image = nifti(array[:, :, :, None, :], affine)
     image.header.set_intent("vector")
-    with atomic(path) as temporary:
-        nib.save(image, temporary)
+    save_image(image, path)
 
 
 def _open_field(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:

@@ -20,7 +20,7 @@ def check_labels(array: np.ndarray, path: Path) -> None:
     low, high = array.min(), array.max()
     if low == high:
         raise UserError(f"{path}: every voxel is {array.flat[0]:g}; a label map has labels and background")
-    if not np.array_equal(array, np.rint(array)):
+    if array.dtype.kind not in "iub" and not np.array_equal(array, np.rint(array)):
         raise UserError(f"{path}: expected whole numbers in a label map, found fractions")
     if high > LARGEST or low < -LARGEST:
         raise UserError(f"{path}: found label {high if high > LARGEST else low:.15g}, expected 0 to {LARGEST}")

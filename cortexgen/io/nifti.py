@@ -16,7 +16,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from torch import Tensor
 
 from cortexgen.errors import UserError
-from cortexgen.io.atomic import atomic
+from cortexgen.io.compressed import save_image
 from cortexgen.io.grid import Grid
 from cortexgen.io.header import NO_CHOICE, HeaderChoice, apart, file_affine
 from cortexgen.io.labels import check_labels
@@ -205,8 +205,7 @@ def write_volume(path: Path, volume: Tensor, grid: Grid, dtype: type = np.float3
     image = nifti(*to_file(array.astype(dtype), grid))
     if slope:
         image.header.set_slope_inter(slope, 0)
-    with atomic(path) as temporary:
-        nib.save(image, temporary)
+    save_image(image, path)
 
 
 def write_series(path: Path, volumes: Tensor, grid: Grid) -> None:
@@ -226,8 +225,7 @@ def write_series(path: Path, volumes: Tensor, grid: Grid) -> None:
     image = nifti(*to_file(volumes.detach().cpu().float().movedim(0, -1).numpy(), grid))
     image.header.set_xyzt_units("mm", "sec")
     image.header.set_zooms((*image.header.get_zooms()[:3], 1.0))
-    with atomic(path) as temporary:
-        nib.save(image, temporary)
+    save_image(image, path)
 
 
 def nifti(array: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:

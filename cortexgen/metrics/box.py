@@ -8,8 +8,9 @@ from cortexgen.errors import UserError
 
 def bounding_box(mask: Tensor) -> tuple[list[int], list[int]] | None:
     """First and last voxel (D, H, W) of a mask, `[1, D, H, W]` or `[D, H, W]`; None if it is empty."""
-    places = torch.nonzero(mask.reshape(mask.shape[-3:]))
-    return (places.amin(dim=0).tolist(), places.amax(dim=0).tolist()) if len(places) else None
+    mask = mask.reshape(mask.shape[-3:])
+    sides = [torch.nonzero(mask.any(dim=i).any(dim=j)).flatten() for i, j in ((1, 1), (0, 1), (0, 0))]
+    return ([int(s[0]) for s in sides], [int(s[-1]) for s in sides]) if len(sides[0]) else None
 
 
 def cropped(volumes: Tensor, mask: Tensor, what: str) -> Tensor:

@@ -5,6 +5,7 @@ import math
 from torch import Tensor
 
 from cortexgen.errors import UserError
+from cortexgen.metrics.box import bounding_box
 from cortexgen.metrics.gaussian import gaussian_matrix, ssim_maps
 
 SIGMA, REACH = 1.5, 5  # of the Gaussian window, in voxels: 11 taps
@@ -26,7 +27,13 @@ def ssim(a: Tensor, b: Tensor) -> float:
 
     Gaussian window of 1.5 voxels and 11 taps, one axis at a time, borders reflected.
     """
-    return float(_ssim_map(a, b).double().mean())
+    box = bounding_box((a != 0) | (b != 0))
+    if box is None:
+        return 1.0
+    # A window beyond the taps' reach of either image sees zeros alone, where the map is 1.
+    d, h, w = (slice(max(0, low - REACH - 1), high + REACH + 2) for low, high in zip(*box, strict=True))
+    near = _ssim_map(a[..., d, h, w], b[..., d, h, w]).double()
+    return 1 - float((1 - near).sum()) / a.numel()
 
 
 def ncc(a: Tensor, b: Tensor) -> float:

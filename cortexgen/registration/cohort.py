@@ -1,5 +1,6 @@
 """A cohort of registrations, in whatever processes."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +10,12 @@ from cortexgen.atlas.template import Template
 from cortexgen.data.cohort import Scan
 from cortexgen.data.registered import kept_row, write_registrations
 from cortexgen.io.bids import Row
-from cortexgen.registration.files import write_registered
+from cortexgen.registration.files import write_registered, write_template
 from cortexgen.registration.registrar import Prepared, Registrar
 from cortexgen.runner.cohort import HERE, Runner
 
 ASIDE = ("template",)  # what not every method needs
+TIMED = ("status", "seconds")  # columns before the whole time
 
 
 class Moving(NamedTuple):
@@ -74,10 +76,15 @@ class RegisterScans:
 
     def _registered(self, scan: Scan) -> Row:
         registrar, moving = self.prepared()
+        start = time.process_time()
         fixed = registrar.prepare(scan.image, scan.labels)
         moving = moving or registrar.atlas(min(fixed.space.grid.spacing))
         result = registrar.register(moving, fixed)
-        return write_registered(self.root, scan, result, registrar.info(moving), frames=self.frames)
+        if self.moving is None:
+            write_template(self.root, moving.space)
+        row = write_registered(self.root, scan, result, registrar.info(moving), frames=self.frames)
+        whole = {"processor_seconds": round(time.process_time() - start, 3)}
+        return {key: row[key] for key in TIMED} | whole | row
 
 
 def register_cohort(scans: Sequence[Scan], work: RegisterScans, runner: Runner = HERE) -> dict[str, str]:

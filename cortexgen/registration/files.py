@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from cortexgen.atlas.labels import numbered
-from cortexgen.contracts import Registered, Synthesis
+from cortexgen.contracts import Registered, Space, Synthesis
 from cortexgen.data.cohort import Scan
-from cortexgen.io import write_field, write_json, write_series, write_volume
-from cortexgen.io.bids import Row, derivative, sidecar, transform
+from cortexgen.io import STEP, write_field, write_json, write_series, write_volume
+from cortexgen.io.bids import Row, derivative, sidecar, template_file, transform
 from cortexgen.io.labels import label_type
 from cortexgen.registration.measures import registration_measures
 from cortexgen.registration.propagation import Propagation
@@ -54,10 +55,9 @@ def _write_fields(root: Path, scan: Scan, result: Registered, info: Mapping[str,
         write_json(sidecar(path), {**content, "Sources": [scan.image.name]})
         return path
 
-    path = described(transform(root, name, moving.name, fixed.name), on_fixed)
-    write_field(path, result.displacement[0], fixed.grid)
-    path = described(transform(root, name, fixed.name, moving.name), on_moving)
-    write_field(path, result.inverse[0], moving.grid)
+    ways = ((moving.name, fixed.name, on_fixed), (fixed.name, moving.name, on_moving))
+    for (origin, target, reference), (field, grid) in zip(ways, result.written, strict=True):
+        write_field(described(transform(root, name, origin, target), reference), field[0], grid, STEP)
     path = described(derivative(root, name, "T1w", desc="warped"), on_fixed)
     write_volume(path, result.warped, fixed.grid)
     path = described(derivative(root, name, "map", space=moving.name, desc="logjac"), on_moving)
@@ -69,6 +69,20 @@ def _write_fields(root: Path, scan: Scan, result: Registered, info: Mapping[str,
         path = described(derivative(root, name, "dseg", desc="warped"), on_fixed)
         labels = numbered(result.labels, moving.numbers)
         write_volume(path, labels, fixed.grid, label_type(int(labels.max())))
+
+
+def write_template(root: Path, template: Space) -> None:
+    """Write the template that is warped and its labels, as fine as they are warped, unless they are there."""
+    for suffix, volume in (("dseg", template.labels), ("T1w", template.image)):
+        path = template_file(root, template.name, max(template.image_grid.spacing), suffix)
+        if volume is None or path.is_file():
+            continue
+        kind: type = np.float32
+        if suffix == "dseg":
+            volume = numbered(volume, template.numbers)
+            kind = label_type(int(volume.max()))
+        write_json(sidecar(path), {"SpatialReference": template.name, "Sources": [template.name]})
+        write_volume(path, volume, template.image_grid, kind)
 
 
 def _write_frames(root: Path, scan: Scan, result: Registered, count: int) -> None:

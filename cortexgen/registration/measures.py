@@ -1,14 +1,17 @@
 """How good a registration is: of a batch in training, of a pair that was solved, and of files that any tool made."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from cortexgen.atlas.template import BRAIN_FOREGROUND
-from cortexgen.contracts import Registered
+from cortexgen.contracts import Registered, Space
+from cortexgen.io import Grid
 from cortexgen.io.bids import Row
 from cortexgen.losses import local_ncc
 from cortexgen.metrics.overlap import dice
@@ -63,31 +66,48 @@ def batch_measures(result: Aligned, batch: Mapping[str, Any], window: int, class
 def registration_measures(result: Registered) -> Row:
     """A registration's row: similarity and Dice before (affines only) and after, fold counts, growth, volumes."""
     moving, fixed, classes = result.moving, result.fixed, result.moving.classes
-    maps = Propagation(moving, fixed, result.velocity_grid, result.steps)
-    affine_only = maps.still()
-    before = maps.warp(affine_only)
-    u = torch.einsum("ij,jdhw->idhw", fixed.grid.torch_affine[:3, :3].float(), (result.displacement - affine_only)[0])
-    distance = torch.linalg.vector_norm(u, dim=0, keepdim=True)
+    affine_only, before, plain = _affines_alone(moving, *_place(fixed), fixed.labels is not None)
+    u = (result.displacement - affine_only)[0][:, fixed.image[0] > BRAIN_FOREGROUND]
+    distance = torch.linalg.vector_norm(fixed.grid.torch_affine[:3, :3].float() @ u, dim=0)
     brain = resample(moving.image[None], moving.image_grid.torch_affine, moving.grid.shape, moving.grid.torch_affine)
     row: Row = {
         "ssim_before": ssim(before, fixed.image),
         "ssim": ssim(result.warped, fixed.image),
         "psnr_before": psnr(before, fixed.image),
         "psnr": psnr(result.warped, fixed.image),
-        "mean_displacement_mm": float(distance[fixed.image > BRAIN_FOREGROUND].mean()),
+        "mean_displacement_mm": float(distance.mean()),
         "sd_log_jacobian": float(result.log_jacobian[brain > BRAIN_FOREGROUND].std()),
         "folded_voxels": result.folded,
         "unfolding_rounds": result.unfolding,
     }
     if result.labels is not None and result.volumes is not None and moving.labels is not None:
-        if fixed.labels is not None:
-            plain, _ = warp_labels(moving.labels[None], maps.positions(affine_only), len(classes))
+        if fixed.labels is not None and plain is not None:
             after = dice(result.labels, fixed.labels, len(classes))
-            row["dice_before"] = float(dice(plain[0], fixed.labels, len(classes)).nanmean())
+            row["dice_before"] = float(dice(plain, fixed.labels, len(classes)).nanmean())
             row["dice"] = float(after.nanmean())
             row |= {f"dice_{name}": float(d) for name, d in zip(classes[1:], after, strict=True)}
         row |= {f"volume_{name}_ml": float(v) for name, v in zip(classes[1:], result.volumes[1:], strict=False)}
     return {k: None if v != v else v for k, v in row.items()}
+
+
+def _place(space: Space) -> tuple[tuple[int, int, int], bytes, bytes]:
+    """Where a space's results lie, for `_affines_alone`."""
+    return space.grid.shape, space.grid.torch_affine.numpy().tobytes(), space.affine.numpy().tobytes()
+
+
+@lru_cache(maxsize=1)  # subjects in template space share it
+def _affines_alone(
+    moving: Space, shape: tuple[int, int, int], grid_affine: bytes, affine: bytes, labels: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The displacement of the affines, and the moving image and labels that it warps."""
+    grid = Grid(shape, np.frombuffer(grid_affine).reshape(4, 4).copy())
+    world = torch.from_numpy(np.frombuffer(affine).reshape(4, 4).copy())
+    maps = Propagation(moving, Space("", moving.image, None, grid, grid, world), grid, 0)
+    still = maps.still()
+    plain = None
+    if labels and moving.labels is not None:
+        plain = warp_labels(moving.labels[None], maps.positions(still), len(moving.classes))[0][0]
+    return still, maps.warp(still), plain
 
 
 def warped_measures(

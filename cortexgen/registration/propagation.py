@@ -1,13 +1,15 @@
 """From a velocity in template space to what users want in the images' own spaces."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cortexgen.contracts import Registered, Space
-from cortexgen.io import Grid
+from cortexgen.contracts import Registered, Space, Written
+from cortexgen.io import Grid, in_steps
 from cortexgen.spatial import (
+    affine_displacement,
     fold_places,
     folded,
     integrate,
@@ -19,6 +21,8 @@ from cortexgen.spatial import (
     warp_labels,
 )
 
+EYE = torch.eye(4, dtype=torch.float64)
+
 
 class Flows(NamedTuple):
     """exp(v) - id and exp(-v) - id, `[1, 3, d, h, w]` in voxels of the velocity's grid."""
@@ -29,13 +33,15 @@ class Flows(NamedTuple):
 
 class Unfolded(NamedTuple):
     """A velocity that folds on no grid, its flows, the displacements that they make on the images' grids, and the
-    rounds of smoothing that it took; -1 if it still folds. The way back is None where it wasn't asked for."""
+    rounds of smoothing that it took; -1 if it still folds. The way back is None where it wasn't asked for. `coarse` has
+    the ways on coarser grids, where those are written."""
 
     velocity: Tensor
     flows: Flows
     forward: Tensor
     backward: Tensor | None
     rounds: int
+    coarse: tuple[Written, ...] = ()
 
 
 class Propagation:
@@ -45,20 +51,30 @@ class Propagation:
         moving, fixed: the images.
         velocity_grid: where velocities live, in template space.
         steps: squarings.
+        spacing: of the grids that fields are written on in millimetres, if they are to be coarser than the images'.
     """
 
-    def __init__(self, moving: Space, fixed: Space, velocity_grid: Grid, steps: int) -> None:
+    def __init__(self, moving: Space, fixed: Space, velocity_grid: Grid, steps: int, spacing: float = 0.0) -> None:
         self.moving, self.fixed, self.velocity_grid, self.steps = moving, fixed, velocity_grid, steps
+        self.spacing = spacing
 
     def flow(self, velocity: Tensor, back: bool = False) -> Tensor:
         """exp(v) - id, or the inverse's displacement, on the velocity's grid."""
         return integrate(velocity, self.steps, inverse=back)
 
-    def _between(self, flow: Tensor, start: Space, end: Space, after: Tensor | None = None) -> Tensor:
-        origin, grid = self.velocity_grid.torch_affine, start.grid
+    def _between(
+        self, flow: Tensor, start: Space, end: Space, grid: Grid | None = None, after: Tensor | None = None
+    ) -> Tensor:
+        origin, grid = self.velocity_grid.torch_affine, grid or start.grid
         around = torch.linalg.inv(start.affine), end.affine if after is None else after
-        still = all(torch.equal(affine, torch.eye(4, dtype=torch.float64)) for affine in around)
-        return resample_field(flow, origin, grid.shape, grid.torch_affine, *(() if still else around))
+        still = all(torch.equal(affine, EYE) for affine in around)
+        field = resample_field(flow, origin, grid.shape, grid.torch_affine, *(() if still else around))
+        return in_steps(field, grid)  # what is looked at and warped with is what is written
+
+    def _grids(self, grid: Grid) -> list[Grid]:
+        """Where a field must not fold: on `grid`, and where it is written if that is coarser."""
+        coarse = [grid.at_spacing(self.spacing)] if self.spacing else []
+        return [grid, *(c if math.prod(c.shape) < math.prod(grid.shape) else grid for c in coarse)]
 
     def forward(self, velocity: Tensor) -> Tensor:
         """The displacement that warps the moving image onto the fixed grid."""
@@ -70,11 +86,20 @@ class Propagation:
 
     def still(self) -> Tensor:
         """The displacement of the affines alone, on the fixed grid."""
-        return self._between(torch.zeros(1, 3, *self.velocity_grid.shape), self.fixed, self.moving)
+        grid = self.fixed.grid
+        world = self.moving.affine @ torch.linalg.inv(self.fixed.affine) @ grid.torch_affine
+        return in_steps(affine_displacement(torch.linalg.inv(grid.torch_affine) @ world, grid.shape), grid)
 
-    def log_jacobian(self, back: Tensor) -> Tensor:
-        """log |J| of exp(-v), without the affines, on the moving grid; of `flow(velocity, back=True)`."""
-        return log_jacobian(self._between(back, self.moving, self.moving, self.moving.affine))
+    def log_jacobian(self, back: Tensor, backward: Tensor | None = None) -> Tensor:
+        """log |J| of exp(-v), without the affines, on the moving grid.
+
+        Arguments:
+            back: `flow(velocity, back=True)`.
+            backward: of the velocity, where it is known; without affines the two are one.
+        """
+        if backward is None or not torch.equal(self.moving.affine, EYE) or not torch.equal(self.fixed.affine, EYE):
+            backward = self._between(back, self.moving, self.moving, after=self.moving.affine)
+        return log_jacobian(backward)
 
     def positions(self, displacement: Tensor) -> Tensor:
         """Where the fixed grid's voxels come from, in voxels of the moving image."""
@@ -96,9 +121,9 @@ class Propagation:
             both: look at the way back on the moving grid, too.
             flows: of the velocity, where they are known.
         """
-        voxels, eye = torch.linalg.inv(self.velocity_grid.torch_affine), torch.eye(4, dtype=torch.float64)
+        voxels, eye = torch.linalg.inv(self.velocity_grid.torch_affine), EYE
         ways = ((self.fixed, self.moving), (self.moving, self.fixed))
-        last, found, fields = velocity, flows, [velocity]
+        last, found, fields = velocity, flows, list[list[Written]]()
 
         def trouble(candidate: Tensor) -> Tensor:
             nonlocal last, found, fields
@@ -108,16 +133,19 @@ class Propagation:
             for flow, (start, end), written in zip(found, ways, (True, both), strict=True):
                 places.append(fold_places(flow, flow, eye))
                 if written:
-                    fields.append(self._between(flow, start, end))
-                    to_voxels = voxels @ torch.linalg.inv(start.affine) @ start.grid.torch_affine
-                    places.append(fold_places(fields[-1], flow, to_voxels))
+                    fields.append([Written(self._between(flow, start, end, on), on) for on in self._grids(start.grid)])
+                    for field, grid in fields[-1]:
+                        to_voxels = voxels @ torch.linalg.inv(start.affine) @ grid.torch_affine
+                        places.append(fold_places(field, flow, to_voxels))
             return torch.cat(places)
 
         velocity, taken = unfold(velocity, trouble, rounds)
         if taken < 0:
             trouble(velocity)  # which was smoothed once more
         assert found is not None
-        return Unfolded(velocity, found, fields[0], fields[1] if both else None, taken)
+        forward, backward = fields[0][0].displacement, fields[1][0].displacement if both else None
+        coarse = tuple(way[1] for way in fields) if self.spacing else ()
+        return Unfolded(velocity, found, forward, backward, taken, coarse)
 
     @torch.no_grad()
     def run(self, velocity: Tensor, nearest: bool = False) -> Registered:
@@ -146,10 +174,13 @@ class Propagation:
             self.steps,
             displacement=forward,
             inverse=backward,
-            log_jacobian=self.log_jacobian(found.flows.backward),
+            log_jacobian=self.log_jacobian(found.flows.backward, backward),
             warped=self.warp(forward),
             labels=labels,
             volumes=volumes,
-            folded=0 if found.rounds >= 0 else int(folded(forward)) + int(folded(backward)),
+            folded=0
+            if found.rounds >= 0
+            else sum(int(folded(f)) for f in (forward, backward, *(c.displacement for c in found.coarse))),
             unfolding=found.rounds,
+            coarse=found.coarse,
         )

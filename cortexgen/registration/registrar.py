@@ -49,6 +49,7 @@ class Registrar:
         affine: run the affine to template space where an image isn't there yet, always, or never.
         choice: what decides where the headers of images and labels leave a choice.
         nearest: take labels from the nearest voxel instead of the largest interpolated indicator.
+        field_spacing: of the fields that are written in millimetres, where that is coarser than their images.
 
     Raises:
         UserError: if the template is another one than the weights' or there is no such device.
@@ -63,12 +64,13 @@ class Registrar:
         affine: Affine = "auto",
         choice: HeaderChoice = NO_CHOICE,
         nearest: bool = False,
+        field_spacing: float = 0.0,
     ) -> None:
         expected = registration.frame.template_hash
         if expected is not None and template.hash != expected:
             raise UserError(f"the weights' template has hash {expected:.12}, {template.name} has {template.hash:.12}")
         self.device, self.precision, self.affine = choose_device(device), precision, affine
-        self.choice, self.nearest = choice, nearest
+        self.choice, self.nearest, self.field_spacing = choice, nearest, field_spacing
         if isinstance(registration, torch.nn.Module):
             registration.to(self.device).eval()
         self.registration, self.template, self.grid = registration, template, registration.frame.grid
@@ -85,12 +87,12 @@ class Registrar:
         """
         original = self.template
         finest = max(original.grid.spacing)
-        grid = original.grid.at_spacing(spacing) if spacing > finest + 0.1 else original.grid
+        grid = original.grid.at_spacing(round(spacing, 3)) if spacing > finest + 0.1 else original.grid
         if str(grid) not in self._atlases:
             at, out = original.to(grid), original.grid.at_spacing(max(self.grid.spacing))
             placed = Space(original.name, at.image, at.labels, at.grid, out)
             space = replace(placed, classes=original.classes, numbers=original.numbers)
-            self._atlases[str(grid)] = Prepared(space, original.to(self.grid).image[None])
+            self._atlases[str(grid)] = Prepared(space, replace(original, labels=None).to(self.grid).image[None])
         return self._atlases[str(grid)]
 
     def prepare(
@@ -140,7 +142,8 @@ class Registrar:
             labels = classes_of(numbered(labels, target.numbers), known, f"the dseg of {target.name}")
             target = replace(target, labels=labels, classes=classes, numbers=moving.space.numbers)
         images = (moving.model_image.to(self.device), fixed.model_image.to(self.device))
-        return images, Propagation(moving.space, target, self.frame.velocity_grid, self.frame.steps)
+        frame = self.frame
+        return images, Propagation(moving.space, target, frame.velocity_grid, frame.steps, self.field_spacing)
 
     def solve(self, moving: Prepared, fixed: Prepared) -> tuple[Solved, Propagation]:
         """The field of a pair `[1, 3, d, h, w]`, and the maps that it stands for."""

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from cortexgen.data.cohort import Scan
-from cortexgen.io import Grid, write_field, write_json, write_volume
+from cortexgen.io import STEP, Grid, write_field, write_json, write_volume
 from cortexgen.io.bids import derivative, sidecar, transform
 from cortexgen.registration.propagation import Propagation
 from cortexgen.spatial import folded
@@ -46,7 +46,7 @@ def write_whole(root: Path, scan: Scan, velocity: Tensor, grid: Grid, maps: Prop
     about = {"SpatialReference": scan.image.name, "Sources": [scan.image.name], "FoldedVoxels": int(folded(field))}
     for path in (xfm, image):
         write_json(sidecar(path), about)
-    write_field(xfm, field[0], maps.fixed.grid)
+    write_field(xfm, field[0], maps.fixed.grid, STEP)
     write_volume(image, warped, maps.fixed.grid)
     figure = deformed_grid(field[0], maps.fixed.grid, warped[0], title=scan.name)
     write_png(image.with_name(image.name.replace(".nii.gz", ".png")), figure)

@@ -11,7 +11,7 @@ from cortexgen.data.cohort import Scan
 from cortexgen.data.registered import Record, kept_row, recorded_sides, write_registrations
 from cortexgen.errors import UserError, reason
 from cortexgen.io.bids import Row
-from cortexgen.registration.files import write_registered
+from cortexgen.registration.files import write_registered, write_template
 from cortexgen.runner.writer import RunWriter
 
 
@@ -52,6 +52,7 @@ class RegistrationWriter(RunWriter):
             if isinstance(prediction, Failed):
                 raise UserError(prediction.reason)
             pairs = module.pairs
+            write_template(self.output, prediction.moving)
             return write_registered(self.output, scan, prediction, pairs.info, pairs.whole, module.frames)
 
         try:

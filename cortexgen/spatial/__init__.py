@@ -17,6 +17,7 @@ from cortexgen.spatial.jacobian import (
 )
 from cortexgen.spatial.labels import label_shares, present_labels, resample_labels
 from cortexgen.spatial.resample import (
+    affine_displacement,
     antialias,
     coarse_shape,
     from_coarse,
@@ -28,6 +29,7 @@ from cortexgen.spatial.unfold import fold_places, unfold
 from cortexgen.spatial.warp import identity, mirrored, sample, warp, warp_labels
 
 __all__ = [
+    "affine_displacement",
     "antialias",
     "coarse_shape",
     "compose",

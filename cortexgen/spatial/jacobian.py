@@ -17,7 +17,9 @@ from torch import Tensor
 def _determinant(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Determinants of the matrices with columns a, b, c, each `[B, 3, ...]`."""
     (a0, a1, a2), (b0, b1, b2), (c0, c1, c2) = (t.unbind(dim=1) for t in (a, b, c))
-    return a0 * (b1 * c2 - b2 * c1) + a1 * (b2 * c0 - b0 * c2) + a2 * (b0 * c1 - b1 * c0)
+    minors = ((b1, c2, b2, c1), (b2, c0, b0, c2), (b0, c1, b1, c0))
+    x, y, z = (torch.addcmul(p * q, r, s, value=-1) for p, q, r, s in minors)
+    return torch.addcmul(torch.addcmul(a0 * x, a1, y), a2, z)
 
 
 def stencil_determinants(displacement: Tensor) -> Tensor:

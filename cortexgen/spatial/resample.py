@@ -73,13 +73,22 @@ def resample(
     affine, affine_to = affine.double().to(volume.device), affine_to.double().to(volume.device)
     between = torch.linalg.inv(affine) @ affine_to
     factors = between[:3, :3].abs().amax(dim=1)
-    oblique = (between[:3, :3] - torch.diag(between.diagonal()[:3])).abs().max() > 1e-6
-    if oblique or mode == "nearest":
+    if _oblique(between) or mode == "nearest":
         smooth = antialias(volume, factors.tolist()) if mode == "linear" else volume
         return sample(smooth, _positions(identity(shape, volume.device), affine, affine_to), mode, padding)
-    volume = volume.float()
-    for axis, size in enumerate(shape):
-        n, factor = volume.shape[2 + axis], float(factors[axis])
+    return _axis_by_axis(volume.float(), between, shape, factors.tolist(), padding)
+
+
+def _oblique(between: Tensor) -> bool:
+    return bool((between[:3, :3] - torch.diag(between.diagonal()[:3])).abs().max() > 1e-6)
+
+
+def _axis_by_axis(
+    volume: Tensor, between: Tensor, shape: Sequence[int], factors: Sequence[float], padding: Padding
+) -> Tensor:
+    """Trilinear interpolation where voxels go to voxels `between @ p` along their own axes; smoothed as `antialias`."""
+    for axis, (size, factor) in enumerate(zip(shape, factors, strict=True)):
+        n = volume.shape[2 + axis]
         places = torch.arange(size, device=volume.device) * between[axis, axis] + between[axis, 3]
         matrix = _interpolation(places, n, padding).float()
         if factor > 1 + 1e-6:
@@ -115,13 +124,23 @@ def resample_field(
     old, new = affine.double().cpu(), affine_to.double().cpu()
     back = torch.linalg.inv(new)
     turn = (back @ end @ old)[:3, :3].float().to(field.device)
-    grid = identity(shape, field.device)
-    places = _positions(grid, old.to(field.device), (start @ new).to(field.device))
-    out = torch.einsum("ij,bjdhw->bidhw", turn, sample(field.float(), places, padding="border"))
+    between = torch.linalg.inv(old) @ start @ new
+    turned = torch.einsum("ij,bjdhw->bidhw", turn, field.float())
+    if _oblique(between):
+        places = _positions(identity(shape, field.device), old.to(field.device), (start @ new).to(field.device))
+        out = sample(turned, places, padding="border")
+    else:
+        out = _axis_by_axis(turned, between.to(field.device), shape, (1, 1, 1), "border")
     if before is None and after is None:
         return out
-    rest = (back @ end @ start @ new - eye).float().to(field.device)
-    return out + torch.einsum("ij,bjdhw->bidhw", rest[:3, :3], grid) + rest[:3, 3].view(1, 3, 1, 1, 1)
+    return out + affine_displacement(back @ end @ start @ new, shape, field.device)
+
+
+def affine_displacement(affine: Tensor, shape: Sequence[int], device: torch.device | str | None = None) -> Tensor:
+    """`A p - p` at the voxels p of a grid, `[1, 3, *shape]` float32; A is `[4, 4]`, in voxels of the grid."""
+    rest = (affine.double().cpu() - torch.eye(4, dtype=torch.float64)).float().to(device)
+    places = torch.einsum("ij,bjdhw->bidhw", rest[:3, :3], identity(shape, device))
+    return places + rest[:3, 3].view(1, 3, 1, 1, 1)
 
 
 @full_precision

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from cortexgen.errors import UserError
-from cortexgen.io import Grid, read_field, write_field, write_volume
+from cortexgen.io import STEP, Grid, in_steps, read_field, write_field, write_volume
 from cortexgen.spatial import compose, integrate, warp
 
 SHAPE = (22, 26, 30)
@@ -50,6 +50,20 @@ def test_simpleitk_warps_as_we_do(tmp_path, codes):
     assert np.abs(theirs - expected)[inside].max() < 1e-5 * spread
     still = sitk.GetArrayFromImage(image)
     assert np.abs(still - expected)[inside].max() > 0.05 * spread  # the field does something
+
+
+def test_displacements_in_steps_are_what_was_looked_at(tmp_path):
+    grid, field = oblique("LAS"), smooth(1, 3, 4, 3.0)
+    write_field(tmp_path / "full.nii.gz", field, grid)
+    write_field(tmp_path / "xfm.nii.gz", field, grid, STEP)
+    full, found = (nib.load(tmp_path / f"{name}.nii.gz").get_fdata() for name in ("full", "xfm"))
+    assert np.array_equal(found / STEP, np.rint(found / STEP))
+    assert 0.4 * STEP < np.abs(found - full).max() <= 0.5 * STEP + 1e-6
+    torch.testing.assert_close(
+        in_steps(field[None], grid)[0], read_field(tmp_path / "xfm.nii.gz")[0], atol=1e-6, rtol=0
+    )
+    write_field(tmp_path / "again.nii.gz", in_steps(field[None], grid)[0], grid, STEP)
+    assert (tmp_path / "again.nii.gz").read_bytes() == (tmp_path / "xfm.nii.gz").read_bytes()
 
 
 def test_the_file_has_itks_layout(tmp_path):

@@ -82,7 +82,10 @@ def results(out: Path) -> dict[str, Any]:
     """Images byte for byte, and tables without times."""
     found: dict[str, Any] = {p.name: p.read_bytes() for p in out.rglob("*.nii.gz")}
     found |= {p.name: json.loads(p.read_text()) for p in out.glob("tables/*.json")}
-    found |= {p.name: [row | {"seconds": 0} for row in read_tsv(p)] for p in out.glob("*.tsv")}
+    found |= {
+        p.name: [row | dict.fromkeys(("seconds", "processor_seconds")) for row in read_tsv(p)]
+        for p in out.glob("*.tsv")
+    }
     return found | {"problems": read_record(out / "evaluation.json").get("problems")}
 
 
