@@ -33,11 +33,11 @@ def register(
     template_labels: Path | None = None,
     label_table: Path | None = None,
     affine: Affine = "auto",
-    refine: int = 0,
+    refine: int | None = None,
     refine_intensity: float = 0.0,
     frames: int = 0,
     field_spacing: float = 0.0,
-    mirror: bool = True,
+    mirror: bool = False,
     nearest_labels: bool = False,
     trust: Form | None = None,
     orientation: str | None = None,
@@ -68,15 +68,15 @@ def register(
         template_labels: The dseg of a template file.
         label_table: Names of its classes, or of the moving image's, a tab-separated file with columns index and name.
         affine: Run the affine to template space where it is needed, always, or never.
-        refine: Gradient steps on each pair after the network's answer, on every voxel: 20 are a good number. The
-            velocities that are written are finer then.
+        refine: Gradient steps on each pair after the network's answer, on every voxel: 8 unless given; 20 take longer
+            and follow the images further, 0 leave the answer, whose velocities are coarser, as it is.
         refine_intensity: Weight of the squared difference of intensities in those steps, such as 8: the warped template
             looks more like the image then, and the labels overlap less.
         frames: Also write so many frames of the continuous deformation, as a 4D image and an animated picture.
         field_spacing: Write the displacement fields on grids of so many millimetres, if these are coarser than the
             image's: twice its voxel size makes files of a fifth, and what they warp hardly differs. 0 is the
             image's own grid.
-        mirror: Average the answers to the pair and to its mirror image, where the weights' grid is symmetric.
+        mirror: Average the answers to the pair and to its mirror image; the weights' grid must be symmetric.
         nearest_labels: Take warped labels from the nearest voxel instead of the largest interpolated indicator.
         trust: The one to take, sform or qform, where a file's two differ, which is refused unless it is given.
         orientation: Where the axes of files run to (LAS, for instance) whose header doesn't say it, as in Analyze 7.5;
@@ -89,7 +89,7 @@ def register(
     """
     watch = Stopwatch()
     for name, value in (
-        ("refine", refine),
+        ("refine", refine or 0),
         ("refine_intensity", refine_intensity),
         ("frames", frames),
         ("field_spacing", field_spacing),
@@ -101,7 +101,7 @@ def register(
     choice, runner = HeaderChoice(trust, orientation), Runner(jobs, scheduler)
     examine_run(out, "registration")
     original = load_template(template, template_labels, None if moving else label_table, trust)
-    given: dict[str, Any] = {"checkpoint": checkpoint, "refine": refine or None, "mirror": None if mirror else False}
+    given: dict[str, Any] = {"checkpoint": checkpoint, "refine": refine, "mirror": mirror or None}
     given["refine_intensity"] = refine_intensity or None
     entity = label(moving.name.split(".")[0])[:64] or "moving" if moving else ""  # in the names of files
     other = Moving(moving, moving_labels, entity, label_table) if moving else None
