@@ -25,7 +25,7 @@ STEP = 2.0**-10  # mm, of displacements that are written; half of it is the most
 
 
 def in_steps(field: Tensor, grid: Grid, step: float = STEP) -> Tensor:
-    """A field `[B, 3, D, H, W]` as it is when it has been written with this step and read again."""
+    """A field `[B, 3, D, H, W]` rounded to steps in millimetres, which `write_field` with this step writes as it is."""
     turn = torch.from_numpy(LPS @ grid.affine[:3, :3]).float().to(field.device)
     world = torch.einsum("ij,bjdhw->bidhw", turn / step, field.float()).round_()
     return torch.einsum("ij,bjdhw->bidhw", torch.linalg.inv(turn) * step, world)
