@@ -48,10 +48,7 @@ def write_field(path: Path, field: Tensor, grid: Grid, step: float = 0.0) -> Non
         step: multiples of it, in millimetres, are written, which compress well; a power of two. 0 keeps every digit.
     """
     field = field.detach().cpu()
-    if step:
-        vectors = _steps(field, grid, step) * step
-    else:
-        vectors = torch.einsum("ij,jdhw->idhw", _turn(grid), field.double())
+    vectors = step * _steps(field, grid, step) if step else torch.einsum("ij,jdhw->idhw", _turn(grid), field.double())
     array, affine = to_file(vectors.float().movedim(0, -1).numpy(), grid)
     image = nifti(array[:, :, :, None, :], affine)
     image.header.set_intent("vector")
