@@ -25,10 +25,20 @@ STEP = 2.0**-10  # mm, of displacements that are written; half of it is the most
 
 
 def in_steps(field: Tensor, grid: Grid, step: float = STEP) -> Tensor:
-    """A field `[B, 3, D, H, W]` as it is when it has been written with this step and read again."""
-    turn = torch.from_numpy(LPS @ grid.affine[:3, :3]).float().to(field.device)
-    world = torch.einsum("ij,bjdhw->bidhw", turn / step, field.float()).round_()
-    return torch.einsum("ij,bjdhw->bidhw", torch.linalg.inv(turn) * step, world)
+    """A field `[1, 3, D, H, W]` as `write_field` with this step writes it."""
+    back = torch.linalg.inv(_turn(grid)).float().to(field.device)
+    return torch.einsum("ij,jdhw->idhw", back * step, _steps(field[0], grid, step))[None]
+
+
+def _turn(grid: Grid) -> Tensor:
+    """Voxels to LPS millimetres, of vectors."""
+    return torch.from_numpy(LPS @ grid.affine[:3, :3])
+
+
+def _steps(field: Tensor, grid: Grid, step: float) -> Tensor:
+    """How many steps a field `[3, D, H, W]` goes along each axis of the world."""
+    turn = _turn(grid).float().to(field.device)
+    return torch.einsum("ij,jdhw->idhw", turn / step, field.float()).round_()
 
 
 def write_field(path: Path, field: Tensor, grid: Grid, step: float = 0.0) -> None:
@@ -37,10 +47,8 @@ def write_field(path: Path, field: Tensor, grid: Grid, step: float = 0.0) -> Non
     Arguments:
         step: multiples of it, in millimetres, are written, which compress well; a power of two. 0 keeps every digit.
     """
-    turn = torch.from_numpy(LPS @ grid.affine[:3, :3])
-    vectors = torch.einsum("ij,jdhw->idhw", turn, field.detach().cpu().double())
-    if step:
-        vectors = (vectors / step).round_() * step
+    field = field.detach().cpu()
+    vectors = step * _steps(field, grid, step) if step else torch.einsum("ij,jdhw->idhw", _turn(grid), field.double())
     array, affine = to_file(vectors.float().movedim(0, -1).numpy(), grid)
     image = nifti(array[:, :, :, None, :], affine)
     image.header.set_intent("vector")

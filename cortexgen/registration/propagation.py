@@ -68,8 +68,7 @@ class Propagation:
         origin, grid = self.velocity_grid.torch_affine, grid or start.grid
         around = torch.linalg.inv(start.affine), end.affine if after is None else after
         still = all(torch.equal(affine, EYE) for affine in around)
-        field = resample_field(flow, origin, grid.shape, grid.torch_affine, *(() if still else around))
-        return in_steps(field, grid)  # what is looked at and warped with is what is written
+        return resample_field(flow, origin, grid.shape, grid.torch_affine, *(() if still else around))
 
     def _grids(self, grid: Grid) -> list[Grid]:
         """Where a field must not fold: on `grid`, and where it is written if that is coarser."""
@@ -88,7 +87,7 @@ class Propagation:
         """The displacement of the affines alone, on the fixed grid."""
         grid = self.fixed.grid
         world = self.moving.affine @ torch.linalg.inv(self.fixed.affine) @ grid.torch_affine
-        return in_steps(affine_displacement(torch.linalg.inv(grid.torch_affine) @ world, grid.shape), grid)
+        return affine_displacement(torch.linalg.inv(grid.torch_affine) @ world, grid.shape)
 
     def log_jacobian(self, back: Tensor, backward: Tensor | None = None) -> Tensor:
         """log |J| of exp(-v), without the affines, on the moving grid.
@@ -136,7 +135,7 @@ class Propagation:
                     fields.append([Written(self._between(flow, start, end, on), on) for on in self._grids(start.grid)])
                     for field, grid in fields[-1]:
                         to_voxels = voxels @ torch.linalg.inv(start.affine) @ grid.torch_affine
-                        places.append(fold_places(field, flow, to_voxels))
+                        places.append(fold_places(in_steps(field, grid), flow, to_voxels))  # as it is written
             return torch.cat(places)
 
         velocity, taken = unfold(velocity, trouble, rounds)

@@ -52,18 +52,15 @@ def test_simpleitk_warps_as_we_do(tmp_path, codes):
     assert np.abs(still - expected)[inside].max() > 0.05 * spread  # the field does something
 
 
-def test_displacements_in_steps_are_what_was_looked_at(tmp_path):
+def test_a_field_in_steps_is_the_one_that_is_read(tmp_path):
     grid, field = oblique("LAS"), smooth(1, 3, 4, 3.0)
     write_field(tmp_path / "full.nii.gz", field, grid)
     write_field(tmp_path / "xfm.nii.gz", field, grid, STEP)
     full, found = (nib.load(tmp_path / f"{name}.nii.gz").get_fdata() for name in ("full", "xfm"))
     assert np.array_equal(found / STEP, np.rint(found / STEP))
     assert 0.4 * STEP < np.abs(found - full).max() <= 0.5 * STEP + 1e-6
-    torch.testing.assert_close(
-        in_steps(field[None], grid)[0], read_field(tmp_path / "xfm.nii.gz")[0], atol=1e-6, rtol=0
-    )
-    write_field(tmp_path / "again.nii.gz", in_steps(field[None], grid)[0], grid, STEP)
-    assert (tmp_path / "again.nii.gz").read_bytes() == (tmp_path / "xfm.nii.gz").read_bytes()
+    read, _ = read_field(tmp_path / "xfm.nii.gz")
+    torch.testing.assert_close(read, in_steps(field[None], grid)[0], atol=2e-6, rtol=0)
 
 
 def test_the_file_has_itks_layout(tmp_path):
