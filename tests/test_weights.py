@@ -184,7 +184,7 @@ def test_a_fit_begins_with_weights(tmp_path, module):
     start(fresh, tmp_path / "w.safetensors")
     assert fresh.weights_hash() == module.weights_hash()
     wider = DiffuseMorphModule(code="features+fixed", denoiser_patch=2, denoiser_width=4, encoder=(6, 8))
-    with pytest.raises(UserError, match=r"w\.safetensors: its parameter .* is \(.*\), the configuration's is \("):
+    with pytest.raises(UserError, match=r"w\.safetensors: its parameter .* is \[.*\], the configuration's is \["):
         start(wider, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"^generate-ds.*: weights of FieldDiffusionModule, the conf"):
         start(fresh, "generate-ds002748-2mm")

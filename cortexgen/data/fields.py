@@ -67,8 +67,7 @@ class FieldDataModule(StageDataModule):
         batch_size: of training, on one device.
         num_workers: loading processes.
         trust: "sform" or "qform", the one to take where those of a template's file differ.
-        spacing: work on a grid of this voxel size in millimetres, coarser than the fields'; the fields' own unless
-            given.
+        spacing: work on a grid of this voxel size in millimetres where the fields' is finer; on their own unless given.
         cache: keep decoded fields in "memory", which is also `true`, on "disk", for cohorts that don't fit in
             memory, or not at all ("none", `false`); "auto" is "memory" up to 1 GiB and "disk" beyond.
         cache_dir: folder of a disk cache and of what all training fields say, which runs and processes may share; one
@@ -248,11 +247,10 @@ class FieldDataModule(StageDataModule):
 def _coarser(grid: Grid, spacing: float | None) -> Grid:
     """The grid of that spacing: of the same first voxel, as stage 1's own, or of the same centre where the other side
     would then lie elsewhere."""
-    if spacing is None or np.allclose(grid.spacing, spacing, rtol=1e-3):
+    if spacing is not None and not 0 < spacing < math.inf:
+        raise UserError(f"spacing: expected millimetres above 0, got {spacing:g}")
+    if spacing is None or spacing < min(grid.spacing) * 1.001:
         return grid
-    if not min(grid.spacing) < spacing < math.inf:
-        own = " x ".join(f"{s:g}" for s in grid.spacing)
-        raise UserError(f"spacing: expected millimetres no finer than the fields', {own}, got {spacing:g}")
     factor = round(spacing / grid.spacing[0])
     nested = grid.coarse(factor)
     whole = np.allclose(nested.spacing, spacing, rtol=1e-3) and min(nested.shape) > 1

@@ -130,7 +130,7 @@ def test_what_was_trained_on_patches_registers_whole_images_in_patches_too(cohor
     common = ("register.yaml", "--data.root", cohort, "--trainer.default_root_dir", tmp_path / "run")
     verb("fit", *common, "--data.patch", "[8, 12, 16]", "--data.batch_size", 2)
     assert set(seen) == {(2, 1, 8, 12, 16)}
-    predict = ("predict", *common, "--ckpt_path", "last", "--data.only", "test", "--output")
+    predict = ("predict", *common, "--ckpt_path", "last", "--data.only", "test", "--model.refine", 0, "--output")
     verb(*predict, tmp_path / "whole")
     verb(*predict, tmp_path / "parts", "--model.patch", "[16, 16, 16]")
     whole, parts = (
