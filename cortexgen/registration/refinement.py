@@ -43,7 +43,7 @@ class Refinement:
 
     steps: int
     lr: float = 0.22
-    smoothness: float = 5.5
+    smoothness: float = 6.2
     intensity: float = 0.0
     window: int = 5
     foreground: bool = True
