@@ -211,10 +211,10 @@ def test_output_that_cannot_be_made_or_is_not_empty(cohort, registered, fails, t
 
 
 def test_full_disk(cohort, registered, fails, tmp_path, monkeypatch):
-    def no_space(image, path):
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    def no_space(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(nib, "save", no_space)
+    monkeypatch.setattr("cortexgen.io.compressed.compress", no_space)
     weights = ("--ckpt_path", registered[0] / "checkpoints" / "last.ckpt", "--output", tmp_path / "out")
     assert "No space left on device" in fails(*stage_1("predict", cohort, tmp_path / "run", *weights))
     assert not list((tmp_path / "out").rglob(".tmp-*")) and not list((tmp_path / "out").rglob("*_metrics.json"))
