@@ -176,6 +176,16 @@ def test_other_scans_or_steps_than_the_checkpoints_are_named(fit, tmp_path, recw
     assert [w for w in recwarn if "training scans are others than the checkpoint's" in str(w.message)]
 
 
+def test_options_that_the_checkpoint_overrides_are_named(fit, tmp_path, recwarn):
+    fit("register.yaml", tmp_path / "run", steps=1)
+    assert not [w for w in recwarn if "instead of" in str(w.message)]
+    fit("register.yaml", tmp_path / "run", "--ckpt_path", "last", steps=2)
+    assert not [w for w in recwarn if "instead of" in str(w.message)]
+    fit("register.yaml", tmp_path / "run", "--ckpt_path", "last", "--model.smoothness_weight", 9.5, steps=3)
+    (line,) = [str(w.message) for w in recwarn if "instead of" in str(w.message)]
+    assert "smoothness_weight 4.0 instead of 9.5" in line and ", " not in line
+
+
 @pytest.mark.parametrize(("devices", "accumulated"), [(1, 4), (2, 2), (4, 1)])
 def test_another_number_of_devices_goes_on_at_the_same_sample(devices, accumulated):
     """Step 7 of epochs of 20 samples, 4 to a step: 8 samples into the second."""

@@ -35,6 +35,10 @@ NOISE = ".*(not have many workers|LeafSpec|not resumable|WeightAveraging callbac
 NOISE += "|infer the batch indices).*"
 
 
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 class _Parser(PresetParser, LightningArgumentParser):
     pass
 
@@ -114,7 +118,10 @@ class CortexgenCLI(LightningCLI):
             if not path.is_file():
                 raise UserError(f"--ckpt_path {self.chosen.ckpt_path}: there is no {path}; nothing to go on from")
         if path:
-            self._check_class(read_checkpoint(Path(path)), path)
+            checkpoint = read_checkpoint(Path(path))
+            self._check_class(checkpoint, path)
+            if self.config.subcommand == "fit":
+                self._say_kept(checkpoint)
             self.chosen.ckpt_path = str(path)
 
     def _check_class(self, checkpoint: Mapping[str, Any], path: object) -> None:
@@ -123,6 +130,14 @@ class CortexgenCLI(LightningCLI):
         theirs, ours = (str(name).rpartition(".")[2] for name in (found, self.chosen.model.class_path))
         if found and theirs != ours:
             raise UserError(f"--ckpt_path {path}: a checkpoint of {theirs}, the configuration's model is {ours}")
+
+    def _say_kept(self, checkpoint: Mapping[str, Any]) -> None:
+        """Say which options of the model the checkpoint overrides: Lightning takes its own, without a word."""
+        given, kept = self.chosen.model.init_args, checkpoint["hyper_parameters"]
+        differ = [name for name in kept if name in given and _listed(kept[name]) != _listed(given[name])]
+        if differ:
+            which = ", ".join(f"{name} {kept[name]} instead of {given[name]}" for name in differ)
+            rank_zero_warn(f"--ckpt_path: the training goes on with the checkpoint's {which}; --start_from begins anew")
 
     def instantiate_classes(self) -> None:
         try:
