@@ -245,9 +245,9 @@ def test_generation_options(option, reason, registered, trained_generator, fails
 
 def test_condition_outside_the_cohort_warns(registered, trained_generator, verb, tmp_path):
     common = ("--ckpt_path", trained_generator / "checkpoints" / "last.ckpt", "--output", tmp_path / "out")
-    with pytest.warns(UserWarning, match="age 130 lies outside the cohort's range"):
+    with pytest.warns(UserWarning, match="age 90 lies outside the cohort's range"):
         verb("predict", "generate.yaml", "--data.root", registered[1], *common, "--model.num_samples", 1,
-             "--model.conditions", "{age: 130}")  # fmt: skip
+             "--model.conditions", "{age: 90}")  # fmt: skip
 
 
 def test_weights_of_the_other_stage(registered, trained_generator, cohort, fails, tmp_path):

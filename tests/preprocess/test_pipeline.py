@@ -4,8 +4,8 @@ import os
 import pickle
 import shutil
 from functools import partial
+from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -144,15 +144,15 @@ def test_an_affine_that_failed_is_a_row_with_its_numbers(scan, template, tmp_pat
 
 @pytest.mark.parametrize("written", [0, 2])
 def test_no_space_left_is_a_row_and_leaves_no_file(scan, template, tmp_path, monkeypatch, written):
-    calls, save = [], nib.save
+    calls, save = [], Path.write_bytes
 
-    def full(image, path):
-        save(image, path)
+    def full(path, content):
+        save(path, content)
         calls.append(path)
         if len(calls) > written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(nib, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     pipeline = Pipeline([Resample(3.0), Normalize()], template)
     failed(scan, tmp_path / "out", pipeline, "cannot write there (No space left on device)")
 
