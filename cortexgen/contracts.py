@@ -84,7 +84,7 @@ class Registered(_Result):
         folded: voxel cubes with a Jacobian determinant that is not positive, both ways, and on the velocity's grid.
         unfolding: rounds of smoothing that this took; -1 if it still folds.
         seconds: that the solution took.
-        iterations: of its refinement that were kept; None if there was none.
+        iterations: of its refinement; None if there was none.
         synthesis: what reverse diffusion made of the pair, where that was asked for.
         coarse: displacement and inverse on coarser grids, where those are to be written instead.
     """
@@ -214,7 +214,7 @@ class Generator(ABC):
 
 
 class Solved(NamedTuple):
-    """A pair's field `[1, 3, d, h, w]`, and the iterations of its refinement that were kept, None if there was none."""
+    """A pair's field `[1, 3, d, h, w]`, and the iterations of its refinement, None if there was none."""
 
     field: Tensor
     iterations: int | None = None

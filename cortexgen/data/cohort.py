@@ -212,7 +212,8 @@ def split_subjects(
     names = sorted(set(subjects))
     own = {now: was for called in cohorts for was, now in called.items()}
     ranked = sorted(names, key=lambda s: hashlib.sha256(f"{seed}:{own.get(s, s)}".encode()).hexdigest())
-    groups = [[s for s in ranked if s in set(called.values())] for called in cohorts] or [ranked]
+    members = [set(called.values()) for called in cohorts]
+    groups = [[s for s in ranked if s in those] for those in members] or [ranked]
     given = {"test": test_subjects, "val": val_subjects}
     chosen = {side: _chosen(names, wanted, f"{side}_subjects") for side, wanted in given.items() if wanted}
     for side, share in (("test", test), ("val", val)):

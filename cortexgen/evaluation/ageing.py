@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.evaluation.comparison import Row
+from cortexgen.evaluation.effects import LEAST, WITHIN
 from cortexgen.evaluation.table import Column
 from cortexgen.metrics.ageing import DECADE, age_curve
 from cortexgen.metrics.effects import cohens_d
@@ -15,9 +16,7 @@ from cortexgen.metrics.resampling import Interval, percentiles
 
 BANDS = ((20, 40), (40, 60), (60, math.inf))  # years: from the first, below the second
 AGES = range(20, 90, 10)  # of the curves
-LEAST = 10  # brains of a sex, of each side, for slopes and curves
 CLOSE, REACH = 0.3, 0.4  # |d| that is close, and the largest half-width of the interval of one that was measured
-WITHIN = 1.959964  # standard errors
 
 BAND_COLUMNS = (
     Column("set", "Set"),
