@@ -36,6 +36,24 @@ def test_conv_is_pytorchs_in_value_and_gradient(batch, stride, kernel):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("stride, size", [(1, (2, 3, 4)), (1, (2, 8, 12)), (2, (2, 4, 1))])
+def test_gradients_of_a_thin_image_in_bfloat16_read_no_memory_that_nobody_wrote(stride, size):
+    torch.manual_seed(0)
+    conv, x = Conv3d(16, 16, 3, stride, padding=1), torch.randn(2, 16, *size)
+
+    def gradient():
+        junk = [torch.full((n,), float("nan")) for n in (10, 100, 1000, 10000, 30000, 100000)]
+        del junk
+        conv.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            conv(x).float().square().sum().backward()
+        return conv.weight.grad.clone()
+
+    expected = torch.autograd.grad(conv(x).square().sum(), conv.weight)[0]
+    for _ in range(5):
+        torch.testing.assert_close(gradient(), expected, atol=0.02 * float(expected.abs().max()), rtol=0)
+
+
 def heads_of(module, x):
     """q, k, v of each head, `[heads, N, head_size]` as float64 arrays, by slicing the projection."""
     size = module.to_qkv.out_features // 3
