@@ -27,7 +27,7 @@ def register(
     fixed: str | Path,
     *,
     moving_labels: str | Path | None = None,
-    refine: int = 8,
+    refine: int = 6,
     refine_intensity: float = 0.0,
     mirror: bool = False,
     checkpoint: str | Path | None = None,

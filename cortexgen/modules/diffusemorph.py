@@ -20,7 +20,7 @@ from cortexgen.registration.refinement import Refinement
 from cortexgen.spatial import coarse_shape, from_coarse, integrate, log_jacobian, mirrored, warp
 
 RUN_TIME = ["refine", "refine_lr", "refine_smoothness", "refine_intensity"]
-RUN_TIME += ["mirror", "frames", "synthesis", "nearest_labels", "patch"]
+RUN_TIME += ["extra_passes", "mirror", "frames", "synthesis", "nearest_labels", "patch"]
 Seen = Literal["eps", "eps+fixed", "features+fixed", "fixed"]
 
 
@@ -62,10 +62,12 @@ class DiffuseMorphModule(RegistrationModule):
         betas: of Adam.
         warmup_steps: of the learning rate, linear.
         lr_decay: let it fall to a tenth as half a cosine.
+        extra_passes: how often registration asks the head beyond `passes`, where that is more than 1 (this and what
+            follows are run-time options).
         mirror: average the network's answer with that to the mirrored pair, mirrored back; the grid must be symmetric
-            about x = 0 (a run-time option).
+            about x = 0.
         refine: gradient steps on each pair's velocity after the network's answer, on every voxel of the images; see
-            `Refinement` (this and what follows are run-time options).
+            `Refinement`.
         refine_lr: of those steps, in voxels.
         refine_smoothness: lambda_phi in those steps.
         refine_intensity: weight of the squared difference of intensities in those steps.
@@ -107,10 +109,11 @@ class DiffuseMorphModule(RegistrationModule):
         betas: tuple[float, float] = (0.9, 0.999),
         warmup_steps: int = 0,
         lr_decay: bool = False,
+        extra_passes: int = 2,
         mirror: bool = False,
         refine: int = 0,
         refine_lr: float = 0.22,
-        refine_smoothness: float = 6.2,
+        refine_smoothness: float = 7.2,
         refine_intensity: float = 0.0,
         frames: int = 0,
         synthesis: int = 0,
@@ -121,6 +124,7 @@ class DiffuseMorphModule(RegistrationModule):
         self.save_hyperparameters(ignore=RUN_TIME)
         self.refine, self.refine_lr, self.refine_smoothness = refine, refine_lr, refine_smoothness
         self.refine_intensity, self.mirror, self.frames = refine_intensity, mirror, frames
+        self.extra_passes = extra_passes
         self.synthesis, self.nearest_labels, self.patch = synthesis, nearest_labels, patch
         self.schedule = LinearBetaSchedule(beta_start, beta_end, timesteps)
         self.denoiser = None
@@ -169,7 +173,7 @@ class DiffuseMorphModule(RegistrationModule):
             fine = [eta * code.noise, *fine]
         velocity = fixed.new_zeros(len(fixed), 3, *coarse_shape(fixed.shape[2:], h.field_downsample))
         warped = moving
-        for k in range(h.passes):
+        for k in range(h.passes + (self.extra_passes if h.passes > 1 and not self.training else 0)):
             before = velocity.detach()
             if k:
                 warped = warp(moving, self.displacement(before, fixed.shape[2:]))

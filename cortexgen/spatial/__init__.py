@@ -25,7 +25,7 @@ from cortexgen.spatial.resample import (
     resample,
     resample_field,
 )
-from cortexgen.spatial.unfold import fold_places, unfold
+from cortexgen.spatial.unfold import fold_places, smoothed_near, unfold
 from cortexgen.spatial.warp import identity, mirrored, sample, warp, warp_labels
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "resample_field",
     "resample_labels",
     "sample",
+    "smoothed_near",
     "stencil_determinants",
     "unfold",
     "warp",

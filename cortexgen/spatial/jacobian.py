@@ -54,11 +54,11 @@ def stencil_determinants(displacement: Tensor) -> Tensor:
     return torch.stack(out, dim=1)
 
 
-def folded_cubes(displacement: Tensor) -> Tensor:
-    """Whether any of the ten determinants of a voxel cube is not positive, `[B, D - 1, H - 1, W - 1]` bool."""
+def folded_cubes(displacement: Tensor, least: float = 0.0) -> Tensor:
+    """Whether any of the ten determinants of a voxel cube is not above `least`, `[B, D - 1, H - 1, W - 1]` bool."""
     thick, last = 8, displacement.shape[2] - 1  # slabs of slices stay in the cache
     slabs = (displacement[:, :, start : min(start + thick, last) + 1] for start in range(0, last, thick))
-    return torch.cat([(~(stencil_determinants(slab) > 0)).any(dim=1) for slab in slabs], dim=1)
+    return torch.cat([(~(stencil_determinants(slab) > least)).any(dim=1) for slab in slabs], dim=1)
 
 
 def folded(displacement: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from cortexgen.weights.reading import load_generator, load_registration
 
 
 def network(
-    checkpoint: Path | None = None, refine: int = 8, refine_intensity: float = 0.0, mirror: bool | None = False
+    checkpoint: Path | None = None, refine: int = 6, refine_intensity: float = 0.0, mirror: bool | None = False
 ) -> Registration:
     """Stage 1; options are those of `cortexgen register`, and None mirrors where the weights' grid allows it.
 

@@ -1,6 +1,6 @@
 """Generators of fields against the cohort they were trained on and its held-out subjects, one table.
 
-    cortexgen register COHORT FIELDS --refine 20 --refine-intensity 0
+    cortexgen register COHORT FIELDS --refine 20
     python tests/benchmarks/generation.py FIELDS OUT --held-out 05,10,15 --samples 400
 
 FIELDS is what `cortexgen predict` or `register` wrote for stage 1; the held-out subjects are those that the former

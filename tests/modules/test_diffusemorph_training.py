@@ -198,6 +198,7 @@ def test_the_head_is_shown_what_the_code_says_and_what_it_has_warped(code, passe
     moving, fixed = blobs()
     module = module_of(code=code, passes=passes, force=force, denoiser_patch=2 if "features" in code else 1)
     module.head = Known(HALF, 0.3)
+    module.extra_passes = 0
     with torch.no_grad():
         velocity = module.velocity(moving, fixed)
         step = module.head.velocity
@@ -213,6 +214,16 @@ def test_the_head_is_shown_what_the_code_says_and_what_it_has_warped(code, passe
             assert (coarse is None) == (not state)
             if state:
                 torch.testing.assert_close(coarse, torch.cat(state, dim=1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("passes, asked", [(1, 1), (3, 5)])
+def test_registration_asks_more_often_than_training_where_that_asked_twice(passes, asked):
+    module = module_of(code="fixed", passes=passes)
+    for training, expected in ((True, passes), (False, asked)):
+        module.train(training)
+        module.head = Known(HALF, 0.3)
+        module.velocity(*blobs())
+        assert len(module.head.seen) == expected
 
 
 @pytest.mark.parametrize("code", ["eps", "features+fixed", "fixed"])

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from cortexgen.losses import RegistrationLoss, local_ncc
+from cortexgen.registration import refinement
 from cortexgen.registration.refinement import FLOOR, SHARPNESS, Refinement
-from cortexgen.spatial import antialias, folded, integrate, warp
+from cortexgen.spatial import antialias, folded, folded_cubes, integrate, warp
 
 SHAPE = (20, 22, 18)
 STILL = torch.zeros(1, 3, *SHAPE)
@@ -105,3 +106,15 @@ def test_a_displacement_is_refined_without_squarings():
     u = Refinement(30, smoothness=2.0, squarings=0)(STILL, moving, fixed)
     before = local_ncc(moving, fixed, 5)
     assert local_ncc(warp(moving, u), fixed, 5) > before + 0.4 * (1 - before)
+
+
+def test_where_the_flow_is_about_to_fold_it_is_smoothed_and_nowhere_else(monkeypatch):
+    moving, fixed = texture(), texture(1)  # which have nothing in common
+    tight, velocities = [], []
+    for least in (-float("inf"), refinement.TIGHT):
+        monkeypatch.setattr(refinement, "TIGHT", least)
+        velocities.append(Refinement(8, lr=0.5, smoothness=0.5)(STILL, moving, fixed))
+        tight.append(int(folded_cubes(integrate(velocities[-1]), 0.02).sum()))
+    assert tight[1] < 0.5 * tight[0]
+    same = (velocities[0] == velocities[1]).all(dim=1)
+    assert 0.3 < same.float().mean() < 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cortexgen.spatial import folded, jacobian_determinant, log_jacobian, stencil_determinants
+from cortexgen.spatial import folded, folded_cubes, jacobian_determinant, log_jacobian, stencil_determinants
 
 
 def test_linear_field_has_one_determinant_in_every_stencil(rng, linear_field):
@@ -15,6 +15,12 @@ def test_linear_field_has_one_determinant_in_every_stencil(rng, linear_field):
     assert stencils.shape == (1, 10, 3, 5, 4)
     np.testing.assert_allclose(stencils, expected, rtol=1e-4)
     np.testing.assert_allclose(jacobian_determinant(field), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("least, counted", [(0.0, False), (0.49, False), (0.51, True)])
+def test_a_cube_folds_by_the_least_determinant_that_is_asked_for(linear_field, least, counted):
+    halved = linear_field(np.diag([0.0, -0.5, 0.0]), (3, 4, 5))
+    assert (folded_cubes(halved, least) == counted).all()
 
 
 def test_reflection_is_negative_in_every_stencil(linear_field):
