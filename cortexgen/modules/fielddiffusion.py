@@ -276,6 +276,8 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
                 vector = torch.zeros(len(z), SLOTS * len(self.h.covariates), device=z.device)
             if self.h.prior_modes:
                 mean, size = self.guess(z, log_snr, c)
+                if not self.correction:
+                    return mean
                 return mean + self.correction * size * self._answer(z, log_snr, vector, mean)
             return to_x0(self._answer(z, log_snr, vector), z, log_snr, self.h.prediction, self.h.clip)
 
