@@ -10,8 +10,10 @@ from cortexgen.io import HeaderChoice
 from cortexgen.io.bids import read_tsv
 from cortexgen.io.header import Form
 from cortexgen.pages.preprocessed import cohort_overview
-from cortexgen.preprocess import Pipeline, Resample, Step, default_steps
+from cortexgen.preprocess import Align, Pipeline, Resample, Step, default_steps
 from cortexgen.preprocess.cohort import TABLE, check_same_steps, open_cohort, preprocess_cohort
+from cortexgen.preprocess.labels import take_table, with_labels
+from cortexgen.preprocess.steps.align import Search
 from cortexgen.registry import everything
 from cortexgen.studies import Several, StudyName, convert_dicom, find_study
 
@@ -33,6 +35,8 @@ def preprocess(
     steps: list[Step] | None = None,
     skip: str | None = None,
     spacing: float | None = None,
+    affine: Search | None = None,
+    labels: str | None = None,
     template: str = MNI152,
     template_labels: Path | None = None,
     trust: Form | None = None,
@@ -62,6 +66,10 @@ def preprocess(
         steps: The steps in their order; those of preprocess.yaml unless given.
         skip: Steps to leave out, comma-separated, such as strip (an input without skull is noticed without it).
         spacing: Voxel size in millimetres, instead of the steps' own (1).
+        affine: Look for the affine auto (unless an input without skull lies in template space), always, or never,
+            instead of the step's own. A prepared cohort is aligned anew by --skip strip,denoise,bias --affine always.
+        labels: Pattern of the label map beside each image that goes along with it, such as '*_dseg.nii*'; the study's
+            dseg.tsv goes along, too.
         template: MNI152NLin2009aSym, or a NIfTI file.
         template_labels: The dseg of a template file.
         trust: The one to take, sform or qform, where a file's two differ, which is refused unless it is given.
@@ -74,16 +82,20 @@ def preprocess(
     """
     choice = HeaderChoice(trust, orientation)
     chosen = default_steps() if steps is None else list(steps)
-    if spacing is not None:
-        for step in chosen:
-            if isinstance(step, Resample):
-                step.spacing = spacing
+    for step in chosen:
+        if isinstance(step, Resample) and spacing is not None:
+            step.spacing = spacing
+        if isinstance(step, Align) and affine is not None:
+            step.affine = affine
     pipeline = Pipeline(chosen, load_template(template, template_labels, None, trust), listed(skip), choice)
     check_same_steps(out, pipeline, [images])
     found = find_study(images, study, table, where, listed(visits), listed(groups), image, several)
     open_cohort(out, pipeline, [images])
     found = convert_dicom(found, out / "sourcedata", jobs)
-    rows = preprocess_cohort(found.scans, out, pipeline, jobs, scheduler, found.problems, threads)
+    scans, unclear = with_labels(found.scans, labels) if labels else (found.scans, {})
+    if labels:
+        take_table(images, out)
+    rows = preprocess_cohort(scans, out, pipeline, jobs, scheduler, {**found.problems, **unclear}, threads)
     cohort_overview(out, read_tsv(out / TABLE), pipeline.describe())
     count = Counter(row["status"] for row in rows)
     print(f"{count['ok']} scan(s) ok, {count['flagged']} to look at, {count['failed']} failed: {out / OVERVIEW}")

@@ -43,7 +43,7 @@ class Outputs:
     def remove(self) -> None:
         """Take away what was written, the row that says it is complete first."""
         folder, name = self.metrics.parent, self.scan.name
-        endings = ("*_desc-preproc_T1w.*", "*_desc-brain_mask.*", "*_from-T1w_to-*_mode-image_xfm.*")
+        endings = ("*_desc-preproc_T1w.*", "*_desc-brain_mask.*", "*_dseg.*", "*_from-T1w_to-*_mode-image_xfm.*")
         files = [path for ending in endings for path in visible(folder, name + ending)]
         for path in [self.metrics, self.sheet, *files]:
             path.unlink(missing_ok=True)
@@ -51,12 +51,19 @@ class Outputs:
             with suppress(OSError):  # not there, or not empty
                 empty.rmdir()
 
-    def write(self, subject: Subject, steps: Sequence[Mapping[str, Any]], native: tuple[Tensor, Grid]) -> None:
-        """Write image, masks, affine, sidecars and the picture.
+    def write(
+        self,
+        subject: Subject,
+        steps: Sequence[Mapping[str, Any]],
+        native: tuple[Tensor, Grid],
+        labels: Tensor | None = None,
+    ) -> None:
+        """Write image, masks, labels, affine, sidecars and the picture.
 
         Arguments:
             steps: `Pipeline.describe()`.
             native: image and grid as they were read.
+            labels: on the grid of the image, with the numbers that files give them.
         """
         from cortexgen.figures import subject_sheet, write_png
 
@@ -70,6 +77,10 @@ class Outputs:
         normalized = any(step["name"] == "normalize" for step in steps)
         write_volume(path, subject.image, subject.grid, np.uint8 if normalized else np.float32)
         write_json(sidecar(path), {**here, **about})
+        if labels is not None and self.scan.labels:
+            path = derivative(self.out, name, "dseg", **space)
+            write_volume(path, labels, subject.grid, np.uint8 if int(labels.max()) < 256 else np.int32)
+            write_json(sidecar(path), {**here, "Sources": [self.scan.labels.name]})
         native_mask, native_grid = subject.native or (subject.mask, subject.grid)
 
         def write_mask(mask: Tensor, grid: Grid, **space: str) -> None:

@@ -14,6 +14,7 @@ from cortexgen.errors import UserError
 from cortexgen.io import Grid, HeaderChoice, write_json
 from cortexgen.io.bids import Row, source_hash
 from cortexgen.io.header import NO_CHOICE
+from cortexgen.preprocess.labels import carried
 from cortexgen.preprocess.outputs import Outputs
 from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.state import Subject
@@ -87,7 +88,7 @@ class Pipeline:
 
 
 def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline) -> Row:
-    """Preprocess one scan and write what comes of it, as BIDS derivatives under `out`.
+    """Preprocess one scan and write what comes of it, its labels among it, as BIDS derivatives under `out`.
 
     A scan that was done before by the same steps is not done again. One that fails leaves nothing.
 
@@ -106,7 +107,8 @@ def preprocess_scan(scan: Scan, out: Path, pipeline: Pipeline) -> Row:
         outputs.remove()
         image, grid = read_scan(scan.image, pipeline.choice)
         subject = pipeline.run(image, grid, str(scan.image))
-        outputs.write(subject, pipeline.describe(), (image, grid))
+        labels = carried(scan.labels, subject, pipeline.choice) if scan.labels else None
+        outputs.write(subject, pipeline.describe(), (image, grid), labels)
         row: Row = {"participant_id": scan.name, "status": "flagged" if subject.flags else "ok"}
         row |= {"flags": "; ".join(subject.flags)} if subject.flags else {}
         row |= subject.measures | {"seconds": round(time.perf_counter() - start, 1)}
@@ -129,5 +131,6 @@ def finished(scan: Scan, out: Path, pipeline: Pipeline) -> Row | None:
 
 def _made(scan: Scan, pipeline: Pipeline) -> dict[str, Any]:
     """What results depend on; a UserError if the scan can't be read."""
-    made = {"SourceHash": source_hash(scan.image), "TemplateHash": pipeline.template.hash}
+    made: dict[str, Any] = {"SourceHash": source_hash(scan.image), "TemplateHash": pipeline.template.hash}
+    made |= {"LabelsHash": source_hash(scan.labels) if scan.labels else None}
     return made | {"Steps": pipeline.describe(), "Header": pipeline.choice.describe() or None}

@@ -14,6 +14,9 @@ from cortexgen.preprocess.steps.step import Step
 USUAL = (0.92, 0.42)  # overlap and correlation: what real brains reach, see cortexgen.atlas.alignment
 
 
+Search = Literal["auto", "always", "never"]
+
+
 class Align(Step):
     """The affine to the template (`cortexgen.atlas.alignment`).
 
@@ -23,7 +26,7 @@ class Align(Step):
 
     name, after, needs, tools = "align", ("strip",), ("resample",), ("SimpleITK",)
 
-    def __init__(self, affine: Literal["auto", "always", "never"] = "auto") -> None:
+    def __init__(self, affine: Search = "auto") -> None:
         if affine not in ("auto", "always", "never"):
             raise UserError(f"Align: expected affine auto, always or never, got {affine}")
         self.affine = affine
