@@ -71,9 +71,10 @@ def trained_generator(
 def degraded() -> Callable[..., torch.Tensor]:
     """Makes of a brain in template space one whose overlap and correlation with the template are as low as asked for:
     by a shell of tissue around it, and by voxels that are mixed with others."""
+    import numpy as np
     from scipy.ndimage import distance_transform_edt
 
-    from cortexgen.atlas.alignment import agreement
+    from cortexgen.atlas.alignment import SPACING, _at, _fit
 
     def make(image: torch.Tensor, template: Template, overlap: float, correlation: float) -> torch.Tensor:
         grid, inside = template.grid, image > 0.05
@@ -86,13 +87,16 @@ def degraded() -> Callable[..., torch.Tensor]:
             out[inside] = ((1 - share) * image[inside] + share * image[inside][order]).clamp(min=0.06)
             return out
 
+        def fits(candidate: torch.Tensor) -> tuple[float, float]:
+            return _fit(*_at(candidate, grid, SPACING), template, np.eye(4))  # without the turns
+
         around, share = 0, 0.0
         for step in (2.0**-k for k in range(1, 11)):  # bisection
             more = around + int(step * 0.5 * len(near))
-            if agreement(mixed(0.0, more), grid, template).overlap > overlap:
+            if fits(mixed(0.0, more))[0] > overlap:
                 around = more
         for step in (2.0**-k for k in range(1, 9)):
-            if agreement(mixed(share + step, around), grid, template).correlation > correlation:
+            if fits(mixed(share + step, around))[1] > correlation:
                 share += step
         return mixed(share, around)
 

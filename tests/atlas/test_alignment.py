@@ -3,11 +3,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nibabel.affines import apply_affine
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial.transform import Rotation
 
 from cortexgen.atlas.alignment import agreement, align, check_alignment, in_template_space
 from cortexgen.atlas.intensity import normalize
-from cortexgen.atlas.template import load_template
+from cortexgen.atlas.template import BRAIN_FOREGROUND, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_volume
 from cortexgen.io.nifti import to_memory
@@ -148,25 +149,62 @@ def test_what_has_a_brains_outline_but_not_its_contrast_is_refused(template):
 @pytest.mark.parametrize(
     ("overlap", "correlation", "there", "aligned"),
     [
-        (0.93, 0.55, True, True),
-        (0.88, 0.55, False, True),
-        (0.93, 0.45, False, True),
-        (0.88, 0.40, False, True),
-        (0.82, 0.55, False, False),
-        (0.93, 0.30, False, False),
+        (0.97, 0.50, True, True),
+        (0.97, 0.40, False, True),
+        (0.97, 0.30, False, False),
+        (0.86, 0.50, False, False),
     ],
 )
 def test_how_much_worse_than_usual_a_brain_may_fit(template, subject, degraded, overlap, correlation, there, aligned):
     """A simulated brain with tissue around it and noise: between what real brains reach and what others do."""
     image = degraded(subject, template, overlap, correlation)
     found = agreement(image, template.grid, template)
-    assert (found.overlap, found.correlation) == pytest.approx((overlap, correlation), abs=0.015)
+    assert (found.overlap, found.correlation) == pytest.approx((overlap, correlation), abs=0.05)
+    assert found.lead > 0  # however little of its contrast is left
     assert in_template_space(image, template.grid, template) == there
     if aligned:
         assert check_alignment(image, template.grid, template, np.eye(4)) == found
     else:
         with pytest.raises(UserError, match=rf"overlap {found.overlap:.2f} and correlation {found.correlation:.2f}"):
             check_alignment(image, template.grid, template, np.eye(4))
+
+
+@pytest.mark.parametrize("angles", [(10, 0, 0), (-10, 0, 0), (0, 10, 0), (0, 0, 10), (0, 0, -10)])
+def test_an_affine_that_is_turned_is_refused_although_tissues_overlap(template, subject, angles):
+    turned = affine_of(angles, (1, 1, 1), (0, 0, 0))
+    turned[:3, 3] = [0, -18, 8] - turned[:3, :3] @ [0, -18, 8]
+    found = agreement(subject, template.grid, template, turned)
+    assert found.overlap > 0.91 and found.lead < -0.1
+    assert not in_template_space(subject, Grid(template.grid.shape, turned @ template.grid.affine), template)
+    expected = rf"correlation {found.correlation:.2f} .*, {found.correlation - found.lead:.2f} if turned by 8 degrees"
+    with pytest.raises(UserError, match=expected):
+        check_alignment(subject, template.grid, template, turned)
+
+
+@pytest.mark.parametrize(
+    "affine", [affine_of((0, 0, 0), (1, 1, 1), (0, 12, 0)), affine_of((0, 0, 0), [1.08] * 3, (0, 2, 0))]
+)
+def test_an_affine_that_is_shifted_or_too_large_is_refused_by_its_overlap(template, subject, affine):
+    with pytest.raises(UserError, match=r"overlap 0\.8"):
+        check_alignment(subject, template.grid, template, affine)
+
+
+def size(affine):
+    return np.linalg.det(affine[:3, :3]) ** (1 / 3)
+
+
+def test_a_loose_mask_and_a_tight_one_give_the_same_size(template, subject):
+    """With 3 mm and 6 mm of fluid around the brain, and cut through its outermost voxels."""
+    outside, inside = (
+        torch.from_numpy(distance_transform_edt(mask[0].numpy(), sampling=template.grid.spacing))[None]
+        for mask in (subject <= BRAIN_FOREGROUND, subject > 0.35)
+    )
+    sizes = [size(align(subject, template.grid, template))]
+    for reach, value in ((3.1, 0.2), (6.1, 0.25)):
+        loose = torch.where((outside > 0) & (outside < reach), value, subject)
+        sizes.append(size(align(loose, template.grid, template)))
+    sizes.append(size(align(torch.where(inside > 0, subject, 0.0), template.grid, template)))
+    assert max(sizes) / min(sizes) < 1.01, sizes
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,14 @@ from typing import Literal
 
 import numpy as np
 
-from cortexgen.atlas.alignment import align, check_alignment, in_template_space
+from cortexgen.atlas.alignment import TURN, align, check_alignment, in_template_space
 from cortexgen.atlas.intensity import normalize
 from cortexgen.atlas.plausibility import check_brain
 from cortexgen.errors import UserError
 from cortexgen.preprocess.state import Subject
 from cortexgen.preprocess.steps.step import Step
 
-USUAL = (0.92, 0.42)  # overlap and correlation: what real brains reach, see cortexgen.atlas.alignment
-
-
+USUAL = (0.92, 0.0)  # overlap, lead: what real brains reach, see cortexgen.atlas.alignment
 Search = Literal["auto", "always", "never"]
 
 
@@ -25,6 +23,7 @@ class Align(Step):
     """
 
     name, after, needs, tools = "align", ("strip",), ("resample",), ("SimpleITK",)
+    version = 2
 
     def __init__(self, affine: Search = "auto") -> None:
         if affine not in ("auto", "always", "never"):
@@ -43,10 +42,12 @@ class Align(Step):
         )
         subject.affine = np.eye(4) if there else align(image, grid, template, source)
         found = check_alignment(image, grid, template, subject.affine, source)
-        if not found.reaches(USUAL):
-            usual = f"usual are {USUAL[0]:g} and {USUAL[1]:g} or more"
-            numbers = f"overlap {found.overlap:.2f} and correlation {found.correlation:.2f}"
-            subject.flags.append(f"the affine's {numbers} with {template.name} are low, {usual}")
+        if found.overlap < USUAL[0]:
+            low = f"overlap with {template.name} is low, {found.overlap:.2f}, usual is {USUAL[0]:g} or more"
+            subject.flags.append(f"the affine's {low}")
+        if found.lead < USUAL[1]:
+            numbers = f"{found.correlation:.2f}, with the turn {found.correlation - found.lead:.2f}"
+            subject.flags.append(f"turned by {TURN:g} degrees, it would fit {template.name} better: {numbers}")
         scales = np.linalg.svd(subject.affine[:3, :3], compute_uv=False)
         subject.measures |= {"affine": "identity" if there else "found", **vars(found)}
         subject.measures |= {f"scale_{k}": float(s) for k, s in enumerate(scales, 1)}
