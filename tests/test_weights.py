@@ -148,6 +148,18 @@ def test_a_files_content_counts_and_not_its_name(tmp_path, module, registered):
     assert load(tmp_path / "c.pt").weights_hash() == load(checkpoint).weights_hash()
 
 
+def test_a_weights_file_of_any_length_is_read(tmp_path, module):
+    """It begins with the length of its description, which may look like a pickle's first byte."""
+    path = tmp_path / "w.safetensors"
+    for more in range(0, 264, 8):  # lengths are multiples of 8
+        save_weights(path, module)
+        rewritten(path, note="x" * more)
+        if path.read_bytes().startswith(b"\x80"):
+            break
+    assert path.read_bytes().startswith(b"\x80")
+    assert load(path).contract == CONTRACT
+
+
 def test_a_module_of_somebody_else_names_its_class(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "theirs", types.SimpleNamespace(Mine=Mine))
     monkeypatch.setattr(Mine, "__module__", "theirs")

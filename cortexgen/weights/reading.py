@@ -178,8 +178,9 @@ def load(path: str | Path | None = None, name: str = REGISTER) -> Any:
     """
     path = shipped(name) if path is None else _named(path)
     with path.open("rb") as file:
-        start = file.read(2)
-    pickled = path.suffix == ".ckpt" or start == b"PK" or start[:1] == b"\x80"
+        start = file.read(9)
+    tensors = start[8:] == b"{"  # of a safetensors file: eight bytes of length, which may be any, and JSON
+    pickled = path.suffix == ".ckpt" or (not tensors and (start[:2] == b"PK" or start[:1] == b"\x80"))
     module = load_checkpoint(path)[0] if pickled else load_weights(path)
     return module.eval()
 
