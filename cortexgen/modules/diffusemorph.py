@@ -62,12 +62,10 @@ class DiffuseMorphModule(RegistrationModule):
         betas: of Adam.
         warmup_steps: of the learning rate, linear.
         lr_decay: let it fall to a tenth as half a cosine.
-        extra_passes: how often registration asks the head beyond `passes`, where that is more than 1 (this and what
-            follows are run-time options).
+        extra_passes: of registration beyond `passes`, if that is more than 1 (this and what follows: run-time options).
         mirror: average the network's answer with that to the mirrored pair, mirrored back; the grid must be symmetric
             about x = 0.
-        refine: gradient steps on each pair's velocity after the network's answer, on every voxel of the images; see
-            `Refinement`.
+        refine: gradient steps on each pair's velocity after the network's answer, on every voxel (`Refinement`).
         refine_lr: of those steps, in voxels.
         refine_smoothness: lambda_phi in those steps.
         refine_intensity: weight of the squared difference of intensities in those steps.
@@ -123,9 +121,8 @@ class DiffuseMorphModule(RegistrationModule):
         super().__init__()
         self.save_hyperparameters(ignore=RUN_TIME)
         self.refine, self.refine_lr, self.refine_smoothness = refine, refine_lr, refine_smoothness
-        self.refine_intensity, self.mirror, self.frames = refine_intensity, mirror, frames
-        self.extra_passes = extra_passes
-        self.synthesis, self.nearest_labels, self.patch = synthesis, nearest_labels, patch
+        self.refine_intensity, self.extra_passes, self.mirror = refine_intensity, extra_passes, mirror
+        self.frames, self.synthesis, self.nearest_labels, self.patch = frames, synthesis, nearest_labels, patch
         self.schedule = LinearBetaSchedule(beta_start, beta_end, timesteps)
         self.denoiser = None
         if code != "fixed":
