@@ -168,7 +168,7 @@ def test_both_stages_and_generate_through_the_command_line(two, verb, tmp_path):
     with pytest.raises(UserError, match="cohort: 'elsewhere' is none of cohort, other"):
         run(["generate", str(tmp_path / "no"), *weights, "--cohort", "elsewhere"])
     with pytest.raises(UserError, match="'cohort' is not a covariate of these weights"):
-        run(["generate", str(tmp_path / "no"), "--cohort", "other"])
+        run(["generate", str(tmp_path / "no"), "--checkpoint", "generate-ds002748-2mm", "--cohort", "other"])
 
 
 @pytest.mark.filterwarnings(CLASH)
