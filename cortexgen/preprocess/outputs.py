@@ -12,6 +12,7 @@ from cortexgen.data.cohort import Scan
 from cortexgen.io import Grid, write_json, write_volume
 from cortexgen.io.bids import Row, anat, derivative, sidecar
 from cortexgen.io.itk import write_affine
+from cortexgen.io.labels import label_type
 from cortexgen.io.output import read_record, record_path
 from cortexgen.io.paths import visible
 from cortexgen.preprocess.state import Subject
@@ -79,7 +80,7 @@ class Outputs:
         write_json(sidecar(path), {**here, **about})
         if labels is not None and self.scan.labels:
             path = derivative(self.out, name, "dseg", **space)
-            write_volume(path, labels, subject.grid, np.uint8 if int(labels.max()) < 256 else np.int32)
+            write_volume(path, labels, subject.grid, label_type(int(labels.max())))
             write_json(sidecar(path), {**here, "Sources": [self.scan.labels.name]})
         native_mask, native_grid = subject.native or (subject.mask, subject.grid)
 
