@@ -18,7 +18,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-import cortexgen.data.fields  # data modules are found by their short names once they are imported
+import cortexgen.data.appearance  # data modules are found by their short names once they are imported
+import cortexgen.data.fields
 import cortexgen.studies.datamodules  # noqa: F401
 from cortexgen.errors import UserError
 from cortexgen.io.output import claim, contents, examine_run

@@ -9,8 +9,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from cortexgen.errors import UserError
 
 PRESETS = (
-    "preprocess.yaml, register.yaml, generate.yaml, paper/preprocess.yaml, paper/register.yaml, paper/generate.yaml, "
-    "demo/register.yaml, demo/generate.yaml, baselines/voxelmorph.yaml"
+    "preprocess.yaml, register.yaml, generate.yaml, appearance.yaml, paper/preprocess.yaml, "
+    "paper/register.yaml, paper/generate.yaml, demo/register.yaml, demo/generate.yaml, baselines/voxelmorph.yaml"
 )
 
 

@@ -1,0 +1,172 @@
+"""What stage 3 trains on: each subject's image beside the template, and its labels, that registration warped to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+from tqdm import tqdm
+
+from cortexgen.atlas.labels import classes_of, labels_on
+from cortexgen.data.augmentation import augment
+from cortexgen.data.cohort import Scan
+from cortexgen.data.cohorts import Roots
+from cortexgen.data.covariates import CovariateEncoder
+from cortexgen.data.order import TrainingSamples
+from cortexgen.data.patches import PatchSampler
+from cortexgen.data.registration import RegistrationDataModule
+from cortexgen.data.style import STYLE, measure_style
+from cortexgen.errors import UserError
+from cortexgen.io import Grid, read_volume
+from cortexgen.io.bids import derivative
+from cortexgen.spatial import resample
+
+EXTENT = 100.0  # mm, that a place is counted in
+
+
+def place_of(grid: Grid) -> Tensor:
+    """Where a grid's voxels lie, along D, H, W in units of 100 mm: `[3, D, H, W]`; W is 0 in the midplane."""
+    affine = grid.torch_affine
+    axes = [
+        (affine[2 - axis, axis] * torch.arange(n) + affine[2 - axis, 3]) / EXTENT for axis, n in enumerate(grid.shape)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).float()
+
+
+class AppearanceDataModule(RegistrationDataModule):
+    """A cohort's images, each with the template and its labels as `cortexgen register` warped them to it.
+
+    Arguments:
+        root: the cohort, or several, as `register` took them: BIDS derivatives with images on one grid.
+        registered: what `cortexgen register` wrote of them.
+        mirror: show each subject's mirror image half of the time.
+        options: of RegistrationDataModule.
+    """
+
+    def __init__(self, root: Roots, registered: Path, mirror: bool = True, **options: Any) -> None:
+        super().__init__(root=root, augmentation="mirror" if mirror else "none", **options)
+        self.registered = Path(registered)
+
+    def setup(self, stage: str) -> None:
+        """Read the cohort, and what was warped to its subjects; those without it are left out."""
+        fresh = not self.scans
+        super().setup(stage)
+        if not fresh:
+            return
+        if not self.template.classes:
+            raise UserError("appearance needs a template with labels; give --data.template_labels")
+        if not self.registered.is_dir():
+            raise UserError(f"registered: {self.registered} is no folder; expected what `cortexgen register` wrote")
+        kept = [scan for scan in self.scans if scan.name not in self.problems]
+        for scan in kept:
+            missing = [path for path in self.warped_files(scan) if not path.is_file()]
+            if missing:
+                self._leave_out(scan, f"{missing[0]}: no such file; run `cortexgen register` on it first")
+        if all(scan.name in self.problems for scan in kept):
+            raise UserError(f"{self.registered}: holds none of the {len(kept)} scans; {self.problems[kept[0].name]}")
+
+    def warped_files(self, scan: Scan) -> tuple[Path, Path]:
+        """The template's image, and its labels, warped to a scan."""
+        image, labels = (derivative(self.registered, scan.name, what, desc="warped") for what in ("T1w", "dseg"))
+        return image, labels
+
+    def warped(self, scan: Scan) -> tuple[Tensor, Tensor]:
+        """The template and its classes warped to a scan, `[1, D, H, W]` each, on the working grid."""
+        paths = self.warped_files(scan)
+
+        def image() -> Tensor:
+            volume, found = read_volume(paths[0])
+            if found.matches(self.grid):
+                return volume.half()
+            return resample(volume[None], found.torch_affine, self.grid.shape, self.grid.torch_affine)[0].half()
+
+        def labels() -> Tensor:
+            volume, found = read_volume(paths[1], labels=True)
+            classes = classes_of(volume, self.template.numbers or range(len(self.template.classes)), paths[1])
+            return (classes if found.matches(self.grid) else labels_on(classes, found, self.grid)).to(torch.int16)
+
+        cache = self.reader.cache
+        return cache.get(paths[0], image).float(), cache.get(paths[1], labels).long()
+
+    @cached_property
+    def place(self) -> Tensor:
+        """Of the working grid's voxels."""
+        return place_of(self.grid)
+
+    @cached_property
+    def styles(self) -> dict[str, dict[str, float]]:
+        """Of each training scan, by its name; one that has none is left out."""
+        found = {}
+        for scan in tqdm(self.side("train"), "measuring styles", unit="scan", disable=None, leave=False):
+            try:
+                image, labels = self.reader.image(scan), self.warped(scan)[1]
+                found[scan.name] = measure_style(image, labels, self.template.classes, min(self.grid.spacing))
+            except UserError as error:
+                self._leave_out(scan, str(error))
+        if not found:
+            raise self._none_readable("training scans")
+        return found
+
+    def people(self, covariates: Sequence[str]) -> list[dict[str, Any]]:
+        """Covariates and style of each training scan, without names."""
+        scans = {scan.name: scan for scan in self.side("train")}
+        return [
+            {k: v for k, v in scans[name].covariates.items() if k in covariates and v is not None} | style
+            for name, style in self.styles.items()
+            if name in scans
+        ]
+
+    def encoder(self, covariates: Sequence[str]) -> CovariateEncoder:
+        """Of covariates and styles of the training scans."""
+        return CovariateEncoder.fit([*covariates, *STYLE], self.people(covariates))
+
+    def deviation(self) -> float:
+        """Root mean square of what training images differ by from the template warped to them, in either's brain."""
+        total, count = 0.0, 0
+        for scan in self.side("train"):
+            image, template = self.reader.image(scan), self.warped(scan)[0]
+            inside = (image > 0) | (template > 0)
+            total += float((image - template)[inside].square().sum())
+            count += int(inside.sum())
+        return (total / max(1, count)) ** 0.5
+
+    def samples(self, scans: Sequence[Scan], training: bool = False) -> "WarpedScans":  # type: ignore[override]
+        """Images with what was warped to them; parts of them in training, where `patch` says so."""
+        patches = PatchSampler(self.patch, self.grid, self.template.mask) if training and self.patch else None
+        styles = self.styles if training else {}
+        return WarpedScans(self, scans, training, styles, patches)
+
+    @staticmethod
+    def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """Samples as a batch, with a list of covariates."""
+        covariates = [sample.pop("covariates") for sample in batch]
+        return default_collate(batch) | {"covariates": covariates}
+
+
+@dataclass(frozen=True)
+class WarpedScans(TrainingSamples):
+    """Of each scan "fixed", its image; "moving" and "moving_labels", warped to it; "place"; covariates with its style."""
+
+    data: AppearanceDataModule
+    scans: Sequence[Scan]
+    training: bool
+    styles: Mapping[str, Mapping[str, float]]
+    patches: PatchSampler | None = None
+
+    def sample(self, index: int, generator: torch.Generator | None) -> dict[str, Any]:
+        scan, data = self.scans[index], self.data
+        image, labels = data.warped(scan)
+        sample: dict[str, Any] = {"fixed": data.reader.image(scan), "moving": image, "moving_labels": labels}
+        style = self.styles.get(scan.name)
+        if style is None:
+            style = measure_style(sample["fixed"], labels, data.template.classes, min(data.grid.spacing))
+        sample = augment(sample, data.augmentation if self.training else "none", generator)
+        sample["place"] = data.place
+        sample |= {"name": scan.name}
+        if self.patches is not None:
+            sample = self.patches(sample, generator)
+        return sample | {"covariates": scan.covariates | style}

@@ -1,0 +1,153 @@
+"""Stage 3: a diffusion model of what a brain's picture has beyond the warped template's."""
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cortexgen.data.covariates import SLOTS, CovariateEncoder
+from cortexgen.data.noise import SampleNoise
+from cortexgen.diffusion import CosineSchedule, SamplerName, diffuse, sampler_named, to_x0
+from cortexgen.losses import DenoisingLoss
+from cortexgen.modules.base import StageModule
+from cortexgen.nets import AppearanceUNet
+
+LEVELS = NormalDist(1.0, 2.4)  # of the log-SNRs trained at (Karras et al., NeurIPS 2022, for unit variance)
+LIMITS = (-8.0, 9.0)  # of those a sample goes through
+EDGE = 1e-3  # of a spread, kept off the ends of the normal distribution
+
+
+class AppearanceModule(StageModule):
+    """Learns images of subjects given the template, and its labels, warped to them.
+
+    The state has two channels: what the image differs by from the warped template, in units of its deviation; and the
+    brain's mask, -1 outside and 1 inside, so that images end where their masks do. A vector of covariates and the
+    image's style (see `data.style`) scales and shifts the network's features.
+
+    Arguments:
+        widths: channels of each level, finest first.
+        blocks: residual blocks a level.
+        patch: the network works on blocks of this many voxels a side.
+        label_channels: numbers that a class is embedded in.
+        covariates: columns of participants.tsv to condition on, beside the style.
+        covariate_dropout: share of training samples without any, and of single values hidden.
+        lr: learning rate of Adam.
+        betas: of Adam.
+        warmup_steps: of the learning rate, linear.
+        lr_decay: let it fall to a tenth as half a cosine.
+        sampler: "dpm++", "ddim" or "ancestral" (a run-time option, like the next).
+        steps: network evaluations a sample.
+    """
+
+    stage = "stage 3"
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (64, 96, 128),
+        blocks: int = 1,
+        patch: int = 2,
+        label_channels: int = 4,
+        classes: int = 18,
+        covariates: Sequence[str] = ("age", "sex", "cohort"),
+        covariate_dropout: float = 0.1,
+        lr: float = 5e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        warmup_steps: int = 100,
+        lr_decay: bool = True,
+        sampler: SamplerName = "dpm++",
+        steps: int = 12,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["sampler", "steps"])
+        self.sampler, self.steps = sampler, steps
+        vector = SLOTS * (len(covariates) + 5)
+        self.net = AppearanceUNet(2, classes, widths, blocks, patch, label_channels, vector)
+        self.schedule = CosineSchedule()
+        self.objective = DenoisingLoss("v")
+
+    def setup(self, stage: str) -> None:
+        """Take the contract from the data, and on the first fit covariates, styles and the scale of what differs."""
+        fresh = not self.contract
+        super().setup(stage)
+        if stage == "fit" and fresh:
+            covariates = list(self.h.covariates)
+            self.contract["covariates"] = self.data.encoder(covariates).specs
+            self.contract["people"] = self.data.people(covariates)
+            self.contract["deviation"] = self.data.deviation()
+
+    @property
+    def encoder(self) -> CovariateEncoder:
+        """Of covariates and style; its numbers live in the contract."""
+        return CovariateEncoder(self.contract["covariates"])
+
+    def state(self, image: Tensor, template: Tensor) -> Tensor:
+        """`[B, 2, D, H, W]` of images and the template warped to them, `[B, 1, D, H, W]` each."""
+        return torch.cat([(image - template) / self.contract["deviation"], 2.0 * (image > 0) - 1], dim=1)
+
+    def image(self, state: Tensor, template: Tensor) -> Tensor:
+        """The inverse of `state`; 0 outside of the mask."""
+        inside = state[:, 1:] > 0
+        return (template + self.contract["deviation"] * state[:, :1]).clamp(1e-3, 1) * inside
+
+    def _loss(self, batch: Mapping[str, Any], spread: Tensor, noise: Tensor, training: bool) -> Tensor:
+        x0 = self.state(batch["fixed"], batch["moving"])
+        c = self.encoder.encode(batch["covariates"], self.device)
+        if training:
+            keep = SampleNoise(batch, c, stream=1).uniform(1 + c.shape[1] // SLOTS) >= self.h.covariate_dropout
+            c = c * (keep[:, :1] & keep[:, 1:]).repeat_interleave(SLOTS, dim=1)
+        levels = [LEVELS.inv_cdf(EDGE + (1 - 2 * EDGE) * float(u)) for u in spread]
+        log_snr = torch.tensor(levels, dtype=torch.float64, device=x0.device)
+        output = self.net(
+            diffuse(x0, noise, log_snr), log_snr, batch["moving"], batch["moving_labels"], batch["place"], c
+        )
+        return self.objective(output, x0, noise, log_snr)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        x = batch["fixed"]
+        spread = batch["spread"] if "spread" in batch else torch.rand(len(x))
+        noise = SampleNoise(batch, x.expand(-1, 2, -1, -1, -1)).normal()
+        loss = self._loss(batch, spread, noise, training=True)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(x))
+        return loss
+
+    def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
+        """The denoising loss at four fixed levels with fixed noise."""
+        x = batch["fixed"]
+        generator = torch.Generator().manual_seed(0)
+        spreads = (torch.arange(4) + 0.5) / 4
+        noise = [torch.randn((len(x), 2, *x.shape[2:]), generator=generator).to(x) for _ in spreads]
+        losses = [self._loss(batch, u.expand(len(x)), n, False) for u, n in zip(spreads, noise, strict=True)]
+        self.log(f"{stage}/loss", torch.stack(losses).mean(), prog_bar=True, batch_size=len(x), sync_dist=True)
+
+    def example(self) -> None:
+        """There is no deformation to draw."""
+        return None
+
+    @torch.no_grad()
+    def render(
+        self, template: Tensor, labels: Tensor, place: Tensor, conditions: Mapping[str, Any], generator: torch.Generator
+    ) -> Tensor:
+        """An image of the shape that the warped template has.
+
+        Arguments:
+            template, labels: warped, `[1, D, H, W]` each.
+            place: of the voxels, `[3, D, H, W]`.
+            conditions: covariates and style, by name.
+            generator: of the noise.
+
+        Returns:
+            `[1, D, H, W]` in [0, 1], 0 outside the brain.
+        """
+        c = self.encoder.encode([conditions], self.device)
+        given = [x[None].to(self.device) for x in (template, labels, place)]
+
+        def denoise(z: Tensor, log_snr: Tensor) -> Tensor:
+            return to_x0(self.net(z, log_snr, *given, c), z, log_snr, "v")
+
+        def noise() -> Tensor:
+            return torch.randn((1, 2, *template.shape[1:]), generator=generator).to(self.device)
+
+        state = sampler_named(self.sampler, self.schedule, self.steps, LIMITS)(denoise, noise)
+        return self.image(state.float(), given[0])[0].cpu()
