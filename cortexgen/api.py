@@ -79,6 +79,8 @@ def generate(
     guidance: float | None = None,
     correction: float | None = None,
     steps: int | None = None,
+    appearance: str | None = None,
+    style: Mapping[str, float] | None = None,
     resolution: float | None = None,
     native_size: bool = False,
     micro_batch: int | None = None,
@@ -92,7 +94,8 @@ def generate(
         num_samples: how many.
         seed: sample k depends on it and on k alone.
         conditions: covariates by name, such as `{"age": 50, "sex": "F"}`.
-        guidance, correction, steps, resolution, native_size, micro_batch: as of `cortexgen generate`.
+        guidance, correction, steps, appearance, style, resolution, native_size, micro_batch: as of
+            `cortexgen generate`.
         checkpoint: other weights, a file or a name as of `cortexgen generate`.
         device, precision: as of `cortexgen register`.
 
@@ -104,6 +107,7 @@ def generate(
     """
     given: dict[str, Any] = {"conditions": dict(conditions) if conditions else None, "guidance": guidance}
     given |= {"correction": correction, "steps": steps, "resolution": resolution, "native_size": native_size}
+    given |= {"appearance": appearance, "style": style}
     given |= {"seed": seed, "micro_batch": micro_batch, "precision": precision}
     generator = fields(Path(checkpoint) if checkpoint else None, device, **given)
 

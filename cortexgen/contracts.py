@@ -160,6 +160,8 @@ class Brain(_Result):
         volumes: of each class in millilitres, or None.
         conditions: the covariates that it was drawn for.
         rejected: why the draws before it were discarded.
+        warped_labels: what the field alone makes of the template's, like `labels`, where those fit the image.
+        style: of the image, by name.
     """
 
     index: int
@@ -171,6 +173,8 @@ class Brain(_Result):
     volumes: Mapping[str, float] | None = None
     conditions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     rejected: Sequence[str] = ()
+    warped_labels: Tensor | None = None
+    style: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Labelled(NamedTuple):

@@ -38,7 +38,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "generators": {
         "fields": "cortexgen.weights.models:fields",
-        "deformation-model": "cortexgen.generation.deformation_model:deformation_model",
+        "deformation-model": "cortexgen.weights.models:deformation_model",
     },
     "registrations": {
         "network": "cortexgen.weights.models:network",

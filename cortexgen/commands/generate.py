@@ -26,6 +26,10 @@ def generate(
     correction: float | None = None,
     sampler: SamplerName | None = None,
     steps: int | None = None,
+    appearance: str | None = None,
+    style: dict[str, float] | None = None,
+    appearance_steps: int | None = None,
+    warped_labels: bool = False,
     resolution: float | None = None,
     native_size: bool = False,
     save_fields: bool = False,
@@ -44,9 +48,10 @@ def generate(
 ) -> None:
     """Write new, labelled brains: image, labels and field of each, their covariates and volumes, and a manifest.
 
-    Each is the MNI152 template warped by a new velocity field, drawn with weights from the package. Samples whose
-    field folds, or whose regional volumes lie beyond 4 SD of the training cohort's, are drawn again and counted in
-    manifest.json. Sample k depends on the seed and k alone, to the byte on one kind of machine; a cohort that was
+    The MNI152 template is warped by a new velocity field; a second network gives that shape an image of its own, with
+    its sulci, contrast and noise, and the cortex's labels are fitted to it. Weights come with the package. Samples
+    whose field folds, or whose regional volumes lie beyond 4 SD of the training cohort's, are drawn again and counted
+    in manifest.json. Sample k depends on the seed and k alone, to the byte on one kind of machine; a cohort that was
     interrupted goes on when called again, and the same call with a larger --num-samples adds to it.
 
     Args:
@@ -64,6 +69,12 @@ def generate(
         sampler: dpm++, ddim (loses a third of the spread at 12 steps), or ancestral (the paper's, with fresh noise in
             each step; give it 50 steps or more, the paper 256).
         steps: Network evaluations a brain.
+        appearance: learned (the default where its weights fit), template (the warped template's own image), or other
+            weights, a .ckpt or .safetensors file.
+        style: What to fix of a learned appearance, such as '{noise: 0.01, contrast: 0.4}': white, the level of white
+            matter in [0, 1], and as shares of it contrast, fluid, noise and bias. The rest is drawn with the brain.
+        appearance_steps: Network evaluations of a learned appearance; the weights' own (12) unless given.
+        warped_labels: Write the labels before they are fitted to the image, too, as desc-warped_dseg.
         resolution: Voxel size in millimetres, 1 for instance; the training images' (2) unless given.
         native_size: Draw the size of the head too, and write brains of that size instead of template space.
         save_fields: Write velocity, inverse transform and log |J| of each brain too.
@@ -84,7 +95,7 @@ def generate(
             them see.
     """
     counts = {"num_samples": num_samples, "steps": steps, "micro_batch": micro_batch, "devices": devices}
-    counts["jobs"] = jobs
+    counts |= {"jobs": jobs, "appearance_steps": appearance_steps}
     for name, value in counts.items():
         if value is not None and value < 1:
             raise UserError(f"--{name}: expected 1 or more, got {value}")
@@ -96,6 +107,8 @@ def generate(
     options: dict[str, Any] = {"seed": seed, "conditions": chosen or None, "guidance": guidance}
     options |= {"correction": correction, "sampler": sampler, "steps": steps, "resolution": resolution}
     options |= {"native_size": native_size or None, "save_fields": save_fields or None, "template": original}
+    options |= {"appearance": appearance, "style": style, "appearance_steps": appearance_steps}
+    options |= {"warped_labels": warped_labels or None}
     options |= {"parcellation": parcellation, "checkpoint": checkpoint, "micro_batch": micro_batch}
     if deformation_model:
         if generator != "fields":

@@ -149,7 +149,7 @@ class AppearanceDataModule(RegistrationDataModule):
 
 @dataclass(frozen=True)
 class WarpedScans(TrainingSamples):
-    """Of each scan "fixed", its image; "moving" and "moving_labels", warped to it; "place"; covariates with its style."""
+    """Of each scan "fixed", its image; "moving" and "moving_labels", warped to it; "place"; covariates with style."""
 
     data: AppearanceDataModule
     scans: Sequence[Scan]
@@ -160,13 +160,12 @@ class WarpedScans(TrainingSamples):
     def sample(self, index: int, generator: torch.Generator | None) -> dict[str, Any]:
         scan, data = self.scans[index], self.data
         image, labels = data.warped(scan)
-        sample: dict[str, Any] = {"fixed": data.reader.image(scan), "moving": image, "moving_labels": labels}
+        images = {"fixed": data.reader.image(scan), "moving": image, "moving_labels": labels}
         style = self.styles.get(scan.name)
         if style is None:
-            style = measure_style(sample["fixed"], labels, data.template.classes, min(data.grid.spacing))
-        sample = augment(sample, data.augmentation if self.training else "none", generator)
-        sample["place"] = data.place
-        sample |= {"name": scan.name}
+            style = measure_style(images["fixed"], labels, data.template.classes, min(data.grid.spacing))
+        images = augment(images, data.augmentation if self.training else "none", generator)
+        sample: dict[str, Any] = images | {"place": data.place}
         if self.patches is not None:
             sample = self.patches(sample, generator)
-        return sample | {"covariates": scan.covariates | style}
+        return sample | {"name": scan.name, "covariates": {**scan.covariates, **style}}

@@ -63,7 +63,7 @@ def measure_style(image: Tensor, labels: Tensor, classes: Sequence[str], spacing
 def drawn_style(
     people: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any], generator: torch.Generator
 ) -> dict[str, Any]:
-    """Covariates and a style that go together: those of one of the people, drawn by how near they are to what is wanted.
+    """Covariates and a style that go together: of one of the people, drawn by how near they are to what is wanted.
 
     Its style, unless that is wanted too, is blurred by a part of the people's deviation, so that nobody's is repeated.
 

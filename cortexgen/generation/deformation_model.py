@@ -14,7 +14,6 @@ from cortexgen.data.field_statistics import field_statistics
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.registered import recorded_sides
 from cortexgen.errors import UserError
-from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.generation.velocities import Velocities
 from cortexgen.io.tables import COHORT
 from cortexgen.nets.state import state_hash
@@ -66,7 +65,7 @@ class StatisticalDeformationModel(nn.Module, Velocities):
 
 
 @single_thread()
-def deformation_model(fields: Path, template: Template | None = None, **options: Any) -> FieldGenerator:
+def components(fields: Path, template: Template | None = None, **options: Any) -> StatisticalDeformationModel:
     """The model of a folder of registered fields, with those of its covariates that generation knows by name.
 
     Arguments:
@@ -82,4 +81,4 @@ def deformation_model(fields: Path, template: Template | None = None, **options:
             CovariateEncoder.fit([name], rows)
             names.append(name)
     model = StatisticalDeformationModel(data, tuple(names))
-    return FieldGenerator(model.take(template=template or data.template, **options))
+    return model.take(template=template or data.template, **options)

@@ -5,7 +5,8 @@ from contextlib import nullcontext
 from dataclasses import replace
 from math import log
 from threading import Lock
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from cortexgen.atlas.template import load_template
 from cortexgen.contracts import Brain, Deformation, Generator, Space
 from cortexgen.data.covariates import HEAD_SIZE
 from cortexgen.errors import UserError
+from cortexgen.generation.appearance import Appearance, Shape, carried
 from cortexgen.generation.velocities import Velocities
 from cortexgen.io import Grid
 from cortexgen.metrics.morphometry import growth_volumes, volume_weights
@@ -28,20 +30,31 @@ LEAST_VOLUME = 0.1  # ml, of a region that is judged; a slab holds slivers of ot
 FEW, ROUNDS = 50, 8  # folded voxels that are smoothed away, as in registrations; rounds of it
 
 
+class _Looks(NamedTuple):
+    """A brain's image, labels by class, volumes, style, and the labels before they were fitted, should they be kept."""
+
+    image: Tensor
+    labels: Tensor | None = None
+    volumes: Mapping[str, float] | None = None
+    style: Mapping[str, Any] = MappingProxyType({})
+    warped: Tensor | None = None
+
+
 class FieldGenerator(Generator):
     """Draws velocities, checks them, and warps the template and its labels.
 
     Arguments:
         velocities: their distribution, and the options of what is made of them.
+        appearance: of the brains; the warped template's unless given.
 
     Raises:
-        UserError: if the template is not the one trained on.
+        UserError: if the template is not the one trained on, or not the appearance's.
     """
 
     @single_thread()
     @full_precision
-    def __init__(self, velocities: Velocities) -> None:
-        self.source, self.contract = velocities, velocities.contract
+    def __init__(self, velocities: Velocities, appearance: Appearance | None = None) -> None:
+        self.source, self.contract, self.appearance = velocities, velocities.contract, appearance
         self._turn = nullcontext() if velocities.device.type == "cpu" else Lock()  # one micro-batch at a time in a GPU
         self.steps = self.contract["integration_steps"]
         self.velocity_grid = Grid.from_dict(self.contract["grid"])
@@ -57,10 +70,14 @@ class FieldGenerator(Generator):
             self.weights = volume_weights(original.labels, *to_velocity, len(original.classes))
         if velocities.native_size:
             self.mask_weights = volume_weights(original.mask.long(), *to_velocity, 2)
+        self.shaped = original.to(self.grid)
+        if appearance is not None:
+            appearance.check(original.hash, original.classes, self.grid)
+        self.template = self.shaped
         if velocities.parcellation is not None:
             given = velocities.parcellation.to(original.grid)
             original = replace(original, labels=given.labels, classes=given.names, numbers=given.numbers)
-        self.template = original.to(self.grid)
+            self.template = original.to(self.grid)
 
     @property
     def batch(self) -> int:  # type: ignore[override]
@@ -73,6 +90,8 @@ class FieldGenerator(Generator):
         options = {name: getattr(source, name) for name in names} | {"grid": str(self.grid)}
         options |= {"classes": list(self.template.classes), "device": source.device.type}
         options |= {"precision": source.arithmetic_name, "threads": 1, "micro_batch": source.batch}
+        if self.appearance is not None:
+            options |= self.appearance.describe() | {"warped_labels": source.warped_labels}
         template = self.contract["template"]["hash"]
         return {"Weights": source.weights_hash(), "Template": template, "Parameters": options}
 
@@ -116,21 +135,15 @@ class FieldGenerator(Generator):
         reasons = self.failed_checks(found.flows.backward)
         if reasons:
             return "; ".join(reasons)
-        template, grid, displacement = self.template, self.grid, found.forward
-        labels = volumes = None
-        if template.labels is not None:
-            positions = identity(grid.shape) + displacement
-            labels, sums = warp_labels(template.labels[None], positions, len(template.classes))
-            labels, millilitres = numbered(labels[0], template.numbers), (sums[0] * grid.voxel_volume / 1000).tolist()
-            volumes = dict(zip(template.classes[1:], millilitres[1:], strict=True))
+        template, looks = self.template, self._looks(index, found.forward, growth, conditions)
         return Brain(
             index=index,
-            image=warp(template.image[None], displacement)[0],
-            grid=grid,
-            labels=labels,
+            image=looks.image,
+            grid=self.grid,
+            labels=None if looks.labels is None else numbered(looks.labels, template.numbers),
             classes=dict(zip(template.numbers or range(len(template.classes)), template.classes, strict=True)),
             field=Deformation(
-                displacement[0],
+                found.forward[0],
                 found.velocity[0],
                 self.velocity_grid,
                 self.steps,
@@ -140,10 +153,38 @@ class FieldGenerator(Generator):
                 found.backward[0] if found.backward is not None else None,
                 self.maps(1.0).log_jacobian(found.flows.backward)[0] if saved else None,
             ),
-            volumes=volumes,
+            volumes=looks.volumes,
             conditions=conditions,
             rejected=rejected,
+            warped_labels=None if looks.warped is None else numbered(looks.warped, template.numbers),
+            style=looks.style,
         )
+
+    def _looks(self, index: int, displacement: Tensor, growth: float, conditions: Mapping[str, Any]) -> "_Looks":
+        """Image and labels of the brain of a displacement `[1, 3, D, H, W]`."""
+        template, shaped, appearance = self.template, self.shaped, self.appearance
+        image = warp(template.image[None], displacement)[0]
+        if template.labels is None:
+            return _Looks(image)
+        positions = identity(self.grid.shape) + displacement
+        warped, sums = warp_labels(template.labels[None], positions, len(template.classes))
+        labels, voxels = warped[0], sums[0]
+        style: Mapping[str, Any] = {}
+        if appearance is not None and shaped.labels is not None:
+            own = shaped is template  # what fits an image is the template's own, another parcellation follows it
+            before = labels if own else warp_labels(shaped.labels[None], positions, len(shaped.classes))[0][0]
+
+            def random(what: str) -> torch.Generator:
+                return self.source.random(index, what=what)
+
+            shape = Shape(image, before, shaped.classes, self.grid, displacement[0], growth, conditions, random)
+            with self._turn:
+                image, fitted, style = appearance.render(shape)
+            labels = fitted if own else carried(labels, before, fitted)
+            voxels = torch.bincount(labels.flatten(), minlength=len(template.classes))
+        millilitres = (voxels * self.grid.voxel_volume / 1000).tolist()
+        volumes = dict(zip(template.classes[1:], millilitres[1:], strict=True))
+        return _Looks(image, labels, volumes, style, warped[0] if style and self.source.warped_labels else None)
 
     def draws(self, wanted: Sequence[int]) -> Iterator[Brain]:
         """Brains of one micro-batch, as they pass their checks.

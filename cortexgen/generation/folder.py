@@ -71,6 +71,8 @@ class BrainFolder:
             record["unfolding_rounds"] = field.unfolding
         if field is not None and field.growth != 1:
             record["growth"] = field.growth
+        if brain.style:
+            record["style"] = dict(brain.style)
         if brain.volumes is not None:
             record["volumes_ml"] = dict(brain.volumes)
         paths = self._files(name, brain)
@@ -98,6 +100,9 @@ class BrainFolder:
             paths["dseg"] = derivative(self.root, name, "dseg")
             largest = max(brain.classes, default=int(brain.labels.max()))
             write_volume(paths["dseg"], brain.labels, grid, label_type(largest))
+            if brain.warped_labels is not None:
+                paths["warped"] = derivative(self.root, name, "dseg", desc="warped")
+                write_volume(paths["warped"], brain.warped_labels, grid, label_type(largest))
         if field is not None and field.inverse is not None and field.log_jacobian is not None:
             paths["velocity"] = derivative(self.root, name, "field", space=field.template, desc="velocity")
             paths["inverse"] = transform(self.root, name, "T1w", field.template)

@@ -36,6 +36,7 @@ class Velocities:
         spacing: voxel size of the brains in millimetres; the training images' unless given.
         max_redraws: how often a sample that fails its checks is drawn again.
         save_fields: keep the inverse and log |J| of each brain's field, too.
+        warped_labels: where labels are fitted to the image, keep what the field alone makes of the template's, too.
         parcellation: other labels of the template to warp.
         precision: of a network, where no trainer says it: bf16, 32, or auto (bf16 where it is fast).
         run_options: what else a sample depends on, names of attributes.
@@ -50,6 +51,7 @@ class Velocities:
     spacing: float | None = None
     max_redraws: int = 10
     save_fields: bool = False
+    warped_labels: bool = False
     parcellation: LabelMap | None = None
     precision: Precision = "auto"
     run_options: Sequence[str] = ()

@@ -127,7 +127,7 @@ class AppearanceModule(StageModule):
 
     @torch.no_grad()
     def render(
-        self, template: Tensor, labels: Tensor, place: Tensor, conditions: Mapping[str, Any], generator: torch.Generator
+        self, template: Tensor, labels: Tensor, place: Tensor, conditions: Mapping[str, Any], noise: Tensor
     ) -> Tensor:
         """An image of the shape that the warped template has.
 
@@ -135,7 +135,7 @@ class AppearanceModule(StageModule):
             template, labels: warped, `[1, D, H, W]` each.
             place: of the voxels, `[3, D, H, W]`.
             conditions: covariates and style, by name.
-            generator: of the noise.
+            noise: standard normal, `[2, D, H, W]`, that the image is made of.
 
         Returns:
             `[1, D, H, W]` in [0, 1], 0 outside the brain.
@@ -146,8 +146,6 @@ class AppearanceModule(StageModule):
         def denoise(z: Tensor, log_snr: Tensor) -> Tensor:
             return to_x0(self.net(z, log_snr, *given, c), z, log_snr, "v")
 
-        def noise() -> Tensor:
-            return torch.randn((1, 2, *template.shape[1:]), generator=generator).to(self.device)
-
-        state = sampler_named(self.sampler, self.schedule, self.steps, LIMITS)(denoise, noise)
+        sampler = sampler_named(self.sampler, self.schedule, self.steps, LIMITS)
+        state = sampler(denoise, lambda: noise[None].to(self.device))
         return self.image(state.float(), given[0])[0].cpu()

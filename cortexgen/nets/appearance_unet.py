@@ -1,6 +1,8 @@
 """The denoiser of appearance: a 3D U-Net that knows the brain's shape."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,16 @@ class _ResBlock(nn.Module):
         scale, shift = self.condition(condition)[:, :, None, None, None].chunk(2, dim=1)
         h = _unit(self.conv_in(F.silu(_unit(x))))
         return self.skip(x) + self.conv_out(F.silu(torch.addcmul(shift, h, 1 + scale)))
+
+
+def _through(blocks: Iterable[nn.Module], x: Tensor, condition: Tensor) -> Tensor:
+    for block in blocks:
+        x = block(x, condition)
+    return x
+
+
+def _blocks(widths: Sequence[int], condition: int) -> nn.ModuleList:
+    return nn.ModuleList(_ResBlock(a, b, condition) for a, b in itertools.pairwise(widths))
 
 
 class AppearanceUNet(nn.Module):
@@ -70,11 +82,11 @@ class AppearanceUNet(nn.Module):
         self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
         for i, width in enumerate(widths):
             before = widths[max(i - 1, 0)]
-            self.down.append(nn.ModuleList(_ResBlock(before if k == 0 else width, width, condition) for k in range(blocks)))
+            self.down.append(_blocks([before, *[width] * blocks], condition))
             last = i + 1 == len(widths)
             self.shrink.append(nn.Identity() if last else Conv3d(width, width, 3, stride=2, padding=1))
         for i, width in reversed(list(enumerate(widths))):
-            self.up.append(nn.ModuleList(_ResBlock(2 * width if k == 0 else width, width, condition) for k in range(blocks)))
+            self.up.append(_blocks([2 * width, *[width] * blocks], condition))
             self.grow.append(Conv3d(width, widths[i - 1], 1) if i else nn.Identity())
         self.outlet = Conv3d(widths[0], channels * patch**3, 3, padding=1)
         nn.init.zeros_(self.outlet.weight)
@@ -106,13 +118,9 @@ class AppearanceUNet(nn.Module):
         x = self.inlet(x)
         skips = []
         for down, shrink in zip(self.down, self.shrink, strict=True):
-            for block in down:
-                x = block(x, condition)
+            x = _through(cast(nn.ModuleList, down), x, condition)
             skips.append(x)
             x = shrink(x)
         for up, grow in zip(self.up, self.grow, strict=True):
-            x = joined(x, skips.pop())
-            for block in up:
-                x = block(x, condition)
-            x = grow(x)
+            x = grow(_through(cast(nn.ModuleList, up), joined(x, skips.pop()), condition))
         return from_patches(self.outlet(F.silu(_unit(x))).float(), self.patch, z.shape[2:])

@@ -1,13 +1,21 @@
 """Trained weights as registrations and generators, found by name."""
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from cortexgen.atlas.template import Template
 from cortexgen.contracts import Registration
 from cortexgen.errors import UserError
+from cortexgen.generation.appearance import UnfitAppearance
+from cortexgen.generation.deformation_model import components
 from cortexgen.generation.field_generator import FieldGenerator
-from cortexgen.runner.precision import choose_device
-from cortexgen.weights.reading import load_generator, load_registration
+from cortexgen.generation.learned import LearnedAppearance
+from cortexgen.runner.precision import Precision, choose_device
+from cortexgen.weights.reading import load_appearance, load_generator, load_registration
 
 
 def network(
@@ -29,10 +37,63 @@ def network(
     return module
 
 
-def fields(checkpoint: Path | None = None, device: str = "auto", **options: Any) -> FieldGenerator:
-    """Stage 2, and the template that its fields warp; options are those of `cortexgen generate`.
+def fields(
+    checkpoint: Path | None = None,
+    device: str = "auto",
+    appearance: str | None = None,
+    style: Mapping[str, float] | None = None,
+    appearance_steps: int | None = None,
+    **options: Any,
+) -> FieldGenerator:
+    """Stage 2, the template that its fields warp, and stage 3; options are those of `cortexgen generate`.
 
     Raises:
-        UserError: for other weights than stage 2's, or options that can't be met.
+        UserError: for other weights than these stages', or options that can't be met.
     """
-    return FieldGenerator(load_generator(checkpoint).to(choose_device(device)).take(**options))
+    place = choose_device(device)
+    velocities = load_generator(checkpoint).to(place).take(**options)
+    return _dressed(velocities, appearance, style, appearance_steps, options.get("precision", "auto"))
+
+
+def deformation_model(
+    fields: Path,
+    template: Template | None = None,
+    appearance: str | None = None,
+    style: Mapping[str, float] | None = None,
+    appearance_steps: int | None = None,
+    **options: Any,
+) -> FieldGenerator:
+    """Principal components of the registered fields in a folder in the place of stage 2; the rest as of `fields`."""
+    velocities = components(fields, template, **options)
+    return _dressed(velocities, appearance, style, appearance_steps, options.get("precision", "auto"))
+
+
+def _dressed(
+    velocities: Any, name: str | None, style: Mapping[str, float] | None, steps: int | None, precision: Precision
+) -> FieldGenerator:
+    """A generator with the appearance asked for; the template's, with a warning, where the default one doesn't fit."""
+    looks = learned(name, velocities.device, style, steps, precision)
+    try:
+        return FieldGenerator(velocities, looks)
+    except UnfitAppearance as error:
+        if name is not None:
+            raise
+        warnings.warn(f"{error}; the brains get the warped template's own image", stacklevel=3)
+        return FieldGenerator(velocities)
+
+
+def learned(
+    name: str | None, device: torch.device, style: Mapping[str, float] | None, steps: int | None, precision: Precision
+) -> LearnedAppearance | None:
+    """Stage 3: the package's by default, or as "learned"; None for "template"; else a file or the name of others.
+
+    Raises:
+        UserError: for other weights, or options that can't be met.
+    """
+    if name == "template":
+        given = [option for option, value in (("style", style), ("appearance_steps", steps)) if value is not None]
+        if given:
+            raise UserError(f"{given[0]}: the warped template has none")
+        return None
+    module = load_appearance(None if name in (None, "learned") else name)
+    return LearnedAppearance(module.to(device), style, steps, precision)

@@ -17,8 +17,9 @@ from cortexgen.contracts import Registration
 from cortexgen.errors import UserError
 from cortexgen.generation.velocities import Velocities
 from cortexgen.io import Grid
+from cortexgen.modules.appearance import AppearanceModule
 
-REGISTER, GENERATE = "register-mni152-2mm", "generate-mni152-2mm"
+REGISTER, GENERATE, APPEARANCE = "register-mni152-2mm", "generate-mni152-2mm", "appearance-mni152-2mm"
 MODULES = "cortexgen.modules"  # where a class without a path is looked for
 METADATA = "cortexgen"
 STATISTICS = "contract."  # tensors of the contract, beside the parameters
@@ -30,7 +31,7 @@ def shipped(name: str) -> Path:
 
 
 def shipped_names(stage: str = "") -> list[str]:
-    """Of the weights that come with the package, of a stage ("register", "generate") or all."""
+    """Of the weights that come with the package, of a stage ("register", "generate", "appearance") or all."""
     there = Path(str(files("cortexgen.weights"))).glob(f"{stage}*.safetensors")
     return sorted(path.stem for path in there)
 
@@ -224,6 +225,19 @@ def load_generator(path: str | Path | None = None) -> Any:
     """
     module = _stage(path, GENERATE, Velocities, "generate needs stage 2's", "grid", "image_grid")
     missing = [key for key in ("integration_steps", "mean", "scale") if key not in module.contract]
+    if missing:
+        raise UserError(f"{path}: its description is damaged, {', '.join(missing)} missing")
+    return module
+
+
+def load_appearance(path: str | Path | None = None) -> Any:
+    """A trained appearance from a file, or the package's, by name or without one `APPEARANCE`.
+
+    Raises:
+        UserError: if the file holds something else, or says not what it was trained on.
+    """
+    module = _stage(path, APPEARANCE, AppearanceModule, "appearance needs stage 3's", "grid")
+    missing = [key for key in ("covariates", "people", "deviation") if key not in module.contract]
     if missing:
         raise UserError(f"{path}: its description is damaged, {', '.join(missing)} missing")
     return module
