@@ -38,7 +38,8 @@ def verb() -> Callable[..., object]:
     """Runs `cortexgen VERB --config CONFIG --config tests/conf/STAGE.yaml ...` in this process."""
 
     def call(name: str, config: str, *args: object) -> object:
-        small = CONF / ("generate.yaml" if "generate" in config else "register.yaml")
+        stage = next((name for name in ("generate", "appearance") if name in config), "register")
+        small = CONF / f"{stage}.yaml"
         return run([name, "--config", config, "--config", str(small), *map(str, args)])
 
     return call
@@ -64,6 +65,17 @@ def trained_generator(
     run_folder = tmp_path_factory.mktemp("stage2") / "run"
     where = ("--data.root", registered[1], "--trainer.default_root_dir", run_folder)
     verb("fit", "generate.yaml", *where, "--model.covariates", "[age, sex]")
+    return run_folder
+
+
+@pytest.fixture(scope="session")
+def trained_appearance(
+    cohort: Path, registered: tuple[Path, Path], verb: Callable[..., object], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The run folder of a barely trained stage 3."""
+    run_folder = tmp_path_factory.mktemp("stage3") / "run"
+    where = ("--data.root", cohort, "--data.registered", registered[1], "--trainer.default_root_dir", run_folder)
+    verb("fit", "appearance.yaml", *where)
     return run_folder
 
 

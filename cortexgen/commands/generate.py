@@ -29,6 +29,7 @@ def generate(
     appearance: str | None = None,
     style: dict[str, float] | None = None,
     appearance_steps: int | None = None,
+    donors: Path | None = None,
     warped_labels: bool = False,
     resolution: float | None = None,
     native_size: bool = False,
@@ -69,11 +70,12 @@ def generate(
         sampler: dpm++, ddim (loses a third of the spread at 12 steps), or ancestral (the paper's, with fresh noise in
             each step; give it 50 steps or more, the paper 256).
         steps: Network evaluations a brain.
-        appearance: learned (the default where its weights fit), template (the warped template's own image), or other
-            weights, a .ckpt or .safetensors file.
+        appearance: learned (the default where its weights fit), template (the warped template's own image), donors (a
+            real brain's image and labels, deformed: not private), or other weights, a .ckpt or .safetensors file.
         style: What to fix of a learned appearance, such as '{noise: 0.01, contrast: 0.4}': white, the level of white
             matter in [0, 1], and as shares of it contrast, fluid, noise and bias. The rest is drawn with the brain.
         appearance_steps: Network evaluations of a learned appearance; the weights' own (12) unless given.
+        donors: The cohort of real brains for that, with dsegs of the template's classes, on the brains' grid.
         warped_labels: Write the labels before they are fitted to the image, too, as desc-warped_dseg.
         resolution: Voxel size in millimetres, 1 for instance; the training images' (2) unless given.
         native_size: Draw the size of the head too, and write brains of that size instead of template space.
@@ -108,6 +110,7 @@ def generate(
     options |= {"correction": correction, "sampler": sampler, "steps": steps, "resolution": resolution}
     options |= {"native_size": native_size or None, "save_fields": save_fields or None, "template": original}
     options |= {"appearance": appearance, "style": style, "appearance_steps": appearance_steps}
+    options |= {"donors": donors}
     options |= {"warped_labels": warped_labels or None}
     options |= {"parcellation": parcellation, "checkpoint": checkpoint, "micro_batch": micro_batch}
     if deformation_model:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
 from cortexgen.atlas.labels import classes_of, labels_on
@@ -140,11 +141,33 @@ class AppearanceDataModule(RegistrationDataModule):
         styles = self.styles if training else {}
         return WarpedScans(self, scans, training, styles, patches)
 
+    def predict_dataloader(self) -> DataLoader:
+        """What was warped to each usable scan, or to those of one side, with its covariates, one by one."""
+        sides = (self.only,) if self.only else ("train", "val", "test")
+        scans = [scan for side in sides for scan in self.side(side)]
+        return DataLoader(Shapes(self, scans), collate_fn=itemgetter(0), num_workers=self.num_workers)
+
     @staticmethod
     def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
         """Samples as a batch, with a list of covariates."""
         covariates = [sample.pop("covariates") for sample in batch]
         return default_collate(batch) | {"covariates": covariates}
+
+
+@dataclass(frozen=True)
+class Shapes(Dataset):
+    """Of each scan its "index" among these, "moving" and "moving_labels", warped to it, and its covariates."""
+
+    data: AppearanceDataModule
+    scans: Sequence[Scan]
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        scan = self.scans[index]
+        image, labels = self.data.warped(scan)
+        return {"index": index, "moving": image, "moving_labels": labels, "covariates": dict(scan.covariates)}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from cortexgen.io.participants import spelt
 from cortexgen.metrics.cortex import CORTEX, WHITE
 
 STYLE = ("white", "contrast", "fluid", "noise", "bias")
-CORE = 200  # voxels of white matter away from its border that a style is measured in, at least
+CORE = 20  # voxels of white matter away from its border that a style is measured in, at least
 REACH = 10  # mm, of the means whose deviation is the bias
 NEAR = {"age": 5.0}  # deviation of the Gaussian that says whose age is near, in years
 JITTER = 0.25  # of a style's deviation among the people, about the one that was drawn
@@ -65,14 +65,11 @@ def drawn_style(
 ) -> dict[str, Any]:
     """Covariates and a style that go together: of one of the people, drawn by how near they are to what is wanted.
 
-    Its style, unless that is wanted too, is blurred by a part of the people's deviation, so that nobody's is repeated.
+    Its style, unless that is wanted too, is blurred by a part of their deviation, so that nobody's is repeated.
 
     Arguments:
         people: rows of covariates and styles.
         wanted: some of them; what is in there stays.
-
-    Raises:
-        UserError: if none of the people has a wanted category.
     """
     weights = torch.ones(len(people), dtype=torch.float64)
     for name, value in wanted.items():
@@ -87,13 +84,13 @@ def drawn_style(
         else:
             same = torch.tensor([v is not None and str(spelt(v)) == str(spelt(value)) for v in here])
             weights *= same.double() if same.any() else 1
-    row = people[int(torch.multinomial(weights.clamp(min=1e-12), 1, generator=generator))]
+    weights = weights.clamp(min=1e-12) / weights.clamp(min=1e-12).sum()
+    row = people[int(torch.multinomial(weights, 1, generator=generator))]
     out = dict(row) | dict(wanted)
     for name in STYLE:
         noise = float(torch.randn((), generator=generator))
-        if name not in wanted and name in row:
-            values = torch.tensor([float(r[name]) for r in people if name in r])
-            spread = float(values.std()) if len(values) > 1 else 0.0
-            low, high = float(values.min()), float(values.max())
-            out[name] = min(max(float(row[name]) + JITTER * spread * noise, low), high)
+        if name not in wanted:
+            values = torch.tensor([r[name] for r in people], dtype=torch.float64)
+            spread = float(((values - weights @ values).square() @ weights).sqrt())
+            out[name] = min(max(float(row[name]) + JITTER * spread * noise, float(values.min())), float(values.max()))
     return out

@@ -23,6 +23,12 @@ SAMPLING = "sampling"  # in the contract: run-time options that trained weights 
 ALIASES = {"seed": "sample_seed", "resolution": "spacing"}
 
 
+def numbered_generator(seed: int, index: int, what: str, attempt: int = 0) -> torch.Generator:
+    """Random numbers of a sample for a purpose: nothing else than these decides on them."""
+    key = f"{seed}:{index}:{attempt}:{what}".encode()
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1)
+
+
 class Velocities:
     """A distribution of a cohort's velocity fields, given covariates or not.
 
@@ -68,8 +74,7 @@ class Velocities:
 
     def random(self, index: int, attempt: int = 0, what: str = "field") -> torch.Generator:
         """The random numbers of sample `index` of the cohort of `sample_seed`."""
-        key = f"{self.sample_seed}:{index}:{attempt}:{what}".encode()
-        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1)
+        return numbered_generator(self.sample_seed, index, what, attempt)
 
     @property
     def batch(self) -> int:

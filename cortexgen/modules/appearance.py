@@ -7,12 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cortexgen.atlas.labels import numbered
+from cortexgen.contracts import Brain
 from cortexgen.data.covariates import SLOTS, CovariateEncoder
 from cortexgen.data.noise import SampleNoise
 from cortexgen.diffusion import CosineSchedule, SamplerName, diffuse, sampler_named, to_x0
+from cortexgen.generation.appearance import Shape
+from cortexgen.generation.cohort import DATASET
+from cortexgen.generation.learned import LearnedAppearance
+from cortexgen.generation.velocities import numbered_generator
+from cortexgen.generation.writer import BrainWriter
 from cortexgen.losses import DenoisingLoss
 from cortexgen.modules.base import StageModule
 from cortexgen.nets import AppearanceUNet
+from cortexgen.runner.threads import single_thread
 
 LEVELS = NormalDist(1.0, 2.4)  # of the log-SNRs trained at (Karras et al., NeurIPS 2022, for unit variance)
 LIMITS = (-8.0, 9.0)  # of those a sample goes through
@@ -39,9 +47,13 @@ class AppearanceModule(StageModule):
         lr_decay: let it fall to a tenth as half a cosine.
         sampler: "dpm++", "ddim" or "ancestral" (a run-time option, like the next).
         steps: network evaluations a sample.
+        style: what is fixed of the style in `predict`, such as `{noise: 0.01}`; the rest is drawn.
+        sample_seed: of what `predict` draws.
     """
 
     stage = "stage 3"
+    output_name = DATASET
+    writer = BrainWriter
 
     def __init__(
         self,
@@ -58,10 +70,12 @@ class AppearanceModule(StageModule):
         lr_decay: bool = True,
         sampler: SamplerName = "dpm++",
         steps: int = 12,
+        style: dict[str, float] | None = None,
+        sample_seed: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["sampler", "steps"])
-        self.sampler, self.steps = sampler, steps
+        self.save_hyperparameters(ignore=["sampler", "steps", "style", "sample_seed"])
+        self.sampler, self.steps, self.style, self.sample_seed = sampler, steps, style, sample_seed
         vector = SLOTS * (len(covariates) + 5)
         self.net = AppearanceUNet(2, classes, widths, blocks, patch, label_channels, vector)
         self.schedule = CosineSchedule()
@@ -120,6 +134,34 @@ class AppearanceModule(StageModule):
         noise = [torch.randn((len(x), 2, *x.shape[2:]), generator=generator).to(x) for _ in spreads]
         losses = [self._loss(batch, u.expand(len(x)), n, False) for u, n in zip(spreads, noise, strict=True)]
         self.log(f"{stage}/loss", torch.stack(losses).mean(), prog_bar=True, batch_size=len(x), sync_dist=True)
+
+    @property
+    def appearance(self) -> LearnedAppearance:
+        """These weights, as what gives shapes their images."""
+        return LearnedAppearance(self, self.style)
+
+    def describe(self) -> dict[str, Any]:
+        """The weights, and what else the brains of `predict` depend on."""
+        options = self.appearance.describe() | {"sample_seed": self.sample_seed, "device": self.device.type}
+        return {"Weights": self.weights_hash(), "Template": self.contract["template"]["hash"], "Parameters": options}
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Brain]:
+        """A subject's shape, the template warped to it, with an image that is nobody's; nothing if `skip` knows it."""
+        index, template, grid = batch["index"], self.data.template, self.data.grid
+        if self.skip(index):
+            return []
+        image, labels = batch["moving"].cpu(), batch["moving_labels"].cpu()
+
+        def random(what: str) -> torch.Generator:
+            return numbered_generator(self.sample_seed, index, what)
+
+        still = torch.zeros(3, *grid.shape)
+        shape = Shape(image, labels, template.classes, grid, still, 1.0, batch["covariates"], random)
+        with single_thread():
+            found = self.appearance.render(shape)
+        names = dict(zip(template.numbers or range(len(template.classes)), template.classes, strict=True))
+        fitted = numbered(found.labels, template.numbers)
+        return [Brain(index, found.image, grid, fitted, names, conditions=batch["covariates"], style=found.style)]
 
     def example(self) -> None:
         """There is no deformation to draw."""
