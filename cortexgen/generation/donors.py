@@ -13,7 +13,7 @@ from cortexgen.errors import UserError
 from cortexgen.generation.appearance import Appearance, Rendered, Shape, UnfitAppearance
 from cortexgen.io import Grid, read_grid
 from cortexgen.registration.registrar import Prepared, Registrar
-from cortexgen.spatial import compose, identity, warp, warp_labels
+from cortexgen.spatial import compose, identity, resample_field, warp, warp_labels
 
 KEPT = 64  # donors whose registrations are held
 
@@ -51,17 +51,17 @@ class DonorAppearance(Appearance):
         return {"appearance": "donors", "donors": str(self.root), "private": False}
 
     def _registered(self, donor: Scan) -> tuple[Prepared, Tensor]:
-        """A donor, and the displacement that warps it onto the template, on the template's grid."""
+        """A donor, and the displacement that warps it onto the template, on its own grid."""
         with self._turn:
             if donor.name not in self._found:
                 prepared = self.registrar.prepare(donor.image, donor.labels)
                 moving = self.registrar.atlas(min(prepared.space.grid.spacing))
                 result = self.registrar.register(moving, prepared)
-                if not result.moving.grid.matches(prepared.space.grid):
-                    raise UserError(f"donors: {donor.image} and the template lie on different grids")
                 if len(self._found) == KEPT:
                     self._found.pop(next(iter(self._found)))
-                self._found[donor.name] = prepared, result.inverse
+                grid, own = result.moving.grid, prepared.space.grid
+                back = resample_field(result.inverse, grid.torch_affine, own.shape, own.torch_affine)
+                self._found[donor.name] = prepared, back
             return self._found[donor.name]
 
     def render(self, shape: Shape) -> Rendered:

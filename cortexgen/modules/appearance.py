@@ -24,7 +24,19 @@ from cortexgen.runner.threads import single_thread
 
 LEVELS = NormalDist(1.0, 2.4)  # of the log-SNRs trained at (Karras et al., NeurIPS 2022, for unit variance)
 LIMITS = (-8.0, 9.0)  # of those a sample goes through
+DARKEST = 1e-3  # of a brain's voxels, which would be background otherwise
 EDGE = 1e-3  # of a spread, kept off the ends of the normal distribution
+
+
+def _solid(mask: Tensor) -> Tensor:
+    """The largest piece of a mask `[1, D, H, W]`, its holes filled."""
+    from scipy.ndimage import binary_fill_holes, label
+
+    pieces, count = label(mask[0].cpu().numpy())
+    if count > 1:
+        sizes = torch.bincount(torch.from_numpy(pieces).flatten().long())
+        pieces = pieces == 1 + int(sizes[1:].argmax())
+    return torch.from_numpy(binary_fill_holes(pieces > 0))[None].to(mask.device)
 
 
 class AppearanceModule(StageModule):
@@ -101,9 +113,9 @@ class AppearanceModule(StageModule):
         return torch.cat([(image - template) / self.contract["deviation"], 2.0 * (image > 0) - 1], dim=1)
 
     def image(self, state: Tensor, template: Tensor) -> Tensor:
-        """The inverse of `state`; 0 outside of the mask."""
-        inside = state[:, 1:] > 0
-        return (template + self.contract["deviation"] * state[:, :1]).clamp(1e-3, 1) * inside
+        """The inverse of `state`, in one piece without holes; 0 outside of the mask."""
+        inside = torch.stack([_solid(mask > 0) for mask in state[:, 1:]])
+        return (template + self.contract["deviation"] * state[:, :1]).clamp(DARKEST, 1) * inside
 
     def _loss(self, batch: Mapping[str, Any], spread: Tensor, noise: Tensor, training: bool) -> Tensor:
         x0 = self.state(batch["fixed"], batch["moving"])
