@@ -206,6 +206,28 @@ def test_labels_of_large_numbers_are_the_same_labels(cohort, registered, tmp_pat
     assert len(volumes) > 12 and volumes == {k: row[f"volume_label-{k}_ml"] for k in volumes}
 
 
+def test_fitted_labels_are_written_beside_the_warped_ones(cohort, registered, tmp_path):
+    from cortexgen.atlas.fitting import fit_labels
+    from cortexgen.atlas.intensity import normalize
+
+    options = ["--checkpoint", str(registered[0] / "checkpoints/last.ckpt"), "--fit_labels"]
+    run(["register", str(cohort), str(tmp_path / "out"), *options])
+    row = read_tsv(tmp_path / "out" / "registration.tsv")[0]
+    name, classes = row["participant_id"], load_template().classes
+    source = next((cohort / name / "anat").glob("*_T1w.nii.gz"))
+    truth, grid = read_volume(next((cohort / name / "anat").glob("*_dseg.nii.gz")), labels=True)
+    warped, fitted = (
+        read_volume(tmp_path / "out" / name / "anat" / f"{name}_desc-{what}_dseg.nii.gz", labels=True)[0]
+        for what in ("warped", "fitted")
+    )
+    image = normalize(read_volume(source)[0], source)
+    assert torch.equal(fitted, fit_labels(image, warped, classes, min(grid.spacing)))
+    assert not torch.equal(fitted, warped)
+    expected = dice(fitted, truth, len(classes))
+    assert row["dice_fitted"] == pytest.approx(float(expected.nanmean()), abs=1e-4)
+    assert row["dice_fitted_Cerebral-Cortex"] == pytest.approx(float(expected[1]), abs=1e-4)
+
+
 @pytest.fixture
 def at_8mm(cohort, registered):
     """Images of the cohort, and the options of weights that are quick."""
@@ -344,6 +366,7 @@ def test_one_bad_image_of_a_folder_is_named_and_the_others_are_done(cohort, regi
     [
         (["--refine", "-1"], "--refine: expected 0 or more, got -1"),
         (["--frames", "1"], "--frames: expected 0 or more, not 1, got 1"),
+        (["--fit_labels", "--moving", "x.nii"], "--fit_labels: the moving image has no labels"),
         (["--moving_labels", "x.nii"], "--moving_labels: give --moving too"),
         (["--device", "nowhere"], "device nowhere: not here"),
         (["--checkpoint", "absent.ckpt"], "absent.ckpt: no such file"),

@@ -35,6 +35,7 @@ def register(
     affine: Affine = "auto",
     refine: int | None = None,
     refine_intensity: float = 0.0,
+    fit_labels: bool = False,
     frames: int = 0,
     field_spacing: float = 0.0,
     mirror: bool = False,
@@ -72,6 +73,8 @@ def register(
             and follow the images further, 0 leave the answer, whose velocities are coarser, as it is.
         refine_intensity: Weight of the squared difference of intensities in those steps, such as 8: the warped template
             looks more like the image then, and the labels overlap less.
+        fit_labels: Also write the warped labels with the cortex's boundaries moved to where the image has them, as
+            desc-fitted_dseg.
         frames: Also write so many frames of the continuous deformation, as a 4D image and an animated picture.
         field_spacing: Write the displacement fields on grids of so many millimetres, if these are coarser than the
             image's: twice its voxel size makes files of a fifth, and what they warp hardly differs. 0 is the
@@ -96,6 +99,8 @@ def register(
     ):
         if not 0 <= value < float("inf") or (name == "frames" and value == 1):
             raise UserError(f"--{name}: expected 0 or more{', not 1' * (name == 'frames')}, got {value}")
+    if fit_labels and moving and not moving_labels:
+        raise UserError("--fit_labels: the moving image has no labels; give --moving_labels")
     if moving_labels and not moving:
         raise UserError("--moving_labels: give --moving too")
     choice, runner = HeaderChoice(trust, orientation), Runner(jobs, scheduler)
@@ -107,7 +112,7 @@ def register(
     other = Moving(moving, moving_labels, entity, label_table) if moving else None
     how = {"device": device, "precision": precision, "affine": affine, "choice": choice, "nearest": nearest_labels}
     how |= {"field_spacing": field_spacing}
-    work = RegisterScans(Path(out).resolve(), method, given, original, other, frames, **how)
+    work = RegisterScans(Path(out).resolve(), method, given, original, other, frames, fit_labels, **how)
     registrar, _ = work.prepared()
     folders = folders_of(images)
     scans = all_scans(read_cohorts(folders, lambda folder: find_scans(folder, pattern, labels)))
@@ -118,6 +123,7 @@ def register(
         "nearest_labels": nearest_labels,
         "affine": affine,
     }
+    options |= {"fit_labels": True} if fit_labels else {}
     options |= {"moving": source_hash(moving) if moving else original.name}
     options |= {"trust": choice.trust, "orientation": choice.orientation}
     if moving:

@@ -18,7 +18,8 @@ from cortexgen.io.tables import COHORT
 
 TABLE = "registration.tsv"
 KIND = "registration"  # of record
-WRITTEN = ["mode-image_xfm", "desc-whole_xfm", "desc-velocity_field", "desc-logjac_map", "desc-warped_dseg"]
+WRITTEN = ["mode-image_xfm", "desc-whole_xfm", "desc-velocity_field", "desc-logjac_map"]
+WRITTEN += ["desc-warped_dseg", "desc-fitted_dseg"]
 WRITTEN += [f"desc-{what}_T1w" for what in ("warped", "continuous", "synthesis", "whole")]
 
 

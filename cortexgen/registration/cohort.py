@@ -37,6 +37,7 @@ class RegisterScans:
         template: as it was given.
         moving: another image instead.
         frames: of the continuous deformation that are written, too.
+        fit: write the labels fitted to the image, too.
         how: further arguments of `Registrar`.
     """
 
@@ -48,10 +49,11 @@ class RegisterScans:
         template: Template,
         moving: Moving | None = None,
         frames: int = 0,
+        fit: bool = False,
         **how: Any,
     ) -> None:
         self.root, self.method, self.options, self.template = root, method, dict(options), template
-        self.moving, self.frames, self.how = moving, frames, how
+        self.moving, self.frames, self.fit, self.how = moving, frames, fit, how
         self._made: tuple[Registrar, Prepared | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,7 +84,7 @@ class RegisterScans:
         result = registrar.register(moving, fixed)
         if self.moving is None:
             write_template(self.root, moving.space)
-        row = write_registered(self.root, scan, result, registrar.info(moving), frames=self.frames)
+        row = write_registered(self.root, scan, result, registrar.info(moving), None, self.frames, self.fit)
         whole = {"processor_seconds": round(time.process_time() - start, 3)}
         return {key: row[key] for key in TIMED} | whole | row
 

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from cortexgen.atlas.fitting import fit_labels
 from cortexgen.atlas.labels import numbered
 from cortexgen.contracts import Registered, Space, Synthesis
 from cortexgen.data.cohort import Scan
+from cortexgen.errors import UserError
 from cortexgen.io import STEP, write_field, write_json, write_series, write_volume
 from cortexgen.io.bids import Row, derivative, sidecar, template_file, transform
 from cortexgen.io.labels import label_type
+from cortexgen.metrics.cortex import CORTEX, WHITE
+from cortexgen.metrics.overlap import dice
 from cortexgen.registration.measures import registration_measures
 from cortexgen.registration.propagation import Propagation
 from cortexgen.registration.whole import write_whole
@@ -25,6 +29,7 @@ def write_registered(
     info: Mapping[str, Any],
     whole: Propagation | None = None,
     frames: int = 0,
+    fit: bool = False,
 ) -> Row:
     """Write what a registration gives; returns the scan's row.
 
@@ -32,6 +37,10 @@ def write_registered(
         info: what else goes into the velocity's sidecar.
         whole: where the images are parts of larger ones, the maps between those, to write the field there too.
         frames: also of the continuous deformation.
+        fit: also the labels fitted to the image; the row then has their Dice, too.
+
+    Raises:
+        UserError: if labels can't be fitted.
     """
     row: Row = {"status": "ok", "seconds": result.seconds}
     if result.iterations is not None:
@@ -43,7 +52,26 @@ def write_registered(
         _write_frames(root, scan, result, frames)
     if result.synthesis is not None:
         _write_synthesis(root, scan, result.synthesis)
-    return row | registration_measures(result)
+    row |= registration_measures(result)
+    return row | _write_fitted(root, scan, result) if fit else row
+
+
+def _write_fitted(root: Path, scan: Scan, result: Registered) -> Row:
+    """The warped labels fitted to the image; returns their Dice, where the image has labels."""
+    moving, fixed = result.moving, result.fixed
+    if result.labels is None:
+        raise UserError("fit_labels: the moving image has no labels")
+    labels = fit_labels(fixed.image, result.labels, moving.classes, min(fixed.grid.spacing))
+    path = derivative(root, scan.name, "dseg", desc="fitted")
+    write_json(sidecar(path), {"SpatialReference": scan.image.name, "Sources": [scan.image.name]})
+    written = numbered(labels, moving.numbers)
+    write_volume(path, written, fixed.grid, label_type(int(written.max())))
+    if fixed.labels is None:
+        return {}
+    found = dice(labels, fixed.labels, len(moving.classes))
+    named = {CORTEX, WHITE}
+    row: Row = {"dice_fitted": float(found.nanmean())}
+    return row | {f"dice_fitted_{n}": float(d) for n, d in zip(moving.classes[1:], found, strict=True) if n in named}
 
 
 def _write_fields(root: Path, scan: Scan, result: Registered, info: Mapping[str, Any]) -> None:
