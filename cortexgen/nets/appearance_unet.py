@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from cortexgen.nets.blocks import Conv3d, from_patches, joined, sinusoidal, to_patches
 
+FINEST, LARGEST = 0.02, 8.0  # sigma that details are divided by, and what they grow to, in units of the noise
+
 
 def _unit(x: Tensor) -> Tensor:
     """Each voxel's channels divided by their root mean square, so that a part of a volume is worked on like the whole.
@@ -17,6 +19,19 @@ def _unit(x: Tensor) -> Tensor:
     Norms over voxels (group, instance) would see another mean in a patch than in a brain.
     """
     return F.rms_norm(x.movedim(1, -1), (x.shape[1],), eps=1e-4).movedim(-1, 1)
+
+
+def _detail(z: Tensor, log_snr: Tensor) -> Tensor:
+    """What a noisy state differs by from the means of 3x3x3 voxels, in units of the noise, up to about 8 of them.
+
+    Little noise is a small part of what the network sees of a state, and all of what it is to answer.
+    """
+    means = z
+    for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
+        margin = [n // 2 for n in size]
+        means = F.avg_pool3d(means, size, stride=1, padding=margin, count_include_pad=False)
+    sigma = torch.sigmoid(-log_snr.double()).sqrt().clamp(min=FINEST).to(z).view(-1, 1, 1, 1, 1)
+    return LARGEST * torch.tanh((z - means) / (LARGEST * sigma))
 
 
 class _ResBlock(nn.Module):
@@ -79,6 +94,9 @@ class AppearanceUNet(nn.Module):
         self.log_snr = nn.Sequential(nn.Linear(condition, condition), nn.SiLU(), nn.Linear(condition, condition))
         self.covariates = nn.Linear(covariates, condition) if covariates else None
         self.inlet = Conv3d((channels + 1 + label_channels) * patch**3 + 3, widths[0], 3, padding=1)
+        self.detail = Conv3d(channels * patch**3, widths[0], 3, padding=1)
+        self.direct = Conv3d(channels * patch**3, channels * patch**3, 3, padding=1)
+        self.gate = nn.Linear(condition, channels * patch**3)
         self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
         for i, width in enumerate(widths):
             before = widths[max(i - 1, 0)]
@@ -89,7 +107,9 @@ class AppearanceUNet(nn.Module):
             self.up.append(_blocks([2 * width, *[width] * blocks], condition))
             self.grow.append(Conv3d(width, widths[i - 1], 1) if i else nn.Identity())
         self.outlet = Conv3d(widths[0], channels * patch**3, 3, padding=1)
-        nn.init.zeros_(self.outlet.weight)
+        for fresh in (self.outlet, self.detail, self.direct, self.gate):
+            nn.init.zeros_(fresh.weight)
+        nn.init.ones_(self.gate.bias)
 
     def forward(
         self, z: Tensor, log_snr: Tensor, image: Tensor, labels: Tensor, place: Tensor, covariates: Tensor | None = None
@@ -115,7 +135,8 @@ class AppearanceUNet(nn.Module):
         if self.covariates is not None and covariates is not None:
             condition = condition + self.covariates(covariates)
         condition = F.silu(condition)
-        x = self.inlet(x)
+        detail = to_patches(_detail(z, log_snr), self.patch)
+        x = self.inlet(x) + self.detail(detail)
         skips = []
         for down, shrink in zip(self.down, self.shrink, strict=True):
             x = _through(cast(nn.ModuleList, down), x, condition)
@@ -123,4 +144,5 @@ class AppearanceUNet(nn.Module):
             x = shrink(x)
         for up, grow in zip(self.up, self.grow, strict=True):
             x = grow(_through(cast(nn.ModuleList, up), joined(x, skips.pop()), condition))
-        return from_patches(self.outlet(F.silu(_unit(x))).float(), self.patch, z.shape[2:])
+        direct = self.gate(condition)[:, :, None, None, None] * self.direct(detail)
+        return from_patches((self.outlet(F.silu(_unit(x))) + direct).float(), self.patch, z.shape[2:])
