@@ -12,7 +12,7 @@ import torch
 
 TESTS = Path(__file__).parent
 STEPS = 3
-CONFIGS = ["register.yaml", "paper/register.yaml", "generate.yaml", "paper/generate.yaml"]
+CONFIGS = ["register.yaml", "paper/register.yaml", "generate.yaml", "paper/generate.yaml", "appearance.yaml"]
 
 
 def start(folder, name, fits, **environment):
@@ -33,7 +33,7 @@ def records(cohort, registered, tmp_path_factory):
     def fits(devices):
         out = []
         for config in CONFIGS:
-            stage = "generate" if "generate" in config else "register"
+            stage = config.split("/")[-1].removesuffix(".yaml")
             # The paper's presets divide their accumulated batches among the devices by themselves.
             sizes = (1, 2) if "paper" in config else (2 // devices, 1)
             options = {
@@ -51,6 +51,8 @@ def records(cohort, registered, tmp_path_factory):
             }
             if stage == "generate":
                 options["--model.covariates"] = "[age, sex]"
+            if stage == "appearance":
+                options["--data.registered"] = registered[1]
             if config == "paper/register.yaml":
                 options["--data.crop"] = "[8, 16, 16]"
             words = [str(word) for option in options.items() for word in option]

@@ -28,6 +28,7 @@ STEPS = 7
 OPTIONS = {
     "register.yaml": ("--data.augmentation", "scanner", "--data.pairs", 0.5, "--data.patch", "[12, 12, 12]"),
     "generate.yaml": ("--model.covariates", "[age, sex]", "--model.dropout", 0.2, "--data.batch_size", 1),
+    "appearance.yaml": ("--data.batch_size", 1),
 }
 Fit = Callable[..., object]
 
@@ -38,9 +39,10 @@ def fit(cohort, registered, monkeypatch) -> Fit:
     monkeypatch.setattr(resuming, "INTERVAL", 0)
 
     def call(config, folder, *args, steps=STEPS):
-        stage = "generate" if "generate" in config else "register"
+        stage = config.removesuffix(".yaml")
         root = registered[1] if stage == "generate" else cohort
-        common = ["--config", config, "--config", TESTS / "conf" / f"{stage}.yaml", "--data.root", root]
+        common = ["--data.registered", registered[1]] if stage == "appearance" else []
+        common += ["--config", config, "--config", TESTS / "conf" / f"{stage}.yaml", "--data.root", root]
         common += ["--trainer.default_root_dir", folder, "--trainer.limit_train_batches", 1.0]
         common += ["--trainer.max_epochs", -1, "--trainer.max_steps", steps, "--trainer.precision", "32-true"]
         common += ["--trainer.accumulate_grad_batches", 2, "--model.lr_decay", "false", *OPTIONS[config]]
@@ -72,7 +74,9 @@ def assert_same_training(folder, expected):
     assert loops[0] == loops[1]
 
 
-@pytest.mark.parametrize(("config", "batches", "workers"), [("register.yaml", 8, 0), ("generate.yaml", 7, 2)])
+@pytest.mark.parametrize(
+    ("config", "batches", "workers"), [("register.yaml", 8, 0), ("generate.yaml", 7, 2), ("appearance.yaml", 7, 0)]
+)
 def test_an_interrupted_training_ends_as_one_that_was_not(config, batches, workers, fit, tmp_path, monkeypatch):
     """Killed within accumulated batches or after a step, in the middle of an epoch; stopped, and given more steps."""
     whole, killed, stopped = tmp_path / "whole", tmp_path / "killed", tmp_path / "stopped"

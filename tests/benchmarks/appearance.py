@@ -7,8 +7,7 @@
 Each row compares two sets of equally many brains on the real ones' grid: halves of the held-out subjects (the floor),
 SYNTHETIC, the same warped templates without an appearance, and real brains blurred by .6 voxels, which a measure worth
 having must tell. Labels of real brains are the warped ones fitted to the image, as those of synthetic brains are.
-Writes OUT/appearance.tsv, a row a set. `--segment` also trains a U-Net on the real training subjects' labels, and one
-on the synthetic brains', and tests both on the held-out subjects.
+Writes OUT/appearance.tsv, a row a set, and OUT/brains.png, twenty real brains beside twenty synthetic ones.
 """
 
 import argparse
@@ -175,6 +174,30 @@ def cnn_accuracy(a: Sequence[Tensor], b: Sequence[Tensor], folds: int = 2) -> fl
     return right / total
 
 
+def picture(path: Path, real: Brains, other: Brains, count: int = 20) -> None:
+    """Three planes of real brains on the left, of the others on the right."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    count = min(count, len(real.images), len(other.images))
+    rows = []
+    for k in range(count):
+        row = []
+        for brains in (real, other):
+            image = brains.images[k][0]
+            d, h, w = (n // 2 for n in image.shape)
+            planes = (image[d + 6], image[:, h - 6], image[:, :, w + 10])
+            height = max(p.shape[0] for p in planes)
+            row += [F.pad(p.flip(0), (0, 0, 0, height - p.shape[0])) for p in planes]
+        rows.append(torch.cat(row, dim=1))
+    sheet = torch.cat(rows).numpy()
+    with mpl.rc_context({"savefig.dpi": 100}):
+        figure = Figure(figsize=(sheet.shape[1] / 100, sheet.shape[0] / 100))
+        figure.add_axes((0, 0, 1, 1)).imshow(sheet, cmap="gray", vmin=0, vmax=1)
+        figure.axes[0].axis("off")
+        figure.savefig(path)
+
+
 def compare(real: Brains, other: Brains, pairs: int, mask: Tensor, cnn: bool) -> dict[str, object]:
     """A row: the other set against the real one, equally many of both."""
     n = min(len(real.images), len(other.images))
@@ -219,6 +242,7 @@ def main() -> None:
     for brains in sets:
         rows.append(compare(real, brains, args.pairs, mask, not args.no_cnn))
     args.out.mkdir(parents=True, exist_ok=True)
+    picture(args.out / "brains.png", real, sets[0])
     write_tsv(args.out / "appearance.tsv", rows)
     for key in rows[1]:
         print(f"{key:18}", *(f"{row.get(key, '')!s:>24}" for row in rows))
