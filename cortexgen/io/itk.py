@@ -19,6 +19,7 @@ from cortexgen.io.compressed import save_image
 from cortexgen.io.grid import Grid
 from cortexgen.io.header import file_affine
 from cortexgen.io.nifti import nifti, open_image, to_file, to_memory, voxels
+from cortexgen.spatial import turned
 
 LPS = np.diag([-1.0, -1.0, 1.0])
 STEP = 2.0**-10  # mm, of displacements that are written; half of it is the most that they are off
@@ -26,8 +27,7 @@ STEP = 2.0**-10  # mm, of displacements that are written; half of it is the most
 
 def in_steps(field: Tensor, grid: Grid, step: float = STEP) -> Tensor:
     """A field `[1, 3, D, H, W]` as `write_field` with this step writes it."""
-    back = torch.linalg.inv(_turn(grid)).float().to(field.device)
-    return torch.einsum("ij,jdhw->idhw", back * step, _steps(field[0], grid, step))[None]
+    return turned(_steps(field, grid, step), torch.linalg.inv(_turn(grid)) * step)
 
 
 def _turn(grid: Grid) -> Tensor:
@@ -36,9 +36,8 @@ def _turn(grid: Grid) -> Tensor:
 
 
 def _steps(field: Tensor, grid: Grid, step: float) -> Tensor:
-    """How many steps a field `[3, D, H, W]` goes along each axis of the world."""
-    turn = _turn(grid).float().to(field.device)
-    return torch.einsum("ij,jdhw->idhw", turn / step, field.float()).round_()
+    """How many steps a field `[1, 3, D, H, W]` goes along each axis of the world."""
+    return turned(field.float(), _turn(grid) / step).round_()
 
 
 def write_field(path: Path, field: Tensor, grid: Grid, step: float = 0.0) -> None:
@@ -47,9 +46,9 @@ def write_field(path: Path, field: Tensor, grid: Grid, step: float = 0.0) -> Non
     Arguments:
         step: multiples of it, in millimetres, are written, which compress well; a power of two. 0 keeps every digit.
     """
-    field = field.detach().cpu()
-    vectors = step * _steps(field, grid, step) if step else torch.einsum("ij,jdhw->idhw", _turn(grid), field.double())
-    array, affine = to_file(vectors.float().movedim(0, -1).numpy(), grid)
+    field = field.detach().cpu()[None]
+    vectors = _steps(field, grid, step).mul_(step) if step else turned(field.double(), _turn(grid))
+    array, affine = to_file(vectors[0].float().movedim(0, -1).numpy(), grid)
     image = nifti(array[:, :, :, None, :], affine)
     image.header.set_intent("vector")
     save_image(image, path)

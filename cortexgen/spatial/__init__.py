@@ -24,6 +24,7 @@ from cortexgen.spatial.resample import (
     positions_in,
     resample,
     resample_field,
+    turned,
 )
 from cortexgen.spatial.unfold import fold_places, smoothed_near, unfold
 from cortexgen.spatial.warp import identity, mirrored, sample, warp, warp_labels
@@ -53,6 +54,7 @@ __all__ = [
     "sample",
     "smoothed_near",
     "stencil_determinants",
+    "turned",
     "unfold",
     "warp",
     "warp_labels",

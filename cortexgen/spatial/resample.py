@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cortexgen.spatial.precision import full_precision
@@ -12,8 +13,18 @@ from cortexgen.spatial.warp import Interpolation, Padding, identity, sample
 
 def _positions(places: Tensor, affine: Tensor, affine_to: Tensor) -> Tensor:
     """Places `[B, 3, D, H, W]` in voxels of the grid of `affine_to`, in voxels of the grid of `affine`."""
-    between = (torch.linalg.inv(affine.double()) @ affine_to.double()).float().to(places.device)
-    return torch.einsum("ij,bjdhw->bidhw", between[:3, :3], places) + between[:3, 3].view(1, 3, 1, 1, 1)
+    between = torch.linalg.inv(affine.double()) @ affine_to.double()
+    return turned(places, between[:3, :3]).add_(between[:3, 3].float().to(places.device).view(1, 3, 1, 1, 1))
+
+
+def turned(field: Tensor, matrix: Tensor) -> Tensor:
+    """Each vector of a field `[B, 3, D, H, W]` times a matrix `[3, 3]`; between grids most of its numbers are zero."""
+    out = torch.zeros_like(field)
+    for i, row in enumerate(matrix.tolist()):
+        for j, weight in enumerate(row):
+            if abs(weight) > 1e-12:
+                out[:, i].add_(field[:, j], alpha=weight)
+    return out
 
 
 def _along(volume: Tensor, axis: int, matrix: Tensor) -> Tensor:
@@ -87,6 +98,8 @@ def _axis_by_axis(
     volume: Tensor, between: Tensor, shape: Sequence[int], factors: Sequence[float], padding: Padding
 ) -> Tensor:
     """Trilinear interpolation where voxels go to voxels `between @ p` along their own axes; smoothed as `antialias`."""
+    if (shift := _shift(between, volume.shape[2:], shape)) is not None:
+        return F.pad(volume, shift, "replicate" if padding == "border" else "constant")
     for axis, (size, factor) in enumerate(zip(shape, factors, strict=True)):
         n = volume.shape[2 + axis]
         places = torch.arange(size, device=volume.device) * between[axis, axis] + between[axis, 3]
@@ -95,6 +108,20 @@ def _axis_by_axis(
             matrix = matrix @ _smoothing(n, factor, volume.device)
         volume = _along(volume, axis, matrix)
     return volume
+
+
+def _shift(between: Tensor, shape: Sequence[int], shape_to: Sequence[int]) -> list[int] | None:
+    """What to pad a volume with, W first, where the two grids share voxels; None where they share none."""
+    low = (-between[:3, 3]).round()
+    rest = between - torch.eye(4).to(between)
+    rest[:3, 3] += low
+    if rest.abs().max() > 1e-6:
+        return None
+    before = [int(n) for n in low]
+    after = [m - n - k for m, n, k in zip(shape_to, shape, before, strict=True)]
+    if any(n + min(k, j) < 1 for n, k, j in zip(shape, before, after, strict=True)):
+        return None
+    return [n for pair in zip(before[::-1], after[::-1], strict=True) for n in pair]
 
 
 @full_precision
@@ -123,14 +150,13 @@ def resample_field(
     start, end = (eye if m is None else m.double().cpu() for m in (before, after))
     old, new = affine.double().cpu(), affine_to.double().cpu()
     back = torch.linalg.inv(new)
-    turn = (back @ end @ old)[:3, :3].float().to(field.device)
     between = torch.linalg.inv(old) @ start @ new
-    turned = torch.einsum("ij,bjdhw->bidhw", turn, field.float())
+    vectors = turned(field.float(), (back @ end @ old)[:3, :3])
     if _oblique(between):
         places = _positions(identity(shape, field.device), old.to(field.device), (start @ new).to(field.device))
-        out = sample(turned, places, padding="border")
+        out = sample(vectors, places, padding="border")
     else:
-        out = _axis_by_axis(turned, between.to(field.device), shape, (1, 1, 1), "border")
+        out = _axis_by_axis(vectors, between.to(field.device), shape, (1, 1, 1), "border")
     if before is None and after is None:
         return out
     return out + affine_displacement(back @ end @ start @ new, shape, field.device)
@@ -178,4 +204,5 @@ def from_coarse(field: Tensor, shape: Sequence[int], factor: int) -> Tensor:
     """
     if factor == 1:
         return field
-    return factor * sample(field, identity(shape, field.device) / factor, padding="border")
+    between = torch.diag(torch.tensor([1 / factor] * 3 + [1.0], dtype=torch.float64, device=field.device))
+    return factor * _axis_by_axis(field, between, shape, (1, 1, 1), "border")

@@ -39,11 +39,11 @@ def sample(volume: Tensor, positions: Tensor, mode: Interpolation = "linear", pa
             f"expected a volume [B, C, D, H, W] and positions [B, 3, d, h, w], "
             f"got {tuple(volume.shape)} and {tuple(positions.shape)}"
         )
-    size = torch.tensor(volume.shape[2:], dtype=torch.float32, device=volume.device)
-    scale = 2 / (size - 1).clamp(min=1)
-    grid = positions.float().movedim(1, -1) * scale - 1
-    grid = torch.where(size > 1, grid, torch.zeros_like(grid)).flip(-1)
-    grid = grid.expand(volume.shape[0], -1, -1, -1, -1)
+    places = [  # from -1 to 1, W first; an axis at a time, as one pass each over the memory takes least
+        torch.add(p.new_full((), -1.0), p, alpha=2 / (n - 1)) if n > 1 else torch.zeros_like(p)
+        for p, n in zip(positions.float().unbind(dim=1), volume.shape[2:], strict=True)
+    ]
+    grid = torch.stack(places[::-1], dim=1).movedim(1, -1).expand(volume.shape[0], -1, -1, -1, -1)
     kind = "bilinear" if mode == "linear" else "nearest"
     out = F.grid_sample(volume.float(), grid, kind, padding, align_corners=True)
     return out.to(volume.dtype) if volume.is_floating_point() or mode == "nearest" else out
