@@ -1,21 +1,37 @@
 """Local normalized cross-correlation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
-def _local_mean(volume: Tensor, window: int, adjoint: bool = False) -> Tensor:
-    """Mean over a cube around each voxel, over what of the cube lies inside the grid; or the adjoint of that map.
+class _Sums(torch.autograd.Function):
+    """Sums over a cube around each voxel, over what of the cube lies inside the grid; the map is its own adjoint."""
 
-    One banded matrix an axis: as fast as pooling forwards, faster backwards, and any size will do.
-    """
-    for axis in (2, 3, 4):
-        place = torch.arange(volume.shape[axis], device=volume.device)
-        band = ((place[:, None] - place).abs() <= window // 2).float()
-        band = band / band.sum(dim=1, keepdim=True)
-        band = band.T if adjoint else band
-        volume = volume @ band.T if axis == 4 else (band @ volume.movedim(axis, -2)).movedim(-2, axis)
-    return volume
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor, window: int) -> Tensor:
+        ctx.window = window
+        for axis in (2, 3, 4):
+            sums, size = volume.clone(), volume.shape[axis]
+            for k in range(1, min(window // 2, size - 1) + 1):
+                sums.narrow(axis, 0, size - k).add_(volume.narrow(axis, k, size - k))
+                sums.narrow(axis, k, size - k).add_(volume.narrow(axis, 0, size - k))
+            volume = sums
+        return volume
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _Sums.apply(gradients[0], ctx.window), None
+
+
+def _local_mean(volume: Tensor, window: int, adjoint: bool = False) -> Tensor:
+    """Mean over a cube around each voxel, over what of the cube lies inside the grid; or the adjoint of that map."""
+    share = volume.new_ones(())
+    for size in volume.shape[2:]:
+        place = torch.arange(size, device=volume.device)
+        share = share[..., None] / ((place[:, None] - place).abs() <= window // 2).sum(dim=1)
+    return _Sums.apply(volume * share, window) if adjoint else _Sums.apply(volume, window) * share
 
 
 def _statistics(w: Tensor, f: Tensor, window: int, eps: float) -> tuple[Tensor, ...]:
