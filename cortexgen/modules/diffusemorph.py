@@ -47,7 +47,7 @@ class DiffuseMorphModule(RegistrationModule):
         decoder: channels of M on the way up.
         head_refine: channels of M's last convolutions.
         field_downsample: the velocity lives on every 1st, 2nd or 4th voxel.
-        integration_steps: squarings; 0 makes the head's output a displacement, whose inverse is solved for.
+        integration_steps: of `integrate`; 0 makes the head's output a displacement, whose inverse is solved for.
         timesteps: T of the noise schedule.
         beta_start: of the linear schedule.
         beta_end: of the linear schedule.

@@ -12,7 +12,7 @@ def _places(velocity):
 
 def test_a_fold_goes_and_the_rest_stays():
     velocity = torch.zeros(1, 3, 24, 20, 20)
-    velocity[0, 0, 5, 5, 5] = 4.0  # with two squarings the flow of a spike folds
+    velocity[0, 0, 5:7, 5, 5] = torch.tensor([4.0, -4.0])  # two spikes that meet, integrated coarsely
     velocity[0, 1, 18:, 14:, 14:] = 0.2
     assert folded(integrate(velocity, 2)) > 0
     out, rounds = unfold(velocity, _places)
