@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK as sitk
 import torch
-import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from cortexgen.atlas.template import BRAIN_FOREGROUND, Template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.io.itk import LPS
-from cortexgen.spatial import antialias, resample
+from cortexgen.spatial import antialias, grown, resample
 
 START = 8.0  # spacing in mm, of the similarity from which the affine starts
 PITCHES = (-30.0, 0.0, 30.0)  # degrees about the left-right axis: how heads lie in a scanner
@@ -137,7 +136,7 @@ def _compared(template: Template) -> _Compared:
         turn[:3, :3] = Rotation.from_rotvec(vector).as_matrix()
         turn[:3, 3] = centre - turn[:3, :3] @ centre
         turns.append(turn)
-    deep = ~_grown(image <= BRAIN_FOREGROUND, DEPTH / SPACING)
+    deep = ~grown((image <= BRAIN_FOREGROUND)[None, None], round(DEPTH / SPACING))[0, 0]
     return _Compared(grid, local_contrast(image, grid), deep, turns)
 
 
@@ -199,7 +198,7 @@ class _Level:
         self.centre, self.moving_centre = _centre(*fixed), _centre(*moving)
         volumes = [float((v > BRAIN_FOREGROUND).sum()) * g.voxel_volume for v, g in (fixed, moving)]
         self.size = float(np.clip((volumes[1] / volumes[0]) ** (1 / 3), 0.75, 1.2))
-        near = _grown(fixed[0] > BRAIN_FOREGROUND, RIM / spacing)
+        near = grown((fixed[0] > BRAIN_FOREGROUND)[None, None], round(RIM / spacing))[0, 0]
         self.mask = _to_sitk(near.to(torch.uint8), fixed[1])
         self.fixed, self.moving = (_to_sitk(local_contrast(v, g) if local else v, g) for v, g in (fixed, moving))
 
@@ -234,12 +233,6 @@ def _at(image: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
     """An image `[1, D, H, W]` on an isotropic grid over its box, `[d, h, w]`."""
     target = grid.at_spacing(spacing)
     return resample(image[None], grid.torch_affine, target.shape, target.torch_affine)[0, 0], target
-
-
-def _grown(mask: Tensor, voxels: float) -> Tensor:
-    """A mask `[D, H, W]` and the box of `voxels` around each of its voxels."""
-    reach = round(voxels)
-    return F.max_pool3d(mask.float()[None], 2 * reach + 1, 1, reach)[0] > 0
 
 
 def _centre(image: Tensor, grid: Grid) -> np.ndarray:

@@ -1,37 +1,18 @@
 """Local normalized cross-correlation."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-
-class _Sums(torch.autograd.Function):
-    """Sums over a cube around each voxel, over what of the cube lies inside the grid; the map is its own adjoint."""
-
-    @staticmethod
-    def forward(ctx: Any, volume: Tensor, window: int) -> Tensor:
-        ctx.window = window
-        for axis in (2, 3, 4):
-            sums, size = volume.clone(), volume.shape[axis]
-            for k in range(1, min(window // 2, size - 1) + 1):
-                sums.narrow(axis, 0, size - k).add_(volume.narrow(axis, k, size - k))
-                sums.narrow(axis, k, size - k).add_(volume.narrow(axis, 0, size - k))
-            volume = sums
-        return volume
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _Sums.apply(gradients[0], ctx.window), None
+from cortexgen.spatial import window_sums
 
 
 def _local_mean(volume: Tensor, window: int, adjoint: bool = False) -> Tensor:
     """Mean over a cube around each voxel, over what of the cube lies inside the grid; or the adjoint of that map."""
-    share = volume.new_ones(())
+    reach, share = window // 2, volume.new_ones(())
     for size in volume.shape[2:]:
         place = torch.arange(size, device=volume.device)
-        share = share[..., None] / ((place[:, None] - place).abs() <= window // 2).sum(dim=1)
-    return _Sums.apply(volume * share, window) if adjoint else _Sums.apply(volume, window) * share
+        share = share[..., None] / ((place + reach).clamp(max=size - 1) - (place - reach).clamp(min=0) + 1)
+    return window_sums(volume * share, reach) if adjoint else window_sums(volume, reach) * share
 
 
 def _statistics(w: Tensor, f: Tensor, window: int, eps: float) -> tuple[Tensor, ...]:
@@ -102,14 +83,15 @@ class Correlation:
 
 
 @torch.no_grad()
-def ncc_force(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4, limit: float = 4.0) -> Tensor:
+def ncc_force(warped: Tensor, correlation: Correlation, limit: float = 4.0) -> Tensor:
     """Where to move each voxel for a larger `local_ncc`: its gradient by a displacement at zero, in unit RMS.
 
     `d/du ncc = (d ncc / d warped) ∇warped`; a network that sees it need not discover it (Qiu et al., "Embedding
     Gradient-Based Optimization in Image Registration Networks", MICCAI 2022).
 
     Arguments:
-        warped, fixed: `[B, 1, D, H, W]`.
+        warped: `[B, 1, D, H, W]`.
+        correlation: with the fixed image.
         limit: larger components are cut.
 
     Returns:
@@ -117,7 +99,7 @@ def ncc_force(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4,
     """
     with torch.autocast(warped.device.type, enabled=False):
         w = warped.float()
-        by_intensity = Correlation(fixed.float(), window, eps).gradient(w) * w.numel()
+        by_intensity = correlation.gradient(w) * w.numel()
         force = by_intensity * torch.cat(torch.gradient(w, dim=(2, 3, 4)), dim=1)
         rms = force.square().mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
         return (force / (rms + 1e-8)).clamp(-limit, limit)

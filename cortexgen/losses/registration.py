@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cortexgen.losses.folding import folding_penalty
 from cortexgen.losses.ncc import local_ncc
 from cortexgen.losses.smoothness import gradient_energy
-from cortexgen.spatial import from_coarse, integrate, warp
+from cortexgen.spatial import from_coarse, grown, integrate, warp
 
 FOREGROUND = 0.05
 Space = Literal["fixed", "moving"]
@@ -18,12 +17,7 @@ Space = Literal["fixed", "moving"]
 
 def foreground(image: Tensor, margin: int = 2) -> Tensor:
     """The voxels of `[B, 1, D, H, W]` above 0.05 and those within `margin` voxels of them, as float."""
-    mask = (image > FOREGROUND).float()
-    for axis in range(3):  # one axis at a time, in a fifth of the time
-        size, padding = [1, 1, 1], [0, 0, 0]
-        size[axis], padding[axis] = 2 * margin + 1, margin
-        mask = F.max_pool3d(mask, size, stride=1, padding=padding)
-    return mask
+    return grown(image > FOREGROUND, margin).float()
 
 
 @dataclass(frozen=True)

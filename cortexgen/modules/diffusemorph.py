@@ -12,7 +12,7 @@ from cortexgen.data.noise import SampleNoise
 from cortexgen.data.patches import in_patches
 from cortexgen.diffusion import LinearBetaSchedule, diffuse, synthesize
 from cortexgen.errors import UserError
-from cortexgen.losses import RegistrationLoss, ncc_force
+from cortexgen.losses import Correlation, RegistrationLoss, ncc_force
 from cortexgen.modules.registration import RegistrationModule
 from cortexgen.nets import Denoised, DenoisingUNet, VelocityHead
 from cortexgen.registration.measures import Aligned, batch_measures
@@ -169,12 +169,12 @@ class DiffuseMorphModule(RegistrationModule):
         elif code is not None:
             fine = [eta * code.noise, *fine]
         velocity = fixed.new_zeros(len(fixed), 3, *coarse_shape(fixed.shape[2:], h.field_downsample))
-        warped = moving
+        warped, correlation = moving, Correlation(fixed.float(), h.ncc_window) if h.force else None
         for k in range(h.passes + (self.extra_passes if h.passes > 1 and not self.training else 0)):
             before = velocity.detach()
             if k:
                 warped = warp(moving, self.displacement(before, fixed.shape[2:]))
-            force = [ncc_force(warped, fixed, h.ncc_window)] if h.force else []
+            force = [ncc_force(warped, correlation)] if correlation else []
             state = [*coarse, before] if h.passes > 1 else coarse
             images = torch.cat([warped, *fine, *force], dim=1)
             velocity = velocity + self.head(images, torch.cat(state, dim=1) if state else None)

@@ -68,7 +68,7 @@ def registration_measures(result: Registered) -> Row:
     moving, fixed, classes = result.moving, result.fixed, result.moving.classes
     affine_only, before, plain = _affines_alone(moving, *_place(fixed), fixed.labels is not None)
     u = (result.displacement - affine_only)[0][:, fixed.image[0] > BRAIN_FOREGROUND]
-    distance = torch.linalg.vector_norm(fixed.grid.torch_affine[:3, :3].float() @ u, dim=0)
+    distance = (fixed.grid.torch_affine[:3, :3].float() @ u).square().sum(dim=0).sqrt()  # in a tenth of norm's time
     brain = resample(moving.image[None], moving.image_grid.torch_affine, moving.grid.shape, moving.grid.torch_affine)
     row: Row = {
         "ssim_before": ssim(before, fixed.image),

@@ -59,11 +59,12 @@ class Refinement:
             return self._descend(velocity.float().clone(), _sharpened(moving.float()), _sharpened(fixed.float()))
 
     def _descend(self, v: Tensor, moving: Tensor, fixed: Tensor) -> Tensor:
-        spaces = [(moving, self._correlation(fixed))]
+        masks = [foreground(image) if self.foreground else torch.ones_like(image) for image in (fixed, moving)]
+        spaces = [(moving, Correlation(fixed, self.window, FLOOR, masks[0]))]
         if self.symmetric:
-            spaces.append((fixed, self._correlation(moving)))
+            spaces.append((fixed, Correlation(moving, self.window, FLOOR, masks[1])))
         mean, square, flows = torch.zeros_like(v), v.new_zeros(()), dict[bool, Tensor]()
-        inside = max(1.0, float(foreground(fixed).sum())) / fixed.numel() if self.foreground else 1.0
+        inside = max(1.0, float(masks[0].sum())) / fixed.numel()
         for step in range(self.steps):
             back = step % len(spaces) == 1
             image, correlation = spaces[back]
@@ -83,6 +84,3 @@ class Refinement:
         eye = torch.eye(4, dtype=torch.float64, device=v.device)
         places = [fold_places(flow, flow, eye, TIGHT) for flow in flows.values()]
         return smoothed_near(v, torch.cat(places)) if any(map(len, places)) else v
-
-    def _correlation(self, fixed: Tensor) -> Correlation:
-        return Correlation(fixed, self.window, FLOOR, foreground(fixed) if self.foreground else None)

@@ -28,6 +28,7 @@ from cortexgen.spatial.resample import (
 )
 from cortexgen.spatial.unfold import fold_places, smoothed_near, unfold
 from cortexgen.spatial.warp import identity, mirrored, sample, warp, warp_labels
+from cortexgen.spatial.window import grown, window_sums
 
 __all__ = [
     "affine_displacement",
@@ -39,6 +40,7 @@ __all__ = [
     "folded",
     "folded_cubes",
     "from_coarse",
+    "grown",
     "identity",
     "integrate",
     "invert",
@@ -58,4 +60,5 @@ __all__ = [
     "unfold",
     "warp",
     "warp_labels",
+    "window_sums",
 ]

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cortexgen.spatial.jacobian import folded_cubes
 from cortexgen.spatial.resample import antialias
 from cortexgen.spatial.warp import sample
+from cortexgen.spatial.window import grown
 
 
 def unfold(velocity: Tensor, trouble: Callable[[Tensor], Tensor | None], rounds: int = 40) -> tuple[Tensor, int]:
@@ -39,7 +39,7 @@ def smoothed_near(velocity: Tensor, places: Tensor, reach: int = 2) -> Tensor:
     d, h, w = places.round().long().clamp(min=0).minimum(size - 1).unbind(dim=1)
     near = torch.zeros(1, 1, *velocity.shape[2:], device=velocity.device)
     near[0, 0, d, h, w] = 1
-    near = antialias(F.max_pool3d(near, 2 * reach + 1, stride=1, padding=reach), (2, 2, 2))
+    near = antialias(grown(near, reach), (2, 2, 2))
     return velocity + near * (antialias(velocity, (2, 2, 2)) - velocity)
 
 

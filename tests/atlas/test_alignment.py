@@ -6,7 +6,7 @@ from nibabel.affines import apply_affine
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial.transform import Rotation
 
-from cortexgen.atlas.alignment import agreement, align, check_alignment, in_template_space
+from cortexgen.atlas.alignment import ALIGNED, agreement, align, check_alignment, in_template_space
 from cortexgen.atlas.intensity import normalize
 from cortexgen.atlas.template import BRAIN_FOREGROUND, load_template
 from cortexgen.errors import UserError
@@ -160,7 +160,7 @@ def test_how_much_worse_than_usual_a_brain_may_fit(template, subject, degraded, 
     image = degraded(subject, template, overlap, correlation)
     found = agreement(image, template.grid, template)
     assert (found.overlap, found.correlation) == pytest.approx((overlap, correlation), abs=0.05)
-    assert found.lead > 0  # however little of its contrast is left
+    assert found.lead > ALIGNED[2]  # however little of its contrast is left
     assert in_template_space(image, template.grid, template) == there
     if aligned:
         assert check_alignment(image, template.grid, template, np.eye(4)) == found

@@ -99,7 +99,7 @@ def test_force_is_the_gradient_by_a_displacement():
     both = sum(local_ncc(warp(moving, displacement + shift), fixed, 5) for shift in (1e-4, -1e-4))
     (gradient,) = torch.autograd.grad(both, displacement)
     inside = (..., slice(1, -1), slice(1, -1), slice(1, -1))
-    expected, found = gradient[inside].flatten(), ncc_force(moving, fixed, 5, limit=1e9)[inside].flatten()
+    expected, found = gradient[inside].flatten(), ncc_force(moving, Correlation(fixed, 5), limit=1e9)[inside].flatten()
     assert torch.corrcoef(torch.stack([expected, found]))[0, 1] > 0.999
 
 

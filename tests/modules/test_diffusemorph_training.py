@@ -10,7 +10,7 @@ from torch import nn
 
 from cortexgen.data.registration import RegistrationDataModule
 from cortexgen.io import Grid, write_volume
-from cortexgen.losses import folding_penalty, local_ncc, ncc_force
+from cortexgen.losses import Correlation, folding_penalty, local_ncc, ncc_force
 from cortexgen.modules import DiffuseMorphModule
 from cortexgen.nets import DenoisingUNet, VelocityHead
 from cortexgen.spatial import antialias, from_coarse, integrate, mirrored, warp
@@ -208,7 +208,7 @@ def test_the_head_is_shown_what_the_code_says_and_what_it_has_warped(code, passe
         for k, (images, coarse) in enumerate(module.head.seen):
             warped = warp(moving, from_coarse(integrate(k * step, 7), SHAPE, 2))
             fine = [warped, *([seen.noise] if "eps" in code else []), *([fixed] if "fixed" in code else [])]
-            fine += [ncc_force(warped, fixed, 5)] if force else []
+            fine += [ncc_force(warped, Correlation(fixed, 5))] if force else []
             torch.testing.assert_close(images, torch.cat(fine, dim=1), atol=1e-4, rtol=1e-4)
             state = [*([seen.features] if "features" in code else []), *([k * step] if passes > 1 else [])]
             assert (coarse is None) == (not state)

@@ -14,7 +14,7 @@ def test_flow_of_a_linear_velocity_is_the_matrix_exponential(linear_field, steps
     generator = np.array([[0.08, -0.15, 0.03], [0.12, -0.05, 0.06], [-0.04, 0.09, 0.1]])
     shape = (17, 21, 19)
     out = integrate(linear_field(generator, shape), steps)
-    # The midpoint step of 2^-k errs by 4^-k |A³/6| |p - c| to first order, k being n / 2; Euler's of 2^-n by 2^-n |A²/2|.
+    # The midpoint step of 2^-k, k being n / 2, errs by 4^-k |A³/6| |p - c| to first order.
     cube = np.linalg.norm(np.linalg.matrix_power(generator, 3), 2)
     bound = 4.0 ** -((steps + 1) // 2) * cube / 6 * np.linalg.norm(shape) / 2 + 1e-5
     np.testing.assert_allclose(out[INNER], linear_field(expm(generator) - np.eye(3), shape)[INNER], atol=bound)
