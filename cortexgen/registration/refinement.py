@@ -13,7 +13,7 @@ WARM_UP = 2  # steps
 FLOOR = 1e-3  # variance of noise: what contrasts less than that moves nothing
 SHARPNESS = 0.5  # of what a blur over three voxels takes away
 BETAS = (0.7, 0.9)
-SQUARINGS = 3  # that are enough for a gradient
+SQUARINGS = 2  # that are enough for a gradient
 TIGHT = 0.05  # a determinant below it may be that of a fold when the flow is integrated finely
 
 
@@ -40,7 +40,7 @@ class Refinement:
         window: side of the LNCC windows in voxels.
         foreground: average the LNCC over the brain and two voxels around it, instead of over the grid.
         symmetric: compare in the fixed image's space and in the moving one's by turns.
-        squarings: of the velocity's flow, of which a step makes three at most; 0 reads it as a displacement.
+        squarings: of the velocity's flow, of which a step makes two at most; 0 reads it as a displacement.
     """
 
     steps: int

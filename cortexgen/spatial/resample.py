@@ -205,4 +205,4 @@ def from_coarse(field: Tensor, shape: Sequence[int], factor: int) -> Tensor:
     if factor == 1:
         return field
     between = torch.diag(torch.tensor([1 / factor] * 3 + [1.0], dtype=torch.float64, device=field.device))
-    return factor * _axis_by_axis(field, between, shape, (1, 1, 1), "border")
+    return factor * _axis_by_axis(field.float(), between, shape, (1, 1, 1), "border")

@@ -5,7 +5,7 @@ import torch
 from scipy.ndimage import convolve1d, map_coordinates
 from scipy.spatial.transform import Rotation
 
-from cortexgen.spatial import antialias, coarse_shape, folded, from_coarse, integrate, resample, resample_field
+from cortexgen.spatial import antialias, coarse_shape, folded, from_coarse, integrate, resample, resample_field, turned
 
 
 def _affine(angles, spacing, origin):
@@ -51,6 +51,25 @@ def test_resampling_to_the_same_grid_changes_nothing(rng):
     volume, affine = torch.from_numpy(rng.uniform(0, 1, (2, 3, 5, 6, 7))).float(), torch.from_numpy(SOURCE)
     out = resample(volume, affine, (5, 6, 7), affine, padding="border")
     torch.testing.assert_close(out, volume, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (2, -3, 1), (-4, 9, -6), (5, 0, 0), (0, -9, 0), (1, 0.5, 0)])
+@pytest.mark.parametrize("padding, mode", [("zeros", "grid-constant"), ("border", "nearest")])
+def test_a_grid_that_shares_voxels_takes_them(rng, shift, padding, mode):
+    volume, shape = rng.uniform(0, 1, (5, 6, 7)), (4, 8, 7)
+    between = np.eye(4)
+    between[:3, 3] = shift
+    places = np.indices(shape) + np.reshape(shift, (3, 1, 1, 1))
+    affines = torch.from_numpy(SOURCE), torch.from_numpy(SOURCE @ between)
+    out = resample(torch.from_numpy(volume)[None, None], affines[0], shape, affines[1], padding=padding)
+    np.testing.assert_allclose(out[0, 0], map_coordinates(volume, places, order=1, mode=mode), atol=1e-6)
+
+
+@pytest.mark.parametrize("angles", [(0, 0, 0), (0, 90, 0), (10, -25, 40)])
+def test_turned_vectors_are_the_matrix_product(rng, angles):
+    field, matrix = rng.normal(size=(2, 3, 4, 5, 6)), _affine(angles, (1.3, -0.9, 2.0), 0)[:3, :3]
+    expected = np.einsum("ij,bj...->bi...", matrix, field)
+    np.testing.assert_allclose(turned(torch.from_numpy(field), torch.from_numpy(matrix)), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(
