@@ -123,11 +123,11 @@ def threads(count):
 
 @pytest.fixture
 def integrations(monkeypatch):
-    """How many fields were integrated so far, wherever that was asked for; a composition counts 1 / 7."""
+    """How many fields were integrated so far, wherever that was asked for; a composition counts 1 / 4."""
     module = sys.modules["cortexgen.spatial.integrate"]  # the package's attribute of that name is the function
     counted, compose = [], module.compose
     monkeypatch.setattr(module, "compose", lambda a, b: counted.append(len(a)) or compose(a, b))
-    return lambda: sum(counted) / 7
+    return lambda: sum(counted) / 4
 
 
 def test_a_brain_takes_two_integrations(weights, pca, tmp_path, integrations):
