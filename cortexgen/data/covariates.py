@@ -13,7 +13,7 @@ from cortexgen.io.tables import column_name
 from cortexgen.spatial.precision import full_precision
 
 HEAD_SIZE = "brain_volume_ml"  # the covariate that images of native size are scaled by
-ENOUGH = 30  # people, to know the curve of a number's effects
+AGE, ENOUGH = "age", 30  # its effects are curved: ventricles grow late; so many people show that
 SLOTS = 8  # of the vector for each covariate: a value or a one-hot level, the last one says "known"
 
 
@@ -46,7 +46,7 @@ class CovariateEncoder:
                 spec = {key: float(getattr(np, key)(values)) for key in ("mean", "std", "min", "max")}
                 if spec["min"] == spec["max"]:
                     raise UserError(f"covariate {name!r}: every subject has {spec['min']:g}")
-                if len(values) >= ENOUGH:
+                if name == AGE and len(values) >= ENOUGH:
                     spec["skew"] = float(np.mean(((np.array(values) - spec["mean"]) / spec["std"]) ** 3))
                 specs[name] = spec
                 continue
@@ -80,7 +80,7 @@ class CovariateEncoder:
         return out.flatten(1).to(device)
 
     def columns(self) -> dict[str, int]:
-        """The column of each number in the design, by name; that of its square comes next."""
+        """The column of each number in the design, by name; a square's comes next."""
         out, column = {}, 0
         for name, spec in self.specs.items():
             if "levels" not in spec:
@@ -91,7 +91,7 @@ class CovariateEncoder:
     def design(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors `[B, 8 n]` of `encode` as regressors of mean 0 in the cohort, `[B, q]`, and which are known.
 
-        A number x gives x and `x² - skew x - 1`, which the cohort's x doesn't correlate with.
+        A number x gives x, and age `x² - skew x - 1` too, which the cohort's x doesn't correlate with.
         """
         values, known = [], []
         for spec, slots in zip(self.specs.values(), vectors.split(SLOTS, dim=1), strict=True):

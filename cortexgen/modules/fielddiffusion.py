@@ -193,7 +193,7 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
     def guess(
         self, z: Tensor, log_snr: Tensor, c: Tensor | None, drawn: Tensor | None = None, names: Sequence[str] = ()
     ) -> Posterior:
-        """The prior's mean of x0 given z and covariates `[B, 8 n]`, and the size of what it leaves; for `drawn` see `effect`.
+        """The prior's mean of x0 given z and covariates `[B, 8 n]`, and the size of what that leaves; see `effect`.
 
         Arguments:
             names: of training scans, whose priors are those fitted without them.
@@ -271,7 +271,7 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         return FieldGenerator(self)
 
     def denoise(self, z: Tensor, log_snr: Tensor, condition: Tensor | None, drawn: Tensor | None = None) -> Tensor:
-        """x0 of z; guided by `x0_u + w (x0_c - x0_u)` (Ho & Salimans, 2022) where conditioned; `drawn` as in `effect`."""
+        """x0 of z; where conditioned, guided by `x0_u + w (x0_c - x0_u)` (Ho & Salimans, 2022); see `effect` on `drawn`."""
 
         def x0(c: Tensor | None) -> Tensor:
             vector = c

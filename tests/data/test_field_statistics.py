@@ -88,7 +88,7 @@ def in_memory(data, names, center, each_voxel):
     return out | {"log_volume_mean": logs.mean(dim=0), "log_volume_std": logs.std(dim=0)}
 
 
-def prior_in_memory(fields, count, trust=0.85, cutoff=0.35):
+def prior_in_memory(fields, count, trust=0.85, cutoff=0.25):
     """Spectrum and covariance of the modes of centred fields, from one tensor of them all."""
     coefficients = cosine_transform(fields).flatten(1).double()
     low = low_frequencies(fields.shape[1:], cutoff)
