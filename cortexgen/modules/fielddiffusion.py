@@ -271,7 +271,7 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         return FieldGenerator(self)
 
     def denoise(self, z: Tensor, log_snr: Tensor, condition: Tensor | None, drawn: Tensor | None = None) -> Tensor:
-        """x0 of z; where conditioned, guided by `x0_u + w (x0_c - x0_u)` (Ho & Salimans, 2022); see `effect` on `drawn`."""
+        """x0 of z, guided where conditioned by `x0_u + w (x0_c - x0_u)` (Ho & Salimans, 2022); see `effect`."""
 
         def x0(c: Tensor | None) -> Tensor:
             vector = c
