@@ -25,7 +25,7 @@ SEXES = np.array(["F", "M"])[np.random.default_rng(3).integers(0, 2, PEOPLE)]
 
 def smooth(seed):
     noise = torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(seed))
-    return antialias(noise, (2, 2, 2))[0]
+    return antialias(noise, (4, 4, 4))[0]
 
 
 DIRECTION = smooth(1000) / smooth(1000).square().sum().sqrt()
