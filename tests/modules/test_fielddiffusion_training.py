@@ -300,7 +300,7 @@ def test_cross_fitting_finds_the_next_subject_harder_than_a_prior_that_knows_it(
     """The loss of a network that says nothing is the residual's square, 1 where the prior tells its size right."""
     silence = {"answer": lambda z, _: torch.zeros_like(z[:, :3]), "prior_modes": 3, "levels": (-6.0, 4.0)}
     known, unknown = (np.mean(fitted(root, 20, cross_fit=n, **silence)[2].losses) for n in (0, 4))
-    assert unknown > 2 * known
+    assert unknown > 1.3 * known  # modes hold the lower half of the frequencies
 
 
 def test_covariates_are_hidden_as_often_as_asked_for_and_only_in_training(root):
