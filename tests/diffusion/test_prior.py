@@ -82,8 +82,8 @@ def test_levels_of_a_batch_are_independent():
 
 
 def test_a_levels_core_is_factorized_once(monkeypatch):
-    """Not once for each sample, nor again when the next sample comes to that level, though the prior is moved to where it
-    is; many columns of modes or few."""
+    """Not once for each sample, nor again when the next sample comes to that level, after a move to where the prior is;
+    many columns of modes or few."""
     prior, z = prior_of(), torch.randn(3, *SHAPE)
     expected = prior(z, torch.tensor([0.5, -2.0, 0.5]))
     count, inverse = [], torch.linalg.inv
