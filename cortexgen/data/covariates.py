@@ -13,6 +13,7 @@ from cortexgen.io.tables import column_name
 from cortexgen.spatial.precision import full_precision
 
 HEAD_SIZE = "brain_volume_ml"  # the covariate that images of native size are scaled by
+AGE, ENOUGH = "age", 30  # its effects are curved: ventricles grow late; so many people show that
 SLOTS = 8  # of the vector for each covariate: a value or a one-hot level, the last one says "known"
 
 
@@ -20,7 +21,8 @@ class CovariateEncoder:
     """Numbers are standardized, categories one-hot; an unknown value is all zeros, as is "unconditional".
 
     Arguments:
-        specs: for each covariate `{"mean", "std", "min", "max"}`, or `{"levels": [...]}`.
+        specs: for each covariate `{"mean", "std", "min", "max"}`, or `{"levels": [...], "shares": [...]}`. A number
+            with "skew", its standardized mean cube, has a parabola's effects, one without a line's.
     """
 
     def __init__(self, specs: Mapping[str, dict[str, Any]]) -> None:
@@ -44,6 +46,8 @@ class CovariateEncoder:
                 spec = {key: float(getattr(np, key)(values)) for key in ("mean", "std", "min", "max")}
                 if spec["min"] == spec["max"]:
                     raise UserError(f"covariate {name!r}: every subject has {spec['min']:g}")
+                if name == AGE and len(values) >= ENOUGH:
+                    spec["skew"] = float(np.mean(((np.array(values) - spec["mean"]) / spec["std"]) ** 3))
                 specs[name] = spec
                 continue
             texts = [str(spelt(v)) for v in values]
@@ -76,22 +80,29 @@ class CovariateEncoder:
         return out.flatten(1).to(device)
 
     def columns(self) -> dict[str, int]:
-        """The column of each number in the design, by name."""
+        """The column of each number in the design, by name; a square's comes next."""
         out, column = {}, 0
         for name, spec in self.specs.items():
             if "levels" not in spec:
                 out[name] = column
-            column += len(spec.get("levels", "ab")) - 1
+            column += _regressors(spec)
         return out
 
     def design(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors `[B, 8 n]` of `encode` as regressors of mean 0 in the cohort, `[B, q]`, and which are known."""
+        """Vectors `[B, 8 n]` of `encode` as regressors of mean 0 in the cohort, `[B, q]`, and which are known.
+
+        A number x gives x, and age `x² - skew x - 1` too, which the cohort's x doesn't correlate with.
+        """
         values, known = [], []
         for spec, slots in zip(self.specs.values(), vectors.split(SLOTS, dim=1), strict=True):
-            here = slots[:, -1:]
-            count = len(spec.get("levels", "ab")) - 1
-            shares = torch.tensor(spec.get("shares", [0.0] * (count + 1))[:count], device=vectors.device)
-            values.append((slots[:, :count] - shares) * here)
+            here, count = slots[:, -1:], _regressors(spec)
+            if "levels" in spec:
+                shares = torch.tensor(spec.get("shares", [0.0] * (count + 1))[:count], device=vectors.device)
+                value = slots[:, :count] - shares
+            else:
+                x = slots[:, :1]
+                value = torch.cat([x, x.square() - spec.get("skew", 0.0) * x - 1], dim=1)[:, :count]
+            values.append(value * here)
             known.append((here > 0).expand(-1, count))
         return torch.cat(values, dim=1), torch.cat(known, dim=1)
 
@@ -119,6 +130,11 @@ class CovariateEncoder:
 def _of(row: Mapping[str, Any], name: str) -> Any:
     """A row's covariate, whose column may be spelt otherwise in the table: "BMI" is "bmi"."""
     return row[name] if name in row else row.get(column_name(name))
+
+
+def _regressors(spec: Mapping[str, Any]) -> int:
+    """How many a covariate has."""
+    return len(spec["levels"]) - 1 if "levels" in spec else 1 + ("skew" in spec)
 
 
 def _number(name: str, value: Any) -> float:

@@ -2,20 +2,21 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from cortexgen.data.field_statistics import shown
+from cortexgen.data.field_statistics import residuals
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.diffusion import GaussianPrior, fit_priors
 
 
 @dataclass(frozen=True)
 class FieldPriors:
-    """The prior of the scaled training fields, and for each fold of the subjects the one that doesn't know them.
+    """The prior of what covariates leave of the scaled training fields, and for each fold of the subjects the one that
+    doesn't know them.
 
     A prior that knows a subject leaves less over of it than of the next one; what the network learns from would not be
     what it meets.
@@ -31,11 +32,11 @@ class FieldPriors:
     fold_of: dict[str, int]
 
     @classmethod
-    def fit(cls, data: FieldDataModule, mean: Tensor, scale: Tensor, modes: int, folds: int) -> "FieldPriors":
+    def fit(cls, data: FieldDataModule, contract: Mapping[str, Any], modes: int, folds: int) -> "FieldPriors":
         """Fit all of them at once, or read them where a process did so before.
 
         Arguments:
-            mean, scale: of the fields.
+            contract: of `field_statistics`.
             modes: of each prior.
             folds: how many; with fewer than 2, or 2 subjects, there is the prior of all alone.
         """
@@ -44,13 +45,14 @@ class FieldPriors:
         fold_of = {scan.name: subjects.index(scan.subject) % max(1, folds) for scan in scans}
 
         def make() -> dict[str, Any]:
-            scaled = (field for fields in shown(data, "prior") for field in (fields - mean) / scale)
+            left = (field for fields in residuals(data, contract) for field in fields)
             each = [fold for fold in fold_of.values() for _ in range(1 + data.mirror)]
             folder = data.cache_dir if os.access(data.cache_dir, os.W_OK) else None
-            whole, *others = fit_priors(scaled, each, modes, folder=folder)
+            whole, *others = fit_priors(left, each, modes, folder=folder)
             return {"whole": whole.state(), "others": [prior.state() for prior in others]}
 
-        digest = hashlib.sha256(mean.numpy().tobytes() + scale.numpy().tobytes()).hexdigest()
+        parts = [contract["mean"], torch.as_tensor(contract["scale"]), *contract.get("effects", {}).values()]
+        digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
         found = data.remembered("priors", [modes, folds, digest], make)
         return cls(GaussianPrior(**found["whole"]), [GaussianPrior(**state) for state in found["others"]], fold_of)
 

@@ -3,14 +3,14 @@
 All is summed up in passes over the fields, one at a time, whatever their number.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cortexgen.data.covariates import CovariateEncoder
+from cortexgen.data.covariates import CovariateEncoder, complete
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.errors import UserError
 from cortexgen.metrics.morphometry import growth_volumes, volume_weights
@@ -19,6 +19,7 @@ from cortexgen.spatial import antialias, integrate, jacobian_determinant
 MAP_SMOOTHING = 5  # voxels, of the map of deviations
 FLOOR = 0.1  # of the mean deviation: where nothing moves
 SAME = 1e-12  # of the mean square: a variance that is rounding
+ALIKE = 1e-4  # of the largest: a regressor that others say already
 
 
 def shown(data: FieldDataModule, what: str) -> Iterator[Tensor]:
@@ -53,8 +54,9 @@ def mean_and_scale(data: FieldDataModule, center: bool, each_voxel: bool) -> tup
 def field_statistics(data: FieldDataModule, names: Sequence[str], center: bool, each_voxel: bool) -> dict[str, Any]:
     """The part of stage 2's contract that comes from the training fields, but for the prior.
 
-    "effects" are those of the covariates on scaled fields, by least squares: "fields" `[q, 3, d, h, w]`, and the
-    "covariance" of the regressors.
+    "effects" are those of the covariates on scaled fields, by least squares: "fields" `[q, 3, d, h, w]`, the
+    training scans' regressors, gaps filled, as "rows" `[N, q]`, and their "covariance". Rows say that the prior is of
+    what covariates leave, see `residuals`; weights of before have none, and their prior is of whole fields.
 
     Arguments:
         names: of the covariates.
@@ -69,10 +71,10 @@ def field_statistics(data: FieldDataModule, names: Sequence[str], center: bool, 
     if not names and labels is None:
         return out
 
-    design = encoder.design(encoder.encode(rows))[0] if names else torch.zeros(len(rows), 0)
-    design = design - design.mean(dim=0)
-    solve = torch.linalg.pinv(design.double())
-    effects = torch.zeros(design.shape[1], *mean.shape, dtype=torch.float64)
+    values, known = encoder.design(encoder.encode(rows)) if names else (torch.zeros(len(rows), 0),) * 2
+    covariance = values.T @ values / len(rows)
+    solve = torch.linalg.pinv(values.double(), rtol=ALIKE)
+    effects = torch.zeros(values.shape[1], *mean.shape, dtype=torch.float64)
     if labels is not None:
         weights = volume_weights(labels, data.template.grid, data.grid, classes).double()
     volumes = []
@@ -84,8 +86,25 @@ def field_statistics(data: FieldDataModule, names: Sequence[str], center: bool, 
             growth = torch.cat([growth, growth.flip(-1)][: len(fields)])
             volumes.append(growth_volumes(growth, weights, data.grid.voxel_volume))
     if names:
-        out["effects"] = {"fields": effects.float(), "covariance": (design.T @ design / len(design)).float()}
+        filled, _ = complete(values, known, covariance)
+        out["effects"] = {"fields": effects.float(), "covariance": covariance, "rows": filled}
     if labels is not None:
         logs = torch.cat(volumes).log()
         out |= {"log_volume_mean": logs.mean(dim=0), "log_volume_std": logs.std(dim=0)}
     return out
+
+
+def residuals(data: FieldDataModule, contract: Mapping[str, Any]) -> Iterator[Tensor]:
+    """What the prior is of: each training scan's scaled fields, `[k, 3, d, h, w]`, less what its covariates say.
+
+    Arguments:
+        contract: of `field_statistics`; of weights of before, which subtract nothing.
+    """
+    mean, scale, effects = contract["mean"], torch.as_tensor(contract["scale"]), contract.get("effects", {})
+    encoder = CovariateEncoder(contract["covariates"])
+    for scan, fields in zip(data.side("train"), shown(data, "prior"), strict=True):
+        scaled = (fields - mean) / scale
+        if "rows" in effects:
+            row, _ = complete(*encoder.design(encoder.encode([scan.covariates])), effects["covariance"])
+            scaled -= torch.einsum("q,qcdhw->cdhw", row[0], effects["fields"])
+        yield scaled

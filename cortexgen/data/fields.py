@@ -30,7 +30,7 @@ from cortexgen.spatial import antialias, mirrored, resample_field
 
 AGREED = ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid")  # what the sidecars must have in common
 IN_MEMORY = 1 << 30  # bytes of all fields that each process keeps, unless told otherwise
-DECODING = 1  # raised when `read_field`, or what is made of the fields, gives something else
+DECODING = 2  # raised when `read_field`, or what is made of the fields, gives something else
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,11 @@ class GaussianPrior(nn.Module):
         self._cores.clear()
 
     def _apply(self, *args: Any, **options: Any) -> "GaussianPrior":
-        self._forget()
-        return super()._apply(*args, **options)
+        before = self.spectrum
+        super()._apply(*args, **options)
+        if self.spectrum is not before:  # going to where it is changes nothing
+            self._forget()
+        return self
 
     @classmethod
     def of(cls, power: Tensor, modes: Tensor, cutoff: float) -> "GaussianPrior":

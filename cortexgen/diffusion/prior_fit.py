@@ -38,7 +38,7 @@ def fit_priors(
     folds: Sequence[int],
     count: int,
     trust: float = 0.85,
-    cutoff: float = 0.35,
+    cutoff: float = 0.25,
     folder: Path | None = None,
 ) -> list[GaussianPrior]:
     """The prior of centred fields `[C, D, H, W]`, and for each fold of them that of the fields of the others.

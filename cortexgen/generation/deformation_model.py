@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cortexgen.atlas.template import Template
 from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder
-from cortexgen.data.field_statistics import field_statistics
+from cortexgen.data.field_statistics import field_statistics, residuals
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.data.registered import recorded_sides
 from cortexgen.errors import UserError
@@ -24,8 +24,8 @@ from cortexgen.spatial.precision import full_precision
 class StatisticalDeformationModel(nn.Module, Velocities):
     """`v = mean + sum_k s_k g_k e_k`, g_k ~ N(0, 1), over all principal components of a cohort's velocities.
 
-    (Rueckert, Frangi & Schnabel, IEEE TMI 2003, on stationary velocities.) Covariates shift the mean linearly. It
-    draws nothing that is not a combination of the training fields.
+    (Rueckert, Frangi & Schnabel, IEEE TMI 2003, on stationary velocities.) Covariates shift the mean, the components
+    are of what they leave. It draws nothing that is not a combination of the training fields.
 
     Arguments:
         data: a cohort of registered subjects, set up.
@@ -38,8 +38,8 @@ class StatisticalDeformationModel(nn.Module, Velocities):
         statistics = field_statistics(data, covariates, center=True, each_voxel=False)
         self.contract = data.contract() | statistics
         self.template = data.template
-        scaled = (data.training_fields() - statistics["mean"]) / statistics["scale"]
-        self.register_buffer("deviations", scaled / len(scaled) ** 0.5)
+        left = torch.cat(list(residuals(data, statistics)))
+        self.register_buffer("deviations", left / len(left) ** 0.5)
 
     @property
     def device(self) -> torch.device:
@@ -60,8 +60,10 @@ class StatisticalDeformationModel(nn.Module, Velocities):
         # A Gaussian combination of the fields themselves has their covariance, as the components' has.
         weights = torch.randn(len(deviations), generator=self.random(index, attempt)).to(deviations)
         x = torch.einsum("n,ncdhw->cdhw", weights, deviations)
-        condition = self.condition(conditions)
-        return self.restored(x if condition is None else x + self.effect(condition)[0]).cpu()
+        if self.encoder.specs:
+            vectors = self.encoder.encode([conditions], self.device)
+            x = x + self.effect(vectors, self.drawn([index], attempt, vectors))[0]
+        return self.restored(x).cpu()
 
 
 @single_thread()

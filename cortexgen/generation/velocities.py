@@ -113,12 +113,38 @@ class Velocities:
         each = [self.conditions_of(k) if conditions is None else conditions for k in indices]
         return self.samples(indices, attempt, each)[index - indices.start]
 
+    @property
+    def rows(self) -> Tensor | None:
+        """Regressors of the training people, `[N, q]`; None without covariates.
+
+        None for weights of before, too, whose prior is of whole fields and has in its modes what covariates do that are
+        not given.
+        """
+        return self.contract.get("effects", {}).get("rows")
+
     @full_precision
-    def effect(self, vectors: Tensor) -> Tensor:
-        """What covariates `[B, 8 n]` change in the mean field, linearly, `[B, 3, d, h, w]` in scaled units."""
+    def effect(self, vectors: Tensor, drawn: Tensor | None = None) -> Tensor:
+        """What covariates `[B, 8 n]` are expected to change in the mean field, `[B, 3, d, h, w]` in scaled units.
+
+        Arguments:
+            drawn: regressors `[B, q]` beyond what is expected.
+        """
         effects = self.contract["effects"]
         values, _ = complete(*self.encoder.design(vectors), effects["covariance"].to(vectors))
+        values = values if drawn is None else values + drawn
         return torch.einsum("bq,qcdhw->bcdhw", values, effects["fields"].to(vectors))
+
+    def drawn(self, indices: Sequence[int], attempt: int, vectors: Tensor | None) -> Tensor | None:
+        """Regressors `[B, q]` of what samples' covariates `[B, 8 n]` leave open, beyond what is expected of them.
+
+        They are those of a training person each, less what that one's known ones say.
+        """
+        if self.rows is None:
+            return None
+        who = [int(torch.randint(len(self.rows), (), generator=self.random(k, attempt, "who"))) for k in indices]
+        values = self.rows[who].to(self.device)
+        known = torch.zeros_like(values, dtype=torch.bool) if vectors is None else self.encoder.design(vectors)[1]
+        return values - complete(values, known, self.contract["effects"]["covariance"].to(values))[0]
 
     def condition(self, conditions: Mapping[str, Any] | None) -> Tensor | None:
         """The vector `[1, 8 n]` of values to condition on; None for an unconditional sample."""

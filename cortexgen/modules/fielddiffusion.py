@@ -178,8 +178,7 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
             options = (list(h.covariates), h.center, h.scaling == "voxel")
             self.contract |= data.remembered("statistics", options, lambda: field_statistics(data, *options))
         if h.prior_modes and (fresh or h.cross_fit > 1):
-            mean, scale = self.contract["mean"], torch.as_tensor(self.contract["scale"])
-            self._priors = FieldPriors.fit(data, mean, scale, h.prior_modes, h.cross_fit)
+            self._priors = FieldPriors.fit(data, self.contract, h.prior_modes, h.cross_fit)
             self.contract.setdefault("prior", self._priors.whole.state())
 
     def normalized(self, velocity: Tensor) -> Tensor:
@@ -191,13 +190,15 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         keep = SampleNoise(batch or {}, c, stream=1).uniform(1 + len(self.h.covariates)) >= self.h.covariate_dropout
         return c * (keep[:, :1] & keep[:, 1:]).repeat_interleave(SLOTS, dim=1)
 
-    def guess(self, z: Tensor, log_snr: Tensor, condition: Tensor | None, names: Sequence[str] = ()) -> Posterior:
-        """The prior's mean of x0 given z and covariates `[B, 8 n]`, and the size of what it leaves.
+    def guess(
+        self, z: Tensor, log_snr: Tensor, c: Tensor | None, drawn: Tensor | None = None, names: Sequence[str] = ()
+    ) -> Posterior:
+        """The prior's mean of x0 given z and covariates `[B, 8 n]`, and the size of what that leaves; see `effect`.
 
         Arguments:
             names: of training scans, whose priors are those fitted without them.
         """
-        shift = torch.zeros_like(z) if condition is None else self.effect(condition)
+        shift = torch.zeros_like(z) if c is None else self.effect(c, drawn)
         rest = z - alpha_sigma(log_snr)[0].to(z.device).view(-1, 1, 1, 1, 1) * shift
         if not names or self._priors is None or not self._priors.others:
             mean, size = self.prior(rest, log_snr)
@@ -219,15 +220,17 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         h = self.h
         x0 = self.normalized(batch["velocity"])
         c = self.encoder.encode(batch["covariates"], self.device) if h.covariates else None
+        known = c  # to the prior, which is of what all covariates leave, whatever the network is shown of them
         if training and c is not None:
             c = self._hidden(c, batch)
+            known = c if self.rows is None else known
         if h.levels is None:
             log_snr = self.schedule.log_snr(t)
         else:
             log_snr = h.levels[1] + (h.levels[0] - h.levels[1]) * t.double()
         z = diffuse(x0, noise, log_snr)
         names = batch.get("name", ()) if training else ()
-        guess = self.guess(z, log_snr, c, names) if h.prior_modes else None
+        guess = self.guess(z, log_snr, known, names=names) if h.prior_modes else None
         output = self._answer(z, log_snr, c, None if guess is None else guess.mean)
         return self.objective(output, x0, noise, log_snr, guess)
 
@@ -267,15 +270,15 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
             self.template = self.data.template
         return FieldGenerator(self)
 
-    def denoise(self, z: Tensor, log_snr: Tensor, condition: Tensor | None) -> Tensor:
-        """x0 of z, with classifier-free guidance `x0_u + w (x0_c - x0_u)` (Ho & Salimans, 2022) where conditioned."""
+    def denoise(self, z: Tensor, log_snr: Tensor, condition: Tensor | None, drawn: Tensor | None = None) -> Tensor:
+        """x0 of z, guided where conditioned by `x0_u + w (x0_c - x0_u)` (Ho & Salimans, 2022); see `effect`."""
 
         def x0(c: Tensor | None) -> Tensor:
             vector = c
             if c is None and self.h.covariates:
                 vector = torch.zeros(len(z), SLOTS * len(self.h.covariates), device=z.device)
             if self.h.prior_modes:
-                mean, size = self.guess(z, log_snr, c)
+                mean, size = self.guess(z, log_snr, vector, drawn)
                 if not self.correction:
                     return mean
                 return mean + self.correction * size * self._answer(z, log_snr, vector, mean)
@@ -298,9 +301,10 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         shape = (3, *self.contract["grid"]["shape"])
         vectors = [v for v in map(self.condition, each) if v is not None]
         condition = torch.cat(vectors) if vectors else None
+        drawn = self.drawn(indices, attempt, condition)
         with self.arithmetic():
             x0 = sampler_named(sampler, self.schedule, steps)(
-                lambda z, level: self.denoise(z, level, condition),
+                lambda z, level: self.denoise(z, level, condition, drawn),
                 lambda: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device),
             )
         return self.restored(x0.float()).cpu()

@@ -80,7 +80,7 @@ def whole(root: Path, work: float | None) -> dict[str, float]:
     out["fields"] = peak()
     found = field_statistics(data, COVARIATES, center=True, each_voxel=True)
     out["statistics"] = peak()
-    FieldPriors.fit(data, found["mean"], found["scale"], MODES, FOLDS)
+    FieldPriors.fit(data, found, MODES, FOLDS)
     return out | {"priors": peak(), "seconds": time.perf_counter() - start}
 
 

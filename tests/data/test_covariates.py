@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cortexgen.data.covariates import SLOTS, CovariateEncoder, complete
+from cortexgen.data.covariates import ENOUGH, SLOTS, CovariateEncoder, complete
 from cortexgen.errors import UserError
 
 ROWS = [
@@ -104,6 +104,23 @@ def test_the_design_has_mean_zero_and_knows_its_gaps(encoder):
     for column in range(2):
         assert abs(float(values[known[:, column], column].mean())) < 1e-6
     assert encoder.columns() == {"age": 0}
+
+
+def test_of_enough_people_age_has_a_square_that_it_does_not_correlate_with():
+    """Together they give every parabola."""
+    ages = 20 + 60 * np.linspace(0, 1, ENOUGH) ** 3
+    rows = [{"size": float(k % 7), "sex": "FM"[k % 2], "age": float(age)} for k, age in enumerate(ages)]
+    rows.append({"sex": "M", "size": 3.0})
+    encoder = CovariateEncoder.fit(["sex", "age", "size"], rows)
+    design, known = encoder.design(encoder.encode(rows))
+    assert design.shape == (ENOUGH + 1, 4) and encoder.columns() == {"age": 1, "size": 3}
+    assert known[-1].tolist() == [True, False, False, True] and not design[-1, 1:3].any()
+    values = design[:-1, 1:3].double().numpy()
+    assert np.abs(values.sum(axis=0)).max() < 1e-4 and abs(values[:, 0] @ values[:, 1]) < 1e-4
+    columns, parabola = np.column_stack([values, np.ones(ENOUGH)]), np.square(ages / 30) - ages
+    np.testing.assert_allclose(columns @ np.linalg.lstsq(columns, parabola, rcond=None)[0], parabola, rtol=1e-4)
+    fewer = CovariateEncoder.fit(["age"], rows[1:])
+    assert fewer.design(fewer.encode(rows))[0].shape == (ENOUGH + 1, 1)
 
 
 def test_gaps_are_filled_as_a_joint_gaussian_says():

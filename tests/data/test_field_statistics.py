@@ -78,7 +78,6 @@ def in_memory(data, names, center, each_voxel):
     if names:
         encoder = CovariateEncoder.fit(names, rows)
         design, _ = encoder.design(encoder.encode(rows * (len(fields) // len(rows))))
-        design = design - design.mean(dim=0)
         scaled = ((fields - mean) / scale).flatten(1).double()
         solution = torch.linalg.lstsq(design.double(), scaled).solution.float()
         out["effects"] = solution.view(-1, *mean.shape)
@@ -89,7 +88,7 @@ def in_memory(data, names, center, each_voxel):
     return out | {"log_volume_mean": logs.mean(dim=0), "log_volume_std": logs.std(dim=0)}
 
 
-def prior_in_memory(fields, count, trust=0.85, cutoff=0.35):
+def prior_in_memory(fields, count, trust=0.85, cutoff=0.25):
     """Spectrum and covariance of the modes of centred fields, from one tensor of them all."""
     coefficients = cosine_transform(fields).flatten(1).double()
     low = low_frequencies(fields.shape[1:], cutoff)
@@ -101,6 +100,14 @@ def prior_in_memory(fields, count, trust=0.85, cutoff=0.35):
     rest = power.clamp(min=1e-12).view(fields.shape[1:])
     spectrum = F.avg_pool3d(rest.log()[None], 3, stride=1, padding=1, count_include_pad=False)[0].exp()
     return spectrum * rest.sum() / spectrum.sum(), modes.T @ modes
+
+
+ZERO = torch.zeros(3, *GRID.shape)
+
+
+def alone(mean=ZERO, scale=1.0):
+    """A contract without covariates."""
+    return {"mean": mean, "scale": torch.tensor(scale), "covariates": {}}
 
 
 def close(found, expected, tolerance=2e-5):
@@ -129,8 +136,8 @@ def test_priors_are_those_of_all_fields_in_memory(root, mirror, block, monkeypat
     """That of all, and each fold's; also where the mean, of another cohort, is not symmetric."""
     monkeypatch.setattr("cortexgen.diffusion.prior_fit.BLOCK", block)
     data = ready(root, mirror)
-    mean, scale = smooth(20, 3, 3, 0.5), torch.tensor(0.4)
-    priors = FieldPriors.fit(data, mean, scale, 4, 3)
+    mean, scale = smooth(20, 3, 3, 0.5), 0.4
+    priors = FieldPriors.fit(data, alone(mean, scale), 4, 3)
     scaled = (data.training_fields() - mean) / scale
     names = [scan.name for scan in data.side("train")] * (1 + mirror)
     folds = torch.tensor([priors.fold_of[name] for name in names])
@@ -143,11 +150,10 @@ def test_priors_are_those_of_all_fields_in_memory(root, mirror, block, monkeypat
 
 def test_a_subjects_prior_does_not_know_it(root):
     """Changing one subject's scans changes everybody's prior but that of its own fold; sessions go together."""
-    mean, scale = torch.zeros(3, *GRID.shape), torch.tensor(1.0)
-    before = FieldPriors.fit(ready(root, True), mean, scale, 8, 4)
+    before = FieldPriors.fit(ready(root, True), alone(), 8, 4)
     for place in SCANS[:2]:
         write(root, place, 3 * smooth(30, 3, 1, 1.0))
-    after = FieldPriors.fit(ready(root, True), mean, scale, 8, 4)
+    after = FieldPriors.fit(ready(root, True), alone(), 8, 4)
     cpu = torch.device("cpu")
     assert before.without("sub-1_ses-1", cpu) is before.without("sub-1_ses-2", cpu)
     own, other = ([p.without(name, cpu) for p in (before, after)] for name in ("sub-1_ses-1", "sub-2"))
@@ -156,14 +162,14 @@ def test_a_subjects_prior_does_not_know_it(root):
 
 
 def test_priors_stay_on_the_device_that_asks_for_them(root):
-    priors = FieldPriors.fit(ready(root, False), torch.zeros(3, *GRID.shape), torch.tensor(1.0), 4, 2)
+    priors = FieldPriors.fit(ready(root, False), alone(), 4, 2)
     there = priors.without("sub-2", torch.device("meta"))
     assert there.modes.device.type == "meta" and priors.without("sub-2", torch.device("meta")) is there
 
 
 def test_one_subject_has_no_fold(root):
     data = ready(root, True, val_subjects=[f"sub-{k}" for k in range(2, 7)])
-    priors = FieldPriors.fit(data, torch.zeros(3, *GRID.shape), torch.tensor(1.0), 4, 5)
+    priors = FieldPriors.fit(data, alone(), 4, 5)
     assert not priors.others and len(priors.whole.modes) == 3
 
 
@@ -180,12 +186,11 @@ def test_no_more_than_a_few_fields_are_held_at_once(root, monkeypatch):
     monkeypatch.setattr(FieldDataModule, "shown", counted)
     monkeypatch.setattr(FieldDataModule, "training_fields", None)
     found = field_statistics(data, ["age"], True, True)
-    FieldPriors.fit(data, found["mean"], found["scale"], 4, 3)
+    FieldPriors.fit(data, found, 4, 3)
     assert 0 < most[0] <= 3
 
 
 def test_what_was_computed_is_read_until_a_field_changes(root, monkeypatch):
-    mean, scale = torch.zeros(3, *GRID.shape), torch.tensor(1.0)
     passes, shown = [0], FieldDataModule.shown
 
     def counted(self):
@@ -193,22 +198,22 @@ def test_what_was_computed_is_read_until_a_field_changes(root, monkeypatch):
         return shown(self)
 
     monkeypatch.setattr(FieldDataModule, "shown", counted)
-    first = FieldPriors.fit(ready(root, True), mean, scale, 4, 3)
-    again = FieldPriors.fit(ready(root, True), mean, scale, 4, 3)
+    first = FieldPriors.fit(ready(root, True), alone(), 4, 3)
+    again = FieldPriors.fit(ready(root, True), alone(), 4, 3)
     assert passes[0] == 1 and torch.equal(first.whole.modes, again.whole.modes)
     for k, change in enumerate(
         [
-            lambda: FieldPriors.fit(ready(root, False), mean, scale, 4, 3),
-            lambda: FieldPriors.fit(ready(root, True), mean, scale * 2, 4, 3),
-            lambda: FieldPriors.fit(ready(root, True), mean, scale, 3, 3),
-            lambda: FieldPriors.fit(ready(root, True, val_subjects=["sub-5"]), mean, scale, 4, 3),
+            lambda: FieldPriors.fit(ready(root, False), alone(), 4, 3),
+            lambda: FieldPriors.fit(ready(root, True), alone(scale=2.0), 4, 3),
+            lambda: FieldPriors.fit(ready(root, True), alone(), 3, 3),
+            lambda: FieldPriors.fit(ready(root, True, val_subjects=["sub-5"]), alone(), 4, 3),
         ],
         start=2,
     ):
         change()
         assert passes[0] == k
     write(root, "sub-2", smooth(40, 3, 2, 1.5))
-    changed = FieldPriors.fit(ready(root, True), mean, scale, 4, 3)
+    changed = FieldPriors.fit(ready(root, True), alone(), 4, 3)
     assert passes[0] == 6 and not torch.allclose(changed.whole.spectrum, first.whole.spectrum)
 
 

@@ -82,7 +82,8 @@ def test_levels_of_a_batch_are_independent():
 
 
 def test_a_levels_core_is_factorized_once(monkeypatch):
-    """Not once for each sample, nor again when the next sample comes to that level; many columns of modes or few."""
+    """Not once for each sample, nor again when the next sample comes to that level, after a move to where the prior is;
+    many columns of modes or few."""
     prior, z = prior_of(), torch.randn(3, *SHAPE)
     expected = prior(z, torch.tensor([0.5, -2.0, 0.5]))
     count, inverse = [], torch.linalg.inv
@@ -90,7 +91,7 @@ def test_a_levels_core_is_factorized_once(monkeypatch):
     monkeypatch.setattr("cortexgen.diffusion.prior.COLUMNS", 5)
     again = prior_of()
     for k in range(3):
-        found = again(z, torch.tensor([0.5, -2.0, 0.5]))
+        found = again.to("cpu")(z, torch.tensor([0.5, -2.0, 0.5]))
         assert len(count) == 2, k
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
     monkeypatch.setattr("cortexgen.diffusion.prior.LEVELS", 4)

@@ -226,9 +226,12 @@ def posterior(covariance, z, log_snr):
     return np.stack(means), np.reshape(sizes, (-1, 1, 1, 1, 1))
 
 
+def standardized(ages):
+    return (np.asarray(ages, dtype=float) - np.mean(AGES[:4])) / np.std(AGES[:4])
+
+
 def slope_of_age(scaled):
-    ages = np.array(AGES[:4], dtype=float)
-    age = (ages - ages.mean()) / ages.std()
+    age = standardized(AGES[:4])
     return np.tensordot(age, scaled, axes=1) / np.square(age).sum()
 
 
@@ -236,13 +239,16 @@ def slope_of_age(scaled):
 def test_with_a_prior_the_loss_is_the_error_of_the_residual_in_units_of_its_size(root, options):
     module, seen, watch = fitted(root, prior_modes=3, cross_fit=0, levels=(-9.0, 5.0), **options)
     fields, scaled = shown(root)
+    slope = slope_of_age(fields) if "covariates" in options else 0 * fields[0]
+    left = fields - np.multiply.outer(standardized(AGES[:4]), slope)
     covariance = covariance_of(module.contract["prior"])
-    assert np.trace(covariance) == pytest.approx(np.square(fields).sum() / 4, rel=1e-3)
+    assert np.trace(covariance) == pytest.approx(np.square(left).sum() / 4, rel=1e-3)
     sizes = []
-    for (z, log_snr, c), batch, loss in zip(seen, watch.batches, watch.losses, strict=True):
+    for (z, log_snr, _), batch, loss in zip(seen, watch.batches, watch.losses, strict=True):
         alpha, _ = levels(log_snr)
         x0 = scaled(batch["velocity"])
-        shift = 0 if c is None else np.stack([float(v) * slope_of_age(fields) for v in c[:, 0]])
+        # The prior knows the age, whether the network is shown it or not.
+        shift = np.multiply.outer(standardized([row["age"] for row in batch["covariates"]]), slope)
         mean, size = posterior(covariance, z[:, :3].numpy() - alpha * shift, log_snr)
         mean = mean + shift
         rms = np.sqrt(np.square(mean).mean(axis=(1, 2, 3, 4), keepdims=True))
@@ -294,7 +300,7 @@ def test_cross_fitting_finds_the_next_subject_harder_than_a_prior_that_knows_it(
     """The loss of a network that says nothing is the residual's square, 1 where the prior tells its size right."""
     silence = {"answer": lambda z, _: torch.zeros_like(z[:, :3]), "prior_modes": 3, "levels": (-6.0, 4.0)}
     known, unknown = (np.mean(fitted(root, 20, cross_fit=n, **silence)[2].losses) for n in (0, 4))
-    assert unknown > 2 * known
+    assert unknown > 1.3 * known  # modes hold the lower half of the frequencies
 
 
 def test_covariates_are_hidden_as_often_as_asked_for_and_only_in_training(root):
