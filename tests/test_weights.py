@@ -12,11 +12,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from cortexgen.atlas.template import load_template
 from cortexgen.cli import run
+from cortexgen.data.style import measure_style
 from cortexgen.errors import UserError
+from cortexgen.generation.appearance import Shape
+from cortexgen.generation.learned import LearnedAppearance
+from cortexgen.io import Grid
 from cortexgen.modules import DiffuseMorphModule
 from cortexgen.spatial import folded, integrate
 from cortexgen.weights import (
+    APPEARANCE,
     GENERATE,
     REGISTER,
     card,
@@ -294,6 +300,35 @@ def test_the_generator_that_comes_with_the_package_knows_the_sexes():
     between = share * (1 - share) * (volumes["M"].mean() - volumes["F"].mean()) ** 2
     assert abs(float((within + between).sqrt()) / spec["std"] - 1) < 0.15
     assert 150 < float(volumes["M"].mean() - volumes["F"].mean()) < 230  # ml; the 45 training subjects: 190
+
+
+def test_the_appearance_that_comes_with_the_package():
+    """Small enough; a brain of the template's own shape has the style that was asked for, and labels in its mask."""
+    path = shipped(APPEARANCE)
+    assert path.stat().st_size < 12e6
+    module = load(None, APPEARANCE)
+    template = load_template().to(Grid.from_dict(module.contract["grid"]))
+    looks, found = LearnedAppearance(module, steps=4), {}
+    for cohort in ("ds002748", "ixi"):
+        still = torch.zeros(3, *template.grid.shape)
+        generator = torch.Generator().manual_seed(0)
+        shape = Shape(
+            template.image,
+            template.labels,
+            template.classes,
+            template.grid,
+            still,
+            1.0,
+            {"cohort": cohort},
+            lambda _, g=generator: g,
+        )
+        image, labels, style = looks.render(shape)
+        assert not labels[image == 0].any()
+        assert 0.9 < float((image > 0).sum() / template.mask.sum()) < 1.25
+        measured = measure_style(image, labels, template.classes, 2.0)
+        found[cohort] = measured["contrast"]
+        assert measured["white"] == pytest.approx(style["white"], rel=0.1)
+    assert found["ds002748"] > 1.5 * found["ixi"]  # .41 and .2 in the people
 
 
 @pytest.mark.parametrize("name", ["x.ckpt", "x.safetensors"])

@@ -1,9 +1,11 @@
 """Trained weights: safetensors files whose metadata rebuild the module, each with a card (.json) beside it."""
 
 from cortexgen.weights.reading import (
+    APPEARANCE,
     GENERATE,
     REGISTER,
     load,
+    load_appearance,
     load_checkpoint,
     load_generator,
     load_registration,
@@ -16,10 +18,12 @@ from cortexgen.weights.reading import (
 from cortexgen.weights.writing import card, save_weights, split_tensors
 
 __all__ = [
+    "APPEARANCE",
     "GENERATE",
     "REGISTER",
     "card",
     "load",
+    "load_appearance",
     "load_checkpoint",
     "load_generator",
     "load_registration",
