@@ -23,7 +23,7 @@ from cortexgen.nets import AppearanceUNet
 from cortexgen.runner.threads import single_thread
 
 LEVELS = NormalDist(2.0, 2.6)  # of the log-SNRs trained at; Karras et al. (NeurIPS 2022) have 1, 2.4
-LIMITS = (-8.0, 9.0)  # of those a sample goes through
+LIMITS = (-8.0, 4.0)  # of those a sample goes through: beyond, a state says what the network does
 DARKEST = 1e-3  # of a brain's voxels, which would be background otherwise
 EDGE = 1e-3  # of a spread, kept off the ends of the normal distribution
 
