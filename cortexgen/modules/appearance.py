@@ -23,6 +23,7 @@ from cortexgen.nets import AppearanceUNet
 from cortexgen.runner.threads import single_thread
 
 LEVELS = NormalDist(2.0, 2.6)  # of the log-SNRs trained at; Karras et al. (NeurIPS 2022) have 1, 2.4
+GUIDED = 0.0  # log-SNR below which a sample is guided: there it gets its contrast and brightness
 LIMITS = (-8.0, 4.0)  # of those a sample goes through: beyond, a state says what the network does
 DARKEST = 1e-3  # of a brain's voxels, which would be background otherwise
 EDGE = 1e-3  # of a spread, kept off the ends of the normal distribution
@@ -59,6 +60,8 @@ class AppearanceModule(StageModule):
         lr_decay: let it fall to a tenth as half a cosine.
         sampler: "dpm++", "ddim" or "ancestral" (a run-time option, like the next).
         steps: network evaluations a sample.
+        guidance: weight of covariates and style where a sample gets its contrast, against a sample of any style (Ho &
+            Salimans, 2022); 1 is none beyond conditioning.
         style: what is fixed of the style in `predict`, such as `{noise: 0.01}`; the rest is drawn.
         sample_seed: of what `predict` draws.
     """
@@ -82,12 +85,14 @@ class AppearanceModule(StageModule):
         lr_decay: bool = True,
         sampler: SamplerName = "dpm++",
         steps: int = 12,
+        guidance: float = 2.0,
         style: dict[str, float] | None = None,
         sample_seed: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["sampler", "steps", "style", "sample_seed"])
-        self.sampler, self.steps, self.style, self.sample_seed = sampler, steps, style, sample_seed
+        self.save_hyperparameters(ignore=["sampler", "steps", "guidance", "style", "sample_seed"])
+        self.sampler, self.steps, self.guidance = sampler, steps, guidance
+        self.style, self.sample_seed = style, sample_seed
         vector = SLOTS * (len(covariates) + 5)
         self.net = AppearanceUNet(2, classes, widths, blocks, patch, label_channels, vector)
         self.schedule = CosineSchedule()
@@ -198,7 +203,11 @@ class AppearanceModule(StageModule):
         given = [x[None].to(self.device) for x in (template, labels, place)]
 
         def denoise(z: Tensor, log_snr: Tensor) -> Tensor:
-            return to_x0(self.net(z, log_snr, *given, c), z, log_snr, "v")
+            answer = self.net(z, log_snr, *given, c)
+            if self.guidance != 1 and float(log_snr[0]) < GUIDED:
+                free = self.net(z, log_snr, *given, torch.zeros_like(c))
+                answer = free + self.guidance * (answer - free)
+            return to_x0(answer, z, log_snr, "v")
 
         sampler = sampler_named(self.sampler, self.schedule, self.steps, LIMITS)
         state = sampler(denoise, lambda: noise[None].to(self.device))
