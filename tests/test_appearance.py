@@ -75,7 +75,13 @@ def test_a_cohort_says_what_its_appearance_is(learned, plain):
     assert manifest["options"]["appearance"] == "learned"
     assert len(manifest["options"]["appearance_weights"]) == 64
     assert set(manifest["records"][0]["style"]) == {"white", "contrast", "fluid", "noise", "bias"}
-    assert "appearance" not in json.loads((plain / "manifest.json").read_text())["options"]
+    assert json.loads((plain / "manifest.json").read_text())["options"]["appearance"] == "template"
+
+
+def test_a_folder_of_one_appearance_takes_no_other(weights, looks, learned, plain, cohort):
+    for out, appearance in ((learned, ["template"]), (plain, [str(looks)]), (plain, ["donors", "--donors", cohort])):
+        with pytest.raises(UserError, match="holds another run, with appearance"):
+            generate(weights, out, "--age", 40, "--appearance", *appearance)
 
 
 def test_processes_change_no_byte(weights, looks, learned, tmp_path):
@@ -97,6 +103,7 @@ def test_a_parcellation_follows_the_cortex(weights, looks, learned, tmp_path):
     assert int(parcels.max()) > 20
     same = parcels % 20 == classes
     assert float(same[classes > 0].float().mean()) > 0.97  # at 8 mm halves share voxels
+    assert not parcels[volume(out, "T1w")[0] == 0].any()
 
 
 def test_donors_keep_their_labels_and_are_said_not_to_be_private(weights, cohort, plain, tmp_path):

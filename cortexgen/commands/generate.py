@@ -64,14 +64,15 @@ def generate(
         cohort: Ask for this cohort, of weights that were trained on several.
         conditions: Other covariates by name, such as '{brain_volume_ml: 1400}'.
         guidance: Weight of what is asked for; 1 is as in the cohort, more exaggerates it. The weights' own (1) unless
-            given, as correction (0.5), sampler (dpm++) and steps (12).
+            given, as correction (0), sampler (dpm++) and steps (24).
         correction: Weight of the network's correction to the Gaussian prior of its training fields: 0 is the prior
             alone; 1 follows what held-out subjects have, at the cost of more rejected draws.
         sampler: dpm++, ddim (loses a third of the spread at 12 steps), or ancestral (the paper's, with fresh noise in
             each step; give it 50 steps or more, the paper 256).
         steps: Network evaluations a brain.
-        appearance: learned (the default where its weights fit), template (the warped template's own image), donors (a
-            real brain's image and labels, deformed: not private), or other weights, a .ckpt or .safetensors file.
+        appearance: learned (the default, where its weights fit the brains' voxels and template), template (the warped
+            template's own image), donors (a real brain's image and labels, deformed: not private), or other weights, a
+            .ckpt or .safetensors file.
         style: What to fix of a learned appearance, such as '{noise: 0.01, contrast: 0.4}': white, the level of white
             matter in [0, 1], and as shares of it contrast, fluid, noise and bias. The rest is drawn with the brain.
         appearance_steps: Network evaluations of a learned appearance; the weights' own (12) unless given.

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from cortexgen.atlas.fitting import fitted_classes
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.clock import Stopwatch
 from cortexgen.data.cohort import find_scans
@@ -14,6 +15,7 @@ from cortexgen.io.bids import source_hash
 from cortexgen.io.header import Form
 from cortexgen.io.output import examine_run, open_run
 from cortexgen.io.paths import label
+from cortexgen.metrics.cortex import CORTEX, WHITE
 from cortexgen.registration.cohort import Moving, RegisterScans, register_cohort
 from cortexgen.registration.registrar import Affine
 from cortexgen.runner.cohort import Runner
@@ -74,7 +76,8 @@ def register(
         refine_intensity: Weight of the squared difference of intensities in those steps, such as 8: the warped template
             looks more like the image then, and the labels overlap less.
         fit_labels: Also write the warped labels with the cortex's boundaries moved to where the image has them, as
-            desc-fitted_dseg.
+            desc-fitted_dseg; volumes in the table stay those of the warped ones. Needs classes named
+            Cerebral-Cortex and Cerebral-White-Matter (--label_table, for another moving image's).
         frames: Also write so many frames of the continuous deformation, as a 4D image and an animated picture.
         field_spacing: Write the displacement fields on grids of so many millimetres, if these are coarser than the
             image's: twice its voxel size makes files of a fifth, and what they warp hardly differs. 0 is the
@@ -113,7 +116,11 @@ def register(
     how = {"device": device, "precision": precision, "affine": affine, "choice": choice, "nearest": nearest_labels}
     how |= {"field_spacing": field_spacing}
     work = RegisterScans(Path(out).resolve(), method, given, original, other, frames, fit_labels, **how)
-    registrar, _ = work.prepared()
+    registrar, prepared = work.prepared()
+    classes = prepared.space.classes if prepared else original.classes
+    if fit_labels and fitted_classes(classes) is None:
+        few = ", ".join(classes[:4]) or "none"
+        raise UserError(f"--fit_labels: needs classes {CORTEX} and {WHITE}, named by --label_table; got {few}")
     folders = folders_of(images)
     scans = all_scans(read_cohorts(folders, lambda folder: find_scans(folder, pattern, labels)))
     made_by = registrar.registration.describe()

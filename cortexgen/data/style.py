@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,6 +59,25 @@ def measure_style(image: Tensor, labels: Tensor, classes: Sequence[str], spacing
         "noise": float(detail.abs().median()) * 1.4826 / (7 / 6) ** 0.5 / level,
         "bias": float(means.std()) / level,
     }
+
+
+def restyled(
+    image: Tensor, labels: Tensor, classes: Sequence[str], spacing: float, style: Mapping[str, float]
+) -> Tensor:
+    """An image whose white and grey matter have the levels of a style, by a mapping of intensities in straight pieces.
+
+    Arguments:
+        image, labels, classes, spacing: as of `measure_style`.
+        style: at least white and contrast.
+
+    Errors are those of `measure_style`.
+    """
+    found = measure_style(image, labels, classes, spacing)
+    here, there = ([s["white"] * (1 - s["contrast"]), s["white"]] for s in (found, style))
+    if not 0 < here[0] < here[1] < 1 or not 0 < there[0] < there[1] < 1:
+        return image
+    mapped = np.interp(image.double().numpy(), [0, *here, 1], [0, *there, 1])
+    return torch.from_numpy(mapped).to(image.dtype)
 
 
 def drawn_style(

@@ -90,8 +90,9 @@ class FieldGenerator(Generator):
         options = {name: getattr(source, name) for name in names} | {"grid": str(self.grid)}
         options |= {"classes": list(self.template.classes), "device": source.device.type}
         options |= {"precision": source.arithmetic_name, "threads": 1, "micro_batch": source.batch}
-        if self.appearance is not None:
-            options |= self.appearance.describe() | {"warped_labels": source.warped_labels}
+        looks = self.appearance
+        options |= {"appearance": "template"} if looks is None else looks.describe()
+        options |= {} if looks is None else {"warped_labels": source.warped_labels}
         template = self.contract["template"]["hash"]
         return {"Weights": source.weights_hash(), "Template": template, "Parameters": options}
 
@@ -180,7 +181,7 @@ class FieldGenerator(Generator):
             shape = Shape(image, before, shaped.classes, self.grid, displacement[0], growth, conditions, random)
             with self._turn:
                 image, fitted, style = appearance.render(shape)
-            labels = fitted if own else carried(labels, before, fitted)
+            labels = fitted if own else carried(labels, before, fitted) * (image > 0)
             voxels = torch.bincount(labels.flatten(), minlength=len(template.classes))
         millilitres = (voxels * self.grid.voxel_volume / 1000).tolist()
         volumes = dict(zip(template.classes[1:], millilitres[1:], strict=True))

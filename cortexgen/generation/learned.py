@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cortexgen.atlas.fitting import fit_labels
 from cortexgen.data.appearance import place_of
-from cortexgen.data.style import STYLE, drawn_style
+from cortexgen.data.style import STYLE, drawn_style, restyled
 from cortexgen.errors import UserError
 from cortexgen.generation.appearance import Appearance, Rendered, Shape, UnfitAppearance
 from cortexgen.io import Grid
@@ -83,7 +83,9 @@ class LearnedAppearance(Appearance):
         image = torch.zeros_like(shape.image)
         with autocast(self.module.device, self.precision):
             image[box] = self.module.render(*parts[:3], chosen, parts[3])
-        labels = fit_labels(image, shape.labels, shape.classes, min(shape.grid.spacing))
+        spacing = min(shape.grid.spacing)
+        image = restyled(image, shape.labels, shape.classes, spacing, chosen)
+        labels = fit_labels(image, shape.labels, shape.classes, spacing)
         return Rendered(image, labels, {name: chosen[name] for name in STYLE})
 
 

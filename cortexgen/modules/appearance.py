@@ -77,7 +77,7 @@ class AppearanceModule(StageModule):
         patch: int = 2,
         label_channels: int = 4,
         classes: int = 18,
-        covariates: Sequence[str] = ("age", "sex", "cohort"),
+        covariates: Sequence[str] = ("age", "sex"),
         covariate_dropout: float = 0.1,
         lr: float = 5e-4,
         betas: tuple[float, float] = (0.9, 0.99),

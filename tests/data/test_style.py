@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cortexgen.data.style import STYLE, drawn_style, measure_style
+from cortexgen.data.style import STYLE, drawn_style, measure_style, restyled
 from cortexgen.errors import UserError
 
 CLASSES = ("Unknown", "Cerebral-White-Matter", "Cerebral-Cortex")
@@ -45,6 +45,17 @@ def test_bias_is_a_slow_change_and_no_noise():
     assert noisy < 0.003
     # Of a linear slope in a ball of radius r: slope r / (half the width) / sqrt(5), less what the means blur.
     assert sloped == pytest.approx(0.2 * 13 / 22 / 5**0.5, rel=0.25)
+
+
+def test_an_image_gets_the_levels_of_another_style():
+    image, labels = pictured(white=0.9, contrast=0.2, noise=0.01)
+    wanted = {"white": 0.8, "contrast": 0.4}
+    found = measure_style(restyled(image, labels, CLASSES, 2.0, wanted), labels, CLASSES, 2.0)
+    assert found["white"] == pytest.approx(0.8, abs=1e-3)
+    assert found["contrast"] == pytest.approx(0.4, abs=1e-3)
+    same = measure_style(image, labels, CLASSES, 2.0)
+    torch.testing.assert_close(restyled(image, labels, CLASSES, 2.0, same), image)
+    assert not restyled(image, labels, CLASSES, 2.0, wanted)[image == 0].any()
 
 
 def test_labels_without_white_matter_have_none():
