@@ -85,7 +85,7 @@ class AppearanceModule(StageModule):
         lr_decay: bool = True,
         sampler: SamplerName = "dpm++",
         steps: int = 12,
-        guidance: float = 2.0,
+        guidance: float = 1.0,
         style: dict[str, float] | None = None,
         sample_seed: int = 0,
     ) -> None:
