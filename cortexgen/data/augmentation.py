@@ -10,7 +10,7 @@ from torch import Tensor
 Augmentation = Literal["none", "mirror", "paper", "scanner"]
 Sample = dict[str, Tensor]
 FIELDS = ("velocity", "displacement")
-VOLUMES = ("moving", "fixed", "moving_labels", "fixed_labels", "place", *FIELDS)
+VOLUMES = ("moving", "fixed", "moving_labels", "fixed_labels", *FIELDS)
 
 
 def _turn(sample: Sample, transform: Callable[[Any], Any]) -> Sample:

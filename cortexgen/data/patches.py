@@ -15,6 +15,7 @@ from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.spatial import coarse_shape
 
+CUT = (*VOLUMES, "place")  # what of a sample lies on the grid
 EVERY = 4  # voxels, between places where a patch may start
 BACKGROUND = 0.01  # weight of a patch whose middle is outside of the brain
 
@@ -52,7 +53,7 @@ class PatchSampler:
 
     def __call__(self, sample: dict[str, Any], generator: torch.Generator | None = None) -> dict[str, Any]:
         """The sample with a part of each of its images."""
-        subject = _subject({key: sample[key] for key in VOLUMES if key in sample}, self.grid.affine)
+        subject = _subject({key: sample[key] for key in CUT if key in sample}, self.grid.affine)
         seed = int(torch.randint(2**62, (), generator=generator))
         with torch.random.fork_rng(devices=[]):  # TorchIO draws with torch's own generator
             torch.manual_seed(seed)
