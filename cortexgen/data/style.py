@@ -39,7 +39,7 @@ def measure_style(image: Tensor, labels: Tensor, classes: Sequence[str], spacing
         spacing: of the voxels in mm.
 
     Raises:
-        UserError: if the classes have no cortex or no white matter, or too little of it is there.
+        UserError: if the classes have no cortex or no white matter, or too little of it is there or in the image.
     """
     if CORTEX not in classes or WHITE not in classes:
         raise UserError(f"appearance needs labels with the classes {CORTEX} and {WHITE}, got {', '.join(classes)}")
@@ -49,6 +49,8 @@ def measure_style(image: Tensor, labels: Tensor, classes: Sequence[str], spacing
     if int(core.sum()) < CORE or not len(grey):
         raise UserError(f"{int(core.sum())} voxels of white matter away from its border; expected {CORE} and more")
     level = float(image[0][core].median())
+    if level <= 0:
+        raise UserError("most of the white matter is 0, as background is")
     around = sum(image[0].roll(step, axis) for axis in range(3) for step in (-1, 1)) / 6
     detail = (image[0] - around)[core]
     means = _mean(image[0], core, 2 * round(REACH / spacing) + 1)[core]
@@ -66,13 +68,16 @@ def restyled(
 ) -> Tensor:
     """An image whose white and grey matter have the levels of a style, by a mapping of intensities in straight pieces.
 
+    One whose own can't be measured stays as it is.
+
     Arguments:
         image, labels, classes, spacing: as of `measure_style`.
         style: at least white and contrast.
-
-    Errors are those of `measure_style`.
     """
-    found = measure_style(image, labels, classes, spacing)
+    try:
+        found = measure_style(image, labels, classes, spacing)
+    except UserError:
+        return image
     here, there = ([s["white"] * (1 - s["contrast"]), s["white"]] for s in (found, style))
     if not 0 < here[0] < here[1] < 1 or not 0 < there[0] < there[1] < 1:
         return image

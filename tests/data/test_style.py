@@ -56,6 +56,8 @@ def test_an_image_gets_the_levels_of_another_style():
     same = measure_style(image, labels, CLASSES, 2.0)
     torch.testing.assert_close(restyled(image, labels, CLASSES, 2.0, same), image)
     assert not restyled(image, labels, CLASSES, 2.0, wanted)[image == 0].any()
+    nothing = torch.zeros_like(image)
+    assert torch.equal(restyled(nothing, labels, CLASSES, 2.0, wanted), nothing)
 
 
 def test_labels_without_white_matter_have_none():
