@@ -10,6 +10,7 @@ import torch
 from cortexgen.atlas.template import Template
 from cortexgen.cli import run
 from cortexgen.simulation import simulate_cohort
+from cortexgen.weights import load_checkpoint, save_weights
 
 CONF = Path(__file__).parent / "conf"
 SUBJECTS = 5
@@ -66,6 +67,16 @@ def trained_generator(
     where = ("--data.root", registered[1], "--trainer.default_root_dir", run_folder)
     verb("fit", "generate.yaml", *where, "--model.covariates", "[age, sex]")
     return run_folder
+
+
+@pytest.fixture(scope="session")
+def weights(trained_generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of that stage 2, whose samples pass their checks."""
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    module, _ = load_checkpoint(trained_generator / "checkpoints" / "last.ckpt")
+    module.contract["log_volume_std"] *= 3  # of five simulated subjects, whose range says little
+    save_weights(path, module)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -12,18 +12,8 @@ from cortexgen.cli import run
 from cortexgen.errors import UserError
 from cortexgen.io import read_volume
 from cortexgen.io.bids import read_tsv
-from cortexgen.weights import load_checkpoint, save_weights
 
 CLASSES = load_template().classes
-
-
-@pytest.fixture(scope="module")
-def weights(trained_generator, tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    module, _ = load_checkpoint(trained_generator / "checkpoints" / "last.ckpt")
-    module.contract["log_volume_std"] *= 3  # of five simulated subjects, whose range says little
-    save_weights(path, module)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -26,15 +26,6 @@ from cortexgen.weights import load, load_checkpoint, load_generator, save_weight
 
 
 @pytest.fixture(scope="session")
-def weights(trained_generator, tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    module, _ = load_checkpoint(trained_generator / "checkpoints" / "last.ckpt")
-    module.contract["log_volume_std"] *= 3  # of five simulated subjects, whose range says little
-    save_weights(path, module)
-    return path
-
-
-@pytest.fixture(scope="session")
 def pca(registered):
     data = FieldDataModule(registered[1])
     data.setup("fit")

@@ -109,7 +109,8 @@ def drawn_style(
         else:
             same = torch.tensor([v is not None and str(spelt(v)) == str(spelt(value)) for v in here])
             weights *= same.double() if same.any() else 1
-    weights = weights.clamp(min=1e-12) / weights.clamp(min=1e-12).sum()
+    weights = weights.clamp(min=1e-12)
+    weights /= weights.sum()
     row = people[int(torch.multinomial(weights, 1, generator=generator))]
     out = dict(row) | dict(wanted)
     for name in STYLE:

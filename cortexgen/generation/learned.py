@@ -70,7 +70,8 @@ class LearnedAppearance(Appearance):
         module = self.module
         options = {"appearance": "learned", "appearance_weights": module.weights_hash(), "style": self.style}
         arithmetic = arithmetic_name(module.device, self.precision)
-        return options | {"appearance_steps": module.steps, "appearance_precision": arithmetic}
+        sampling = {f"appearance_{name}": getattr(module, name) for name in ("sampler", "steps", "guidance")}
+        return options | sampling | {"appearance_precision": arithmetic}
 
     def render(self, shape: Shape) -> Rendered:
         known = self.module.contract["covariates"]

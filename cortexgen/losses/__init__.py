@@ -1,6 +1,6 @@
 """What the stages minimize, in PyTorch alone."""
 
-from cortexgen.losses.denoising import DenoisingLoss
+from cortexgen.losses.denoising import DenoisingLoss, loss_at_fixed_times
 from cortexgen.losses.folding import folding_penalty
 from cortexgen.losses.ncc import Correlation, local_ncc, ncc_force
 from cortexgen.losses.registration import RegistrationLoss, foreground
@@ -14,6 +14,7 @@ __all__ = [
     "foreground",
     "gradient_energy",
     "local_ncc",
+    "loss_at_fixed_times",
     "ncc_force",
     "roughness_gradient",
 ]

@@ -1,12 +1,29 @@
 """What a network that learns to denoise minimizes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from cortexgen.diffusion.parameterization import Prediction, training_target
 from cortexgen.diffusion.prior import Posterior
 from cortexgen.losses.smoothness import gradient_energy
+
+
+def loss_at_fixed_times(loss: Callable[[Tensor, Tensor], Tensor], like: Tensor, count: int) -> Tensor:
+    """The mean of a denoising loss over equally spaced times, with the same noise whenever it is asked for.
+
+    Arguments:
+        loss: of times `[B]` in (0, 1) and standard normal noise.
+        like: `[B, *]`, what the noise is like.
+        count: of times.
+    """
+    generator = torch.Generator().manual_seed(0)
+    times = (torch.arange(count) + 0.5) / count
+    noise = [torch.randn(like.shape, generator=generator).to(like) for _ in times]
+    losses = [loss(t.expand(len(like)).to(like.device), n) for t, n in zip(times, noise, strict=True)]
+    return torch.stack(losses).mean()
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from cortexgen.atlas.labels import numbered
 from cortexgen.contracts import Brain
 from cortexgen.data.covariates import SLOTS, CovariateEncoder
 from cortexgen.data.noise import SampleNoise
+from cortexgen.data.style import STYLE
 from cortexgen.diffusion import CosineSchedule, SamplerName, diffuse, sampler_named, to_x0
 from cortexgen.generation.appearance import Shape
 from cortexgen.generation.cohort import DATASET
 from cortexgen.generation.learned import LearnedAppearance
 from cortexgen.generation.velocities import numbered_generator
 from cortexgen.generation.writer import BrainWriter
-from cortexgen.losses import DenoisingLoss
+from cortexgen.losses import DenoisingLoss, loss_at_fixed_times
 from cortexgen.modules.base import StageModule
 from cortexgen.nets import AppearanceUNet
 from cortexgen.runner.threads import single_thread
@@ -93,7 +94,7 @@ class AppearanceModule(StageModule):
         self.save_hyperparameters(ignore=["sampler", "steps", "guidance", "style", "sample_seed"])
         self.sampler, self.steps, self.guidance = sampler, steps, guidance
         self.style, self.sample_seed = style, sample_seed
-        vector = SLOTS * (len(covariates) + 5)
+        vector = SLOTS * (len(covariates) + len(STYLE))
         self.net = AppearanceUNet(2, classes, widths, blocks, patch, label_channels, vector)
         self.schedule = CosineSchedule()
         self.objective = DenoisingLoss("v")
@@ -146,11 +147,10 @@ class AppearanceModule(StageModule):
     def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
         """The denoising loss at four fixed levels with fixed noise."""
         x = batch["fixed"]
-        generator = torch.Generator().manual_seed(0)
-        spreads = (torch.arange(4) + 0.5) / 4
-        noise = [torch.randn((len(x), 2, *x.shape[2:]), generator=generator).to(x) for _ in spreads]
-        losses = [self._loss(batch, u.expand(len(x)), n, False) for u, n in zip(spreads, noise, strict=True)]
-        self.log(f"{stage}/loss", torch.stack(losses).mean(), prog_bar=True, batch_size=len(x), sync_dist=True)
+        loss = loss_at_fixed_times(
+            lambda t, noise: self._loss(batch, t, noise, training=False), x.expand(-1, 2, -1, -1, -1), 4
+        )
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(x), sync_dist=True)
 
     @property
     def appearance(self) -> LearnedAppearance:

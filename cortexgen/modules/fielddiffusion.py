@@ -27,7 +27,7 @@ from cortexgen.diffusion import (
 from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.generation.velocities import SAMPLING, Carried, Velocities
 from cortexgen.io import Grid
-from cortexgen.losses import DenoisingLoss
+from cortexgen.losses import DenoisingLoss, loss_at_fixed_times
 from cortexgen.modules.generator import GeneratorModule
 from cortexgen.nets import FieldUNet
 from cortexgen.nets.field_unet import SpatialAttention
@@ -244,14 +244,8 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
     def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
         """The denoising loss at eight fixed times with fixed noise."""
         x = batch["velocity"]
-        generator = torch.Generator().manual_seed(0)
-        times = (torch.arange(8) + 0.5) / 8
-        noise = [torch.randn(x.shape, generator=generator).to(x) for _ in times]
-        losses = [
-            self._loss(batch, t.expand(len(x)).to(x.device), n, training=False)
-            for t, n in zip(times, noise, strict=True)
-        ]
-        self.log(f"{stage}/loss", torch.stack(losses).mean(), prog_bar=True, batch_size=len(x), sync_dist=True)
+        loss = loss_at_fixed_times(lambda t, noise: self._loss(batch, t, noise, training=False), x, 8)
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(x), sync_dist=True)
 
     def arithmetic(self) -> AbstractContextManager:
         """The running trainer's, else that of `precision`."""

@@ -23,7 +23,9 @@ class Network(SimpleNamespace):
 
     def __init__(self):
         contract = {"people": PEOPLE, "covariates": {"age": {}}, "grid": GRID.to_dict(), "template": {"hash": "t" * 64}}
-        super().__init__(contract=contract, steps=12, device=torch.device("cpu"), seen=[])
+        super().__init__(
+            contract=contract, sampler="dpm++", steps=12, guidance=1.0, device=torch.device("cpu"), seen=[]
+        )
 
     def render(self, image, labels, place, conditions, noise):
         self.seen.append((image, labels, place, conditions, noise))
