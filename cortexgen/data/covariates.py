@@ -106,6 +106,20 @@ class CovariateEncoder:
             known.append((here > 0).expand(-1, count))
         return torch.cat(values, dim=1), torch.cat(known, dim=1)
 
+    def covariates(self, design: Tensor) -> dict[str, float | str]:
+        """Covariates that regressors `[q]` of `design` are of: a number in the cohort's range, the likeliest level."""
+        out: dict[str, float | str] = {}
+        column = 0
+        for name, spec in self.specs.items():
+            values = design[column : column + _regressors(spec)].double().cpu()
+            column += len(values)
+            if "levels" in spec:
+                shares = values + torch.tensor(spec.get("shares", [0.0] * (len(values) + 1))[: len(values)])
+                out[name] = spec["levels"][int(torch.cat([shares, 1 - shares.sum(dim=0, keepdim=True)]).argmax())]
+            else:
+                out[name] = min(max(spec["mean"] + spec["std"] * float(values[0]), spec["min"]), spec["max"])
+        return out
+
     def check(self, conditions: Mapping[str, Any]) -> list[str]:
         """Look at values to condition on; returns warnings for those outside the cohort's range.
 

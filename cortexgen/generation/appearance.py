@@ -24,7 +24,7 @@ class Shape:
         grid: of both.
         displacement: that warped them, `[3, D, H, W]` in voxels.
         growth: of the head against template space, in each direction.
-        conditions: the covariates that the field was drawn for.
+        conditions: the person's covariates.
         random: the brain's random numbers for a purpose.
     """
 

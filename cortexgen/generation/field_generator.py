@@ -136,7 +136,8 @@ class FieldGenerator(Generator):
         reasons = self.failed_checks(found.flows.backward)
         if reasons:
             return "; ".join(reasons)
-        template, looks = self.template, self._looks(index, found.forward, growth, conditions)
+        person = self.source.person(index, len(rejected), conditions)
+        template, looks = self.template, self._looks(index, found.forward, growth, person)
         return Brain(
             index=index,
             image=looks.image,
@@ -161,8 +162,8 @@ class FieldGenerator(Generator):
             style=looks.style,
         )
 
-    def _looks(self, index: int, displacement: Tensor, growth: float, conditions: Mapping[str, Any]) -> "_Looks":
-        """Image and labels of the brain of a displacement `[1, 3, D, H, W]`."""
+    def _looks(self, index: int, displacement: Tensor, growth: float, person: Mapping[str, Any]) -> "_Looks":
+        """Image and labels of a person's brain of a displacement `[1, 3, D, H, W]`."""
         template, shaped, appearance = self.template, self.shaped, self.appearance
         image = warp(template.image[None], displacement)[0]
         if template.labels is None:
@@ -178,7 +179,7 @@ class FieldGenerator(Generator):
             def random(what: str) -> torch.Generator:
                 return self.source.random(index, what=what)
 
-            shape = Shape(image, before, shaped.classes, self.grid, displacement[0], growth, conditions, random)
+            shape = Shape(image, before, shaped.classes, self.grid, displacement[0], growth, person, random)
             with self._turn:
                 image, fitted, style = appearance.render(shape)
             labels = fitted if own else carried(labels, before, fitted) * (image > 0)

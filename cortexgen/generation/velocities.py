@@ -146,6 +146,18 @@ class Velocities:
         known = torch.zeros_like(values, dtype=torch.bool) if vectors is None else self.encoder.design(vectors)[1]
         return values - complete(values, known, self.contract["effects"]["covariance"].to(values))[0]
 
+    def person(self, index: int, attempt: int, conditions: Mapping[str, Any]) -> dict[str, Any]:
+        """All covariates of a sample: those that it is drawn for, and what the draw made of the others."""
+        given = {k: v for k, v in conditions.items() if v is not None}
+        vector = self.condition(given)
+        drawn = self.drawn([index], attempt, vector)
+        if drawn is None:
+            return given
+        values = torch.zeros_like(drawn)
+        if vector is not None:
+            values, _ = complete(*self.encoder.design(vector), self.contract["effects"]["covariance"].to(vector))
+        return self.encoder.covariates((values + drawn)[0]) | given
+
     def condition(self, conditions: Mapping[str, Any] | None) -> Tensor | None:
         """The vector `[1, 8 n]` of values to condition on; None for an unconditional sample."""
         chosen = {k: v for k, v in (conditions or {}).items() if v is not None}

@@ -123,6 +123,16 @@ def test_of_enough_people_age_has_a_square_that_it_does_not_correlate_with():
     assert fewer.design(fewer.encode(rows))[0].shape == (ENOUGH + 1, 1)
 
 
+def test_covariates_are_read_back_from_their_design():
+    rows = [{"age": 20.0 + 2 * k, "site": "ABC"[k % 3], "size": float(k % 7)} for k in range(ENOUGH)]
+    encoder = CovariateEncoder.fit(["age", "site", "size"], rows)
+    for row, design in zip(rows, encoder.design(encoder.encode(rows))[0], strict=True):
+        found = encoder.covariates(design)
+        assert found == {"site": row["site"], "age": pytest.approx(row["age"]), "size": pytest.approx(row["size"], abs=1e-5)}
+        assert encoder.covariates(1.2 * design)["site"] == row["site"]
+    assert encoder.covariates(100 * design)["age"] == rows[-1]["age"]
+
+
 def test_gaps_are_filled_as_a_joint_gaussian_says():
     """Against the mean and deviation of draws near the known values."""
     covariance = torch.tensor([[1.0, 0.5, 0.2], [0.5, 2.0, -0.3], [0.2, -0.3, 0.5]])

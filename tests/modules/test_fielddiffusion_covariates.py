@@ -105,6 +105,19 @@ def test_what_is_not_known_of_a_sample_depends_on_seed_and_index_alone(cohort, c
     assert torch.allclose(together[1], first, atol=1e-5)
 
 
+@pytest.mark.parametrize("made", [prior_of, components_of])
+def test_a_sample_knows_whose_covariates_it_was_drawn_with(cohort, made):
+    module = made(cohort[0])
+    people = [module.person(k, 0, {"sex": "F"}) for k in range(DRAWS)]
+    assert {person["sex"] for person in people} == {"F"}
+    ages = np.array([person["age"] for person in people])
+    assert np.ptp(ages) > 30
+    left = along(module, sex="F") - expected(ages, "F")
+    assert left.std() == pytest.approx(NOISE, rel=0.2)
+    assert module.person(3, 1, {}) != module.person(3, 0, {})
+    assert module.person(3, 0, {"age": 33.0, "sex": None})["age"] == 33.0
+
+
 def test_weights_from_before_draw_as_they_did(cohort):
     """Without rows, nothing is drawn beside the prior, which is of whole fields."""
     data, places = cohort
@@ -113,7 +126,7 @@ def test_weights_from_before_draw_as_they_did(cohort):
     whole = FieldPriors.fit(data, module.contract, PEOPLE, 0).whole
     assert float(whole.modes.square().sum()) > 1.5 * float(module.contract["prior"]["modes"].square().sum())
     module.contract["prior"] = whole.state()
-    assert module.drawn([0], 0, None) is None
+    assert module.drawn([0], 0, None) is None and module.person(0, 0, {"age": 70.0}) == {"age": 70.0}
     assert along(module).std() == pytest.approx(places.std(), rel=0.12)
     change = module.sample(0, conditions={"age": 70.0, "sex": "F"}) - module.sample(0)
     vector = module.condition({"age": 70.0, "sex": "F"})
