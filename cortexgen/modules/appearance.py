@@ -1,8 +1,7 @@
 """Stage 3: a diffusion model of what a brain's picture has beyond the warped template's."""
 
 from collections.abc import Mapping, Sequence
-from statistics import NormalDist
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,11 +22,11 @@ from cortexgen.modules.base import StageModule
 from cortexgen.nets import AppearanceUNet
 from cortexgen.runner.threads import single_thread
 
-LEVELS = NormalDist(2.0, 2.6)  # of the log-SNRs trained at; Karras et al. (NeurIPS 2022) have 1, 2.4
+LEVELS = (-6.5, 6.5)  # log-SNRs trained at, evenly
 GUIDED = 0.0  # log-SNR below which a sample is guided: there it gets its contrast and brightness
-LIMITS = (-8.0, 4.0)  # of those a sample goes through: beyond, a state says what the network does
+LIMITS = (-6.5, 5.5)  # of those a sample goes through
+OVERLAP = 0.25  # of parts that a volume is worked on in
 DARKEST = 1e-3  # of a brain's voxels, which would be background otherwise
-EDGE = 1e-3  # of a spread, kept off the ends of the normal distribution
 
 
 def _solid(mask: Tensor) -> Tensor:
@@ -104,6 +103,7 @@ class AppearanceModule(StageModule):
         fresh = not self.contract
         super().setup(stage)
         if stage == "fit" and fresh:
+            self.contract["coarse"] = self.data.coarse
             covariates = list(self.h.covariates)
             self.contract["covariates"] = self.data.encoder(covariates).specs
             self.contract["people"] = self.data.people(covariates)
@@ -129,8 +129,7 @@ class AppearanceModule(StageModule):
         if training:
             keep = SampleNoise(batch, c, stream=1).uniform(1 + c.shape[1] // SLOTS) >= self.h.covariate_dropout
             c = c * (keep[:, :1] & keep[:, 1:]).repeat_interleave(SLOTS, dim=1)
-        levels = [LEVELS.inv_cdf(EDGE + (1 - 2 * EDGE) * float(u)) for u in spread]
-        log_snr = torch.tensor(levels, dtype=torch.float64, device=x0.device)
+        log_snr = LEVELS[0] + (LEVELS[1] - LEVELS[0]) * spread.double().to(x0.device)
         output = self.net(
             diffuse(x0, noise, log_snr), log_snr, batch["moving"], batch["moving_labels"], batch["place"], c
         )
@@ -184,9 +183,28 @@ class AppearanceModule(StageModule):
         """There is no deformation to draw."""
         return None
 
+    def _answer(self, z: Tensor, log_snr: Tensor, given: Sequence[Tensor], c: Tensor, patch: int | None) -> Tensor:
+        if patch is None:
+            return self.net(z, log_snr, *given, c)
+        from monai.inferers import sliding_window_inference  # takes a second
+
+        def part(x: Tensor) -> Tensor:
+            state, template, labels, place = x.split((2, 1, 1, 3), dim=1)
+            return self.net(state, log_snr, template, labels.long(), place, c)
+
+        size = [min(patch, n) for n in z.shape[2:]]
+        x = torch.cat([z, *given], dim=1)
+        return cast(Tensor, sliding_window_inference(x, size, 1, part, OVERLAP, "gaussian"))
+
     @torch.no_grad()
     def render(
-        self, template: Tensor, labels: Tensor, place: Tensor, conditions: Mapping[str, Any], noise: Tensor
+        self,
+        template: Tensor,
+        labels: Tensor,
+        place: Tensor,
+        conditions: Mapping[str, Any],
+        noise: Tensor,
+        patch: int | None = None,
     ) -> Tensor:
         """An image of the shape that the warped template has.
 
@@ -195,6 +213,7 @@ class AppearanceModule(StageModule):
             place: of the voxels, `[3, D, H, W]`.
             conditions: covariates and style, by name.
             noise: standard normal, `[2, D, H, W]`, that the image is made of.
+            patch: work on overlapping parts of so many voxels a side in each step, instead of the whole.
 
         Returns:
             `[1, D, H, W]` in [0, 1], 0 outside the brain.
@@ -203,9 +222,9 @@ class AppearanceModule(StageModule):
         given = [x[None].to(self.device) for x in (template, labels, place)]
 
         def denoise(z: Tensor, log_snr: Tensor) -> Tensor:
-            answer = self.net(z, log_snr, *given, c)
+            answer = self._answer(z, log_snr, given, c, patch)
             if self.guidance != 1 and float(log_snr[0]) < GUIDED:
-                free = self.net(z, log_snr, *given, torch.zeros_like(c))
+                free = self._answer(z, log_snr, given, torch.zeros_like(c), patch)
                 answer = free + self.guidance * (answer - free)
             return to_x0(answer, z, log_snr, "v")
 

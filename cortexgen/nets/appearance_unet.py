@@ -51,6 +51,20 @@ class _ResBlock(nn.Module):
         return self.skip(x) + self.conv_out(F.silu(torch.addcmul(shift, h, 1 + scale)))
 
 
+class _FineBlock(nn.Module):
+    """Two 3x3x3 convolutions without norms, which would cost as much at full resolution."""
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.conv_in, self.conv_out = (Conv3d(channels, channels, 3, padding=1) for _ in range(2))
+        self.condition = nn.Linear(condition, 2 * channels)
+        nn.init.zeros_(self.conv_out.weight)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.condition(condition)[:, :, None, None, None].chunk(2, dim=1)
+        return x + self.conv_out(F.silu(torch.addcmul(shift, self.conv_in(F.silu(x)), 1 + scale)))
+
+
 def _through(blocks: Iterable[nn.Module], x: Tensor, condition: Tensor) -> Tensor:
     for block in blocks:
         x = block(x, condition)
@@ -64,8 +78,9 @@ def _blocks(widths: Sequence[int], condition: int) -> nn.ModuleList:
 class AppearanceUNet(nn.Module):
     """Denoises a state given an image and labels of the same shape, each voxel's place, a vector and the log-SNR.
 
-    It works on blocks of `patch`³ voxels as channels. Nothing in it looks at a whole volume: what it says of a voxel
-    depends on its surroundings alone.
+    It works on blocks of `patch`³ voxels as channels, and then, with fewer channels, on voxels: what noise looks like
+    is learned there once, and not for each voxel of a block. Nothing in it looks at a whole volume: what it says of a
+    voxel depends on its surroundings alone.
 
     Arguments:
         channels: of the state.
@@ -75,6 +90,7 @@ class AppearanceUNet(nn.Module):
         patch: side of the blocks of voxels.
         label_channels: numbers that a class is embedded in.
         covariates: size of the vector, 0 for none.
+        fine: channels a voxel at full resolution.
     """
 
     def __init__(
@@ -86,6 +102,7 @@ class AppearanceUNet(nn.Module):
         patch: int = 2,
         label_channels: int = 4,
         covariates: int = 0,
+        fine: int = 16,
     ) -> None:
         super().__init__()
         condition = 4 * widths[0]
@@ -95,8 +112,6 @@ class AppearanceUNet(nn.Module):
         self.covariates = nn.Linear(covariates, condition) if covariates else None
         self.inlet = Conv3d((channels + 1 + label_channels) * patch**3 + 3, widths[0], 3, padding=1)
         self.detail = Conv3d(channels * patch**3, widths[0], 3, padding=1)
-        self.direct = Conv3d(channels * patch**3, channels * patch**3, 3, padding=1)
-        self.gate = nn.Linear(condition, channels * patch**3)
         self.down, self.shrink, self.up, self.grow = (nn.ModuleList() for _ in range(4))
         for i, width in enumerate(widths):
             before = widths[max(i - 1, 0)]
@@ -107,9 +122,12 @@ class AppearanceUNet(nn.Module):
             self.up.append(_blocks([2 * width, *[width] * blocks], condition))
             self.grow.append(Conv3d(width, widths[i - 1], 1) if i else nn.Identity())
         self.outlet = Conv3d(widths[0], channels * patch**3, 3, padding=1)
-        for fresh in (self.outlet, self.detail, self.direct, self.gate):
+        self.lift = Conv3d(widths[0], fine * patch**3, 1)
+        self.fine_inlet = Conv3d(2 * channels + 1 + label_channels + fine, fine, 3, padding=1)
+        self.fine = nn.ModuleList(_FineBlock(fine, condition) for _ in range(2))
+        self.fine_outlet = Conv3d(fine, channels, 3, padding=1)
+        for fresh in (self.outlet, self.detail, self.fine_outlet):
             nn.init.zeros_(fresh.weight)
-        nn.init.ones_(self.gate.bias)
 
     def forward(
         self, z: Tensor, log_snr: Tensor, image: Tensor, labels: Tensor, place: Tensor, covariates: Tensor | None = None
@@ -127,16 +145,15 @@ class AppearanceUNet(nn.Module):
         Returns:
             `[B, channels, D, H, W]`, float32.
         """
-        embedded = self.labels(labels[:, 0]).movedim(-1, 1)
-        blocks = to_patches(torch.cat([z, 2 * image - 1, embedded.to(z.dtype)], dim=1), self.patch)
+        embedded = self.labels(labels[:, 0]).movedim(-1, 1).to(z.dtype)
+        seen, detail = torch.cat([z, 2 * image - 1, embedded], dim=1), _detail(z, log_snr)
         where = to_patches(place, self.patch).unflatten(1, (3, -1)).mean(dim=2)
-        x = torch.cat([blocks, where], dim=1).contiguous(memory_format=torch.channels_last_3d)
+        x = torch.cat([to_patches(seen, self.patch), where], dim=1).contiguous(memory_format=torch.channels_last_3d)
         condition = self.log_snr(sinusoidal(log_snr, self.condition, fastest=2.0, slowest=0.02))
         if self.covariates is not None and covariates is not None:
             condition = condition + self.covariates(covariates)
         condition = F.silu(condition)
-        detail = to_patches(_detail(z, log_snr), self.patch)
-        x = self.inlet(x) + self.detail(detail)
+        x = self.inlet(x) + self.detail(to_patches(detail, self.patch))
         skips = []
         for down, shrink in zip(self.down, self.shrink, strict=True):
             x = _through(cast(nn.ModuleList, down), x, condition)
@@ -144,5 +161,8 @@ class AppearanceUNet(nn.Module):
             x = shrink(x)
         for up, grow in zip(self.up, self.grow, strict=True):
             x = grow(_through(cast(nn.ModuleList, up), joined(x, skips.pop()), condition))
-        direct = self.gate(condition)[:, :, None, None, None] * self.direct(detail)
-        return from_patches((self.outlet(F.silu(_unit(x))) + direct).float(), self.patch, z.shape[2:])
+        x = F.silu(_unit(x))
+        coarse, lifted = (from_patches(layer(x), self.patch, z.shape[2:]) for layer in (self.outlet, self.lift))
+        fine = torch.cat([seen, detail, lifted.to(z.dtype)], dim=1).contiguous(memory_format=torch.channels_last_3d)
+        fine = _through(self.fine, self.fine_inlet(fine), condition)
+        return coarse.float() + self.fine_outlet(F.silu(fine)).float()

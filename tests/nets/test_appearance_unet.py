@@ -38,7 +38,7 @@ def test_a_part_is_worked_on_like_the_whole(net):
 def test_samples_of_a_batch_do_not_see_each_other(net):
     many = inputs((8, 12, 16), batch=3)
     alone = net(*(x[1:2] for x in many))
-    torch.testing.assert_close(net(*many)[1:2], alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(net(*many)[1:2], alone, atol=1e-5 * float(alone.abs().max()), rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (7, 9, 11)])
