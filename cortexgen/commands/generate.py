@@ -29,6 +29,8 @@ def generate(
     appearance: str | None = None,
     style: dict[str, float] | None = None,
     appearance_steps: int | None = None,
+    appearance_patch: int | None = None,
+    finer: str | None = None,
     donors: Path | None = None,
     warped_labels: bool = False,
     resolution: float | None = None,
@@ -76,6 +78,10 @@ def generate(
         style: What to fix of a learned appearance, such as '{noise: 0.01, contrast: 0.4}': white, the level of white
             matter in [0, 1], and as shares of it contrast, fluid, noise and bias. The rest is drawn with the brain.
         appearance_steps: Network evaluations of a learned appearance; the weights' own (12) unless given.
+        appearance_patch: Work on overlapping parts of so many voxels a side, a multiple of 8, to save memory; on whole
+            brains unless given, where memory allows it.
+        finer: Weights that make such images finer, of a fit with data.coarse: with them, and --resolution, brains of
+            1 mm get an image of 2 mm first, which these go on with.
         donors: The cohort of real brains for that, with dsegs of the template's classes, on the brains' grid.
         warped_labels: Write the labels before they are fitted to the image, too, as desc-warped_dseg.
         resolution: Voxel size in millimetres, 1 for instance; the training images' (2) unless given.
@@ -111,7 +117,7 @@ def generate(
     options |= {"correction": correction, "sampler": sampler, "steps": steps, "resolution": resolution}
     options |= {"native_size": native_size or None, "save_fields": save_fields or None, "template": original}
     options |= {"appearance": appearance, "style": style, "appearance_steps": appearance_steps}
-    options |= {"donors": donors}
+    options |= {"appearance_patch": appearance_patch, "finer": finer, "donors": donors}
     options |= {"warped_labels": warped_labels or None}
     options |= {"parcellation": parcellation, "checkpoint": checkpoint, "micro_batch": micro_batch}
     if deformation_model:

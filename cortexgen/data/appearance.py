@@ -1,6 +1,6 @@
 """What stage 3 trains on: each subject's image beside the template, and its labels, that registration warped to it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
+from cortexgen.atlas.fitting import fit_labels
 from cortexgen.atlas.labels import classes_of, labels_on
 from cortexgen.data.augmentation import augment
 from cortexgen.data.cohort import Scan
@@ -45,12 +46,16 @@ class AppearanceDataModule(RegistrationDataModule):
         root: the cohort, or several, as `register` took them: BIDS derivatives with images on one grid.
         registered: what `cortexgen register` wrote of them.
         mirror: show each subject's mirror image half of the time.
+        coarse: begin with the subjects' own images at this voxel size in millimetres, and labels that fit these,
+            instead of the warped template: what is learned makes images finer.
         options: of RegistrationDataModule.
     """
 
-    def __init__(self, root: Roots, registered: Path, mirror: bool = True, **options: Any) -> None:
+    def __init__(
+        self, root: Roots, registered: Path, mirror: bool = True, coarse: float | None = None, **options: Any
+    ) -> None:
         super().__init__(root=root, augmentation="mirror" if mirror else "none", **options)
-        self.registered = Path(registered)
+        self.registered, self.coarse = Path(registered), coarse
 
     def setup(self, stage: str) -> None:
         """Read the cohort, and what was warped to its subjects; those without it are left out."""
@@ -58,8 +63,12 @@ class AppearanceDataModule(RegistrationDataModule):
         super().setup(stage)
         if not fresh:
             return
+        self._begun = self.open_cache("coarse", self.coarse)
         if not self.template.classes:
             raise UserError("appearance needs a template with labels; give --data.template_labels")
+        if self.coarse is not None and self.coarse <= max(self.grid.spacing):
+            size = max(self.grid.spacing)
+            raise UserError(f"coarse: expected a voxel size above the images' own, {size:g} mm, got {self.coarse:g}")
         if not self.registered.is_dir():
             raise UserError(f"registered: {self.registered} is no folder; expected what `cortexgen register` wrote")
         kept = [scan for scan in self.scans if scan.name not in self.problems]
@@ -76,8 +85,12 @@ class AppearanceDataModule(RegistrationDataModule):
         return image, labels
 
     def warped(self, scan: Scan) -> tuple[Tensor, Tensor]:
-        """The template and its classes warped to a scan, `[1, D, H, W]` each, on the working grid."""
-        paths = self.warped_files(scan)
+        """What a scan's image begins with, `[1, D, H, W]` each on the working grid.
+
+        That is the template, and its classes, warped to it; with `coarse`, its own image in that size, and those
+        classes fitted to it.
+        """
+        paths, cache = self.warped_files(scan), self.reader.cache
 
         def image() -> Tensor:
             volume, found = read_volume(paths[0])
@@ -90,8 +103,26 @@ class AppearanceDataModule(RegistrationDataModule):
             classes = classes_of(volume, self.template.numbers or range(len(self.template.classes)), paths[1])
             return (classes if found.matches(self.grid) else labels_on(classes, found, self.grid)).to(torch.int16)
 
-        cache = self.reader.cache
+        if self.coarse is not None:
+            return self._coarse(scan, self.coarse, labels)
         return cache.get(paths[0], image).float(), cache.get(paths[1], labels).long()
+
+    def _coarse(self, scan: Scan, spacing: float, warped: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+        """A scan's image in voxels of another size, and labels that fit it, both back on the working grid."""
+        grid, small = self.grid, self.grid.at_spacing(spacing)
+
+        def image() -> Tensor:
+            return resample(self.reader.image(scan)[None], grid.torch_affine, small.shape, small.torch_affine)[0]
+
+        def back() -> Tensor:
+            return resample(image()[None], small.torch_affine, grid.shape, grid.torch_affine)[0].half()
+
+        def labels() -> Tensor:
+            before = labels_on(warped().long(), grid, small)
+            return labels_on(fit_labels(image(), before, self.template.classes, spacing), small, grid).to(torch.int16)
+
+        kept = self._begun
+        return kept.get(scan.image, back).float(), kept.get(self.warped_files(scan)[1], labels).long()
 
     @cached_property
     def place(self) -> Tensor:

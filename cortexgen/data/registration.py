@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Subset
 from cortexgen.atlas.box import brain_box
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.augmentation import Augmentation
-from cortexgen.data.cache import Caching, cache_folder, open_cache
+from cortexgen.data.cache import Cache, Caching, cache_folder, open_cache
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects
 from cortexgen.data.cohorts import Roots, all_scans, by_cohort, place, read_cohorts
 from cortexgen.data.loading import DECODING, Predictions, ScanReader, Scans
@@ -122,9 +122,8 @@ class RegistrationDataModule(StageDataModule):
             called = [cohort.called for cohort in self.cohorts]
             self.split = split_subjects([s.subject for s in self.scans], **self.splitting, cohorts=called)
             classes = [len(self.template.classes), *self.template.numbers]
-            recipe = [DECODING, grid.to_dict(), *classes, self.choice.describe()]
-            cache = open_cache(self.caching, self.cache_dir or cache_folder(*self.roots), recipe)
-            self.reader = ScanReader(self.native, grid, self.template, self.choice, cache)
+            self.recipe = [DECODING, grid.to_dict(), *classes, self.choice.describe()]
+            self.reader = ScanReader(self.native, grid, self.template, self.choice, self.open_cache())
         if self.augmentation in ("mirror", "scanner") and not self.grid.is_symmetric():
             raise UserError(f"mirroring needs a grid symmetric about x = 0; the working grid is {self.grid}")
         if self.augmentation == "paper" and self.grid.shape[1] != self.grid.shape[2]:
@@ -140,6 +139,10 @@ class RegistrationDataModule(StageDataModule):
             )
         if stage == "fit" and not self.side("train"):
             raise UserError(f"{place(self.roots)}: no readable subject is left to train on")
+
+    def open_cache(self, *recipe: Any) -> Cache:
+        """A cache of what images are decoded to; of what is made of them, with what else that depends on."""
+        return open_cache(self.caching, self.cache_dir or cache_folder(*self.roots), [*self.recipe, *recipe])
 
     def _find(self, root: Path) -> list[Scan]:
         """The scans of a folder."""

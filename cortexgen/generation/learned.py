@@ -1,6 +1,8 @@
 """Images that a trained network draws, and labels that fit them."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -12,11 +14,14 @@ from cortexgen.data.style import STYLE, drawn_style, restyled
 from cortexgen.errors import UserError
 from cortexgen.generation.appearance import Appearance, Rendered, Shape, UnfitAppearance
 from cortexgen.io import Grid
+from cortexgen.runner.memory import free_memory
 from cortexgen.runner.precision import Precision, arithmetic_name, autocast
 
 BEYOND = 0.5  # of the range of a style among the people, that may be asked for on either side of it
 MARGIN = 12.0  # mm around the warped template that its brain may fill
 EVEN = 8  # voxels: what divides a part's sides
+VOXEL_BYTES = 700  # of memory that the network takes for a voxel of what it works on
+PATCH = 96  # voxels a side, of the parts that a volume is worked on in where memory is short
 
 
 class LearnedAppearance(Appearance):
@@ -27,6 +32,8 @@ class LearnedAppearance(Appearance):
         style: what is fixed of the style, such as `{noise: 0.01}`; see `data.style`.
         steps: network evaluations; the module's unless given.
         precision: of the network.
+        patch: work on parts of so many voxels a side, which overlap, and whose answers are blended in each step; on the
+            whole brain unless given, where memory allows it.
 
     Raises:
         UserError: for a style that there isn't, or one far out of the training people's range.
@@ -38,8 +45,11 @@ class LearnedAppearance(Appearance):
         style: Mapping[str, float] | None = None,
         steps: int | None = None,
         precision: Precision = "auto",
+        patch: int | None = None,
     ) -> None:
-        self.module, self.style, self.precision = module, dict(style or {}), precision
+        if patch is not None and (patch < 2 * EVEN or patch % EVEN):
+            raise UserError(f"appearance_patch: expected a multiple of {EVEN} from {2 * EVEN}, got {patch}")
+        self.module, self.style, self.precision, self.patch = module, dict(style or {}), precision, patch
         self.people: list[dict[str, Any]] = module.contract["people"]
         if steps is not None:
             module.steps = steps
@@ -65,12 +75,21 @@ class LearnedAppearance(Appearance):
         if max(abs(a - b) for a, b in zip(spacing, grid.spacing, strict=True)) > 0.01:
             ours, theirs = (" x ".join(f"{s:g}" for s in sizes) for sizes in (spacing, grid.spacing))
             raise UnfitAppearance(f"appearance: its weights make voxels of {ours} mm, these are {theirs} mm")
+        needed, free = prod(grid.shape) * VOXEL_BYTES, free_memory(self.module.device)
+        if self.patch is None and needed > free:
+            self.patch = PATCH
+            warnings.warn(
+                f"appearance: a whole brain takes about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} are free; it "
+                f"is worked on in parts of {PATCH} voxels a side",
+                stacklevel=2,
+            )
 
     def describe(self) -> dict[str, Any]:
         module = self.module
         options = {"appearance": "learned", "appearance_weights": module.weights_hash(), "style": self.style}
         arithmetic = arithmetic_name(module.device, self.precision)
         sampling = {f"appearance_{name}": getattr(module, name) for name in ("sampler", "steps", "guidance")}
+        sampling |= {"appearance_patch": self.patch} if self.patch else {}
         return options | sampling | {"appearance_precision": arithmetic}
 
     def render(self, shape: Shape) -> Rendered:
@@ -83,7 +102,7 @@ class LearnedAppearance(Appearance):
         parts = [x[box] for x in (shape.image, shape.labels, place, noise)]
         image = torch.zeros_like(shape.image)
         with autocast(self.module.device, self.precision):
-            image[box] = self.module.render(*parts[:3], chosen, parts[3])
+            image[box] = self.module.render(*parts[:3], chosen, parts[3], self.patch)
         spacing = min(shape.grid.spacing)
         image = restyled(image, shape.labels, shape.classes, spacing, chosen)
         labels = fit_labels(image, shape.labels, shape.classes, spacing)

@@ -82,7 +82,7 @@ class Grid:
         if shape is None:
             halves = [(n - 1) / 2 * s for n, s in zip(self.shape, steps, strict=True)]
             shape = [2 * int(np.ceil(np.round(half, 3))) + 1 for half in halves]
-        needed, there = math.prod(map(int, shape)) * VOXEL_BYTES / 1e9, _memory() / 1e9
+        needed, there = math.prod(map(int, shape)) * VOXEL_BYTES / 1e9, memory() / 1e9
         if needed > there:
             size = f"voxels of {spacing:g} mm: {' x '.join(map(str, shape))} voxels"
             raise UserError(f"spacing: {size} need about {needed:,.0f} GB of memory, this machine has {there:,.0f}")
@@ -121,7 +121,7 @@ class Grid:
         return cls((d, h, w), np.asarray(content["affine"], dtype=np.float64), content["codes"])
 
 
-def _memory() -> float:
+def memory() -> float:
     """Bytes that this machine has, infinite where it doesn't say."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

@@ -31,7 +31,7 @@ def label_shares(labels: Tensor, affine: Tensor, shape: Sequence[int], affine_to
         The label, the box of the new grid that it may reach, and its share of each voxel there.
     """
     present = present_labels(labels)
-    places = torch.searchsorted(present, labels[0])
+    places = torch.searchsorted(present, labels[0].contiguous())
     between = torch.linalg.inv(affine.double()) @ affine_to.double()
     # A coarser grid is smoothed first: a label reaches as many voxels further as one of its steps is long.
     reach = between[:3, :3].abs().amax(dim=1).clamp(min=1).ceil().long().tolist()

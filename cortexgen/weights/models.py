@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,6 +11,7 @@ from cortexgen.atlas.template import Template, load_template
 from cortexgen.contracts import Registration
 from cortexgen.errors import UserError
 from cortexgen.generation.appearance import Appearance, UnfitAppearance
+from cortexgen.generation.cascade import CascadedAppearance
 from cortexgen.generation.deformation_model import components
 from cortexgen.generation.donors import DonorAppearance
 from cortexgen.generation.field_generator import FieldGenerator
@@ -42,10 +43,6 @@ def network(
 def fields(
     checkpoint: Path | None = None,
     device: str = "auto",
-    appearance: str | None = None,
-    style: Mapping[str, float] | None = None,
-    appearance_steps: int | None = None,
-    donors: Path | None = None,
     **options: Any,
 ) -> FieldGenerator:
     """Stage 2, the template that its fields warp, and stage 3; options are those of `cortexgen generate`.
@@ -54,62 +51,70 @@ def fields(
         UserError: for other weights than these stages', or options that can't be met.
     """
     place = choose_device(device)
-    velocities = load_generator(checkpoint).to(place).take(**options)
-    return _dressed(velocities, (appearance, style, appearance_steps, donors), options.get("precision", "auto"))
+    asked, options = Looks.of(options)
+    return _dressed(load_generator(checkpoint).to(place).take(**options), asked, options.get("precision", "auto"))
 
 
 def deformation_model(
     fields: Path,
     template: Template | None = None,
-    appearance: str | None = None,
-    style: Mapping[str, float] | None = None,
-    appearance_steps: int | None = None,
-    donors: Path | None = None,
     **options: Any,
 ) -> FieldGenerator:
     """Principal components of the registered fields in a folder in the place of stage 2; the rest as of `fields`."""
-    velocities = components(fields, template, **options)
-    return _dressed(velocities, (appearance, style, appearance_steps, donors), options.get("precision", "auto"))
+    asked, options = Looks.of(options)
+    return _dressed(components(fields, template, **options), asked, options.get("precision", "auto"))
 
 
-Looks = tuple[str | None, Mapping[str, float] | None, int | None, Path | None]
+class Looks(NamedTuple):
+    """What is asked of an appearance, by the names of `cortexgen generate`."""
+
+    appearance: str | None = None
+    style: Mapping[str, float] | None = None
+    appearance_steps: int | None = None
+    appearance_patch: int | None = None
+    finer: str | None = None
+    donors: Path | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> tuple["Looks", dict[str, Any]]:
+        """Those of some options, and the others."""
+        others = {name: value for name, value in options.items() if name not in cls._fields}
+        return cls(**{name: value for name, value in options.items() if name in cls._fields}), others
 
 
 def _dressed(velocities: Any, asked: Looks, precision: Precision) -> FieldGenerator:
     """A generator with the appearance asked for; the template's, with a warning, where the default one doesn't fit."""
-    looks = _appearance(*asked, velocities.device, precision)
+    looks = _appearance(asked, velocities.device, precision)
     try:
         return FieldGenerator(velocities, looks)
     except UnfitAppearance as error:
-        if asked[0] is not None:
+        if asked.appearance is not None or asked.finer is not None:
             raise
         warnings.warn(f"{error}; the brains get the warped template's own image", stacklevel=3)
         return FieldGenerator(velocities)
 
 
-def _appearance(
-    name: str | None,
-    style: Mapping[str, float] | None,
-    steps: int | None,
-    donors: Path | None,
-    device: torch.device,
-    precision: Precision,
-) -> Appearance | None:
+def _appearance(asked: Looks, device: torch.device, precision: Precision) -> Appearance | None:
     """Stage 3: the package's by default, or as "learned"; None for "template"; else a file or the name of others.
 
     Raises:
         UserError: for other weights, or options that can't be met.
     """
+    name, donors = asked.appearance, asked.donors
     if name == "donors" and donors is None:
         raise UserError("appearance: donors needs a cohort of them, donors")
     if name != "donors" and donors is not None:
         raise UserError("donors: only appearance donors takes them")
-    given = [option for option, value in (("style", style), ("appearance_steps", steps)) if value is not None]
-    if name in ("template", "donors") and given:
-        raise UserError(f"{given[0]}: only a learned appearance takes it, not {name}")
+    for option in ("style", "appearance_steps", "appearance_patch", "finer"):
+        if name in ("template", "donors") and getattr(asked, option) is not None:
+            raise UserError(f"{option}: only a learned appearance takes it, not {name}")
     if name == "template":
         return None
     if donors is not None:
         return DonorAppearance(donors, Registrar(network(), load_template(), str(device), precision))
+    how = (asked.appearance_steps, precision, asked.appearance_patch)
     module = load_appearance(None if name in (None, "learned") else name)
-    return LearnedAppearance(module.to(device), style, steps, precision)
+    looks = LearnedAppearance(module.to(device), asked.style, *how)
+    if asked.finer is None:
+        return looks
+    return CascadedAppearance(looks, LearnedAppearance(load_appearance(asked.finer).to(device), None, *how))

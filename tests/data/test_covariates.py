@@ -128,7 +128,11 @@ def test_covariates_are_read_back_from_their_design():
     encoder = CovariateEncoder.fit(["age", "site", "size"], rows)
     for row, design in zip(rows, encoder.design(encoder.encode(rows))[0], strict=True):
         found = encoder.covariates(design)
-        assert found == {"site": row["site"], "age": pytest.approx(row["age"]), "size": pytest.approx(row["size"], abs=1e-5)}
+        assert found == {
+            "site": row["site"],
+            "age": pytest.approx(row["age"]),
+            "size": pytest.approx(row["size"], abs=1e-5),
+        }
         assert encoder.covariates(1.2 * design)["site"] == row["site"]
     assert encoder.covariates(100 * design)["age"] == rows[-1]["age"]
 

@@ -1,15 +1,19 @@
 """Images and labels of brains whose network's answer is known."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 
 from cortexgen.data.style import STYLE
 from cortexgen.errors import UserError
-from cortexgen.generation.appearance import Shape, UnfitAppearance, carried
+from cortexgen.generation import learned
+from cortexgen.generation.appearance import Rendered, Shape, UnfitAppearance, carried
+from cortexgen.generation.cascade import CascadedAppearance
 from cortexgen.generation.learned import LearnedAppearance, _box
 from cortexgen.io import Grid
 
@@ -27,7 +31,8 @@ class Network(SimpleNamespace):
             contract=contract, sampler="dpm++", steps=12, guidance=1.0, device=torch.device("cpu"), seen=[]
         )
 
-    def render(self, image, labels, place, conditions, noise):
+    def render(self, image, labels, place, conditions, noise, patch=None):
+        self.patch = patch
         self.seen.append((image, labels, place, conditions, noise))
         return noise[:1].abs().clamp(0, 1)
 
@@ -107,6 +112,68 @@ def test_another_template_or_voxel_size_is_refused():
         appearance.check("u" * 64, CLASSES, GRID)
     with pytest.raises(UnfitAppearance, match="make voxels of 2 x 2 x 2 mm, these are 1 x 1 x 1 mm"):
         appearance.check("t" * 64, CLASSES, GRID.at_spacing(1.0))
+
+
+def test_parts_are_worked_on_where_memory_is_short(monkeypatch):
+    network = Network()
+    monkeypatch.setattr(learned, "free_memory", lambda device: 1e6)
+    appearance = LearnedAppearance(network)
+    with pytest.warns(UserWarning, match=r"takes about 0\.0 GB of memory, 0\.0 are free; .* parts of 96 voxels"):
+        appearance.check("t" * 64, CLASSES, GRID)
+    appearance.render(shape())
+    assert network.patch == 96 == appearance.describe()["appearance_patch"]
+    monkeypatch.setattr(learned, "free_memory", lambda device: 1e9)
+    whole = LearnedAppearance(network)
+    whole.check("t" * 64, CLASSES, GRID)
+    whole.render(shape())
+    assert network.patch is None and "appearance_patch" not in whole.describe()
+    for size in (8, 20, -16):
+        with pytest.raises(UserError, match="appearance_patch: expected a multiple of 8"):
+            LearnedAppearance(network, patch=size)
+
+
+FINE = GRID.at_spacing(1.0)
+
+
+def cascade(coarse=2.0):
+    first, second = Network(), Network()
+    second.contract = second.contract | {"grid": FINE.to_dict(), "coarse": coarse}
+    second.contract["covariates"] = {"age": {}} | {key: {} for key in STYLE}
+    return second, CascadedAppearance(LearnedAppearance(first), LearnedAppearance(second))
+
+
+def test_a_finer_model_begins_with_the_coarse_image_its_labels_and_its_style():
+    network, appearance = cascade()
+    appearance.check("t" * 64, CLASSES, FINE)
+    small, seen = FINE.at_spacing(2.0), []
+    labels = torch.zeros(1, *small.shape, dtype=torch.int64)
+    labels[:, 8:16, 10:30, 8:20], labels[:, 10:14, 13:27, 11:17] = 2, 1
+    image = torch.tensor([0.0, 0.8, 0.5])[labels] + torch.rand(labels.shape) * (labels > 0) / 10
+    rendered = Rendered(image, labels, dict.fromkeys(STYLE, 0.14))
+    appearance.coarse.render = lambda below: seen.append(below) or rendered
+    places = [(np.arange(n) - (n - 1) / 2) / 2 + (m - 1) / 2 for n, m in zip(FINE.shape, small.shape, strict=True)]
+    places = np.stack(np.meshgrid(*places, indexing="ij"))
+    up = torch.from_numpy(map_coordinates(image[0].numpy(), places, order=1))
+    fine = torch.from_numpy(map_coordinates(labels[0].numpy(), places.round(), order=0))[None]
+    given = replace(shape(), image=torch.tensor([0.0, 0.8, 0.5])[fine], labels=fine, grid=FINE)
+    found = appearance.render(given)
+    assert seen[0].image.shape[1:] == small.shape and found.image.shape[1:] == FINE.shape
+    assert set(seen[0].labels.unique().tolist()) == {0, 1, 2}
+    begun, conditions = network.seen[0][0], network.seen[0][3]
+    torch.testing.assert_close(begun, up[None][_box(up > 0, FINE)], atol=1e-5, rtol=0)
+    assert set(network.seen[0][1].unique().tolist()) == set(rendered.labels.unique().tolist())
+    assert {name: conditions[name] for name in STYLE} == dict(rendered.style) == dict(found.style)
+
+
+def test_models_that_do_not_go_together_are_refused():
+    with pytest.raises(UnfitAppearance, match="voxels of 1 x 1 x 1 mm, these are 2 x 2 x 2 mm; give --resolution 1"):
+        cascade()[1].check("t" * 64, CLASSES, GRID)
+    with pytest.raises(UserError, match="begin with voxels of 3 mm, the appearance makes 2"):
+        cascade(coarse=3.0)
+    with pytest.raises(UserError, match="begin with warped templates"):
+        cascade(coarse=None)
+    described = cascade()[1].describe()
+    assert described["appearance"] == "learned" and described["finer_appearance_weights"] == "w"
 
 
 def test_parcels_follow_their_classes():

@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from torch import nn
 
+from cortexgen.atlas.fitting import fit_labels
 from cortexgen.cli import run
 from cortexgen.data.appearance import AppearanceDataModule, place_of
 from cortexgen.data.style import STYLE
@@ -107,6 +110,49 @@ def test_rendering_gives_what_the_network_says(module, data):
         assert torch.equal(encoded, module.encoder.encode([conditions]))
     finally:
         module.net = net
+
+
+def test_parts_of_a_volume_give_what_the_whole_does(data):
+    """Where they meet, too; and at rest, where each sees the border of another part."""
+    torch.manual_seed(0)
+    module = AppearanceModule(widths=(8, 12), covariates=(), sampler="ddim", steps=3).eval()
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    module.contract = {"deviation": 0.1, "covariates": data.encoder([]).specs}
+    template = torch.full((1, 64, 24, 24), 0.5)
+    labels, place = torch.ones_like(template).long(), torch.zeros(3, 64, 24, 24)
+    noise = torch.randn(2, 64, 24, 24)
+    noise[1] = 5  # inside
+    given = (template, labels, place, {}, noise)
+    whole, parts = module.render(*given), module.render(*given, patch=32)
+    assert not torch.equal(whole, parts)
+    assert whole.std() > 0.03
+    assert float((parts - whole).square().mean().sqrt()) < 0.15 * float(whole.std())
+    steps = [float(x[:, 24:41].diff(dim=1).abs().mean(dim=(0, 2, 3)).max()) for x in (parts, whole)]  # parts meet here
+    assert steps[0] < 1.05 * steps[1]
+
+
+def test_a_finer_model_begins_with_the_subjects_own_image(cohort, registered, data):
+    spacing = 2 * min(data.grid.spacing)
+    finer = AppearanceDataModule(cohort, registered[1], crop="brain", val=1, coarse=spacing)
+    finer.setup("fit")
+    scan = finer.side("train")[0]
+    image, (begun, labels) = finer.reader.image(scan), finer.warped(scan)
+    small = finer.grid.at_spacing(spacing)
+    volume = sitk.GetImageFromArray(image[0].double().numpy())
+    reference = sitk.Image(*reversed(small.shape), sitk.sitkFloat64)
+    reference.SetSpacing([2.0] * 3)
+    offset = np.linalg.inv(finer.grid.affine) @ small.affine @ [0, 0, 0, 1]
+    reference.SetOrigin(list(offset[2::-1]))
+    smooth = sitk.DiscreteGaussian(volume, 1.0)  # wider than what keeps from aliasing: much alike is enough
+    there = sitk.Resample(smooth, reference)
+    back = sitk.GetArrayFromImage(sitk.Resample(there, volume))
+    assert np.corrcoef(back.ravel(), begun[0].numpy().ravel())[0, 1] > 0.99
+    assert 0.01 < float((begun - image).abs()[image > 0].mean()) < 0.1
+    fitted = fit_labels(image, data.warped(scan)[1], data.template.classes, min(data.grid.spacing))
+    assert float((labels == fitted).float()[image > 0].mean()) > 0.65  # of voxels that are eight times as large
+    with pytest.raises(UserError, match="coarse: expected a voxel size above"):
+        AppearanceDataModule(cohort, registered[1], coarse=0.5).setup("fit")
 
 
 def test_training_lowers_the_loss(data, tmp_path):
