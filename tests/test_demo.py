@@ -24,7 +24,18 @@ class Images(HTMLParser):
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "out"
-    arguments = ["--subjects", 16, "--register_steps", 2, "--generate_steps", 2, "--samples", 2]
+    arguments = [
+        "--subjects",
+        16,
+        "--register_steps",
+        2,
+        "--generate_steps",
+        2,
+        "--appearance_steps",
+        2,
+        "--samples",
+        2,
+    ]
     main(["demo", str(folder), *map(str, arguments)])
     return folder
 
@@ -40,10 +51,13 @@ def test_demo_writes_cohort_metrics_and_report(out):
         "train_register",
         "register",
         "train_generate",
+        "train_appearance",
         "generate",
         "measure",
     }
     assert len(read_tsv(out / "brains" / "participants.tsv")) == 2
+    manifest = json.loads((out / "brains" / "manifest.json").read_text())
+    assert manifest["options"]["appearance"] == "learned" and manifest["options"]["appearance_steps"] == 8
     page = Images()
     page.feed((out / "report.html").read_text())
     assert len(page.sources) >= 8 and all(source.startswith("data:image/png;base64,") for source in page.sources)

@@ -1,4 +1,4 @@
-"""`cortexgen demo`: both stages at toy size, with a report."""
+"""`cortexgen demo`: all stages at toy size, with a report."""
 
 import logging
 import time
@@ -9,6 +9,7 @@ from typing import Any
 
 from cortexgen.errors import UserError
 from cortexgen.evaluation.truth import measure
+from cortexgen.generation.cohort import generate_cohort
 from cortexgen.io import write_json
 from cortexgen.io.output import claim, contents, examine_run
 from cortexgen.pages.demo import write_report
@@ -22,9 +23,10 @@ def demo(
     subjects: int = 40,
     register_steps: int | None = None,
     generate_steps: int | None = None,
+    appearance_steps: int | None = None,
     samples: int = 12,
 ) -> None:
-    """Simulate a cohort, train both stages small, register, generate labelled brains, measure, and write a report.
+    """Simulate a cohort, train all stages small, register, generate labelled brains, measure, and write a report.
 
     Needs nothing but the installed packages: minutes on two CPU cores. The folder holds the simulated cohort
     (cohort), both trainings (runs), the registrations (fields), the new brains (brains), metrics.json and
@@ -36,6 +38,7 @@ def demo(
         subjects: Simulated subjects; 8 of them are held out, 4 validate.
         register_steps: Training steps of stage 1; the preset's unless given.
         generate_steps: Training steps of stage 2; the preset's unless given.
+        appearance_steps: Training steps of stage 3; the preset's unless given.
         samples: New brains.
     """
     if subjects < 16:
@@ -48,26 +51,33 @@ def demo(
     seconds: dict[str, float] = {}
     cohort, fields, brains = out / "cohort", out / "fields", out / "brains"
 
-    with _step(seconds, "simulate", f"1/6  simulating {subjects} labelled subjects"):
+    with _step(seconds, "simulate", f"1/7  simulating {subjects} labelled subjects"):
         simulate_cohort(cohort, subjects=subjects, seed=seed)
 
     stage_1 = _Stage("demo/register.yaml", cohort, out / "runs" / "register", seed)
-    with _step(seconds, "train_register", "2/6  training stage 1: template to subject"):
+    with _step(seconds, "train_register", "2/7  training stage 1: template to subject"):
         stage_1.fit(register_steps)
-    with _step(seconds, "register", "3/6  registering every subject"):
+    with _step(seconds, "register", "3/7  registering every subject"):
         stage_1.predict(fields)
 
     stage_2 = _Stage("demo/generate.yaml", fields, out / "runs" / "generate", seed)
-    with _step(seconds, "train_generate", "4/6  training stage 2: the distribution of the fields"):
+    with _step(seconds, "train_generate", "4/7  training stage 2: the distribution of the fields"):
         stage_2.fit(generate_steps)
-    with _step(seconds, "generate", f"5/6  generating {samples} labelled brains"):
-        stage_2.predict(brains, "--model.num_samples", str(samples), "--model.sample_seed", str(seed))
+    stage_3 = _Stage("demo/appearance.yaml", cohort, out / "runs" / "appearance", seed)
+    stage_3.common += ["--data.registered", str(fields)]
+    with _step(seconds, "train_appearance", "5/7  training stage 3: what images have beyond the warped template's"):
+        stage_3.fit(appearance_steps)
+    with _step(seconds, "generate", f"6/7  generating {samples} labelled brains"):
+        options = {"checkpoint": stage_2.weights, "appearance": str(stage_3.weights), "seed": seed}
+        generate_cohort(brains, samples, options=options | {"save_fields": True, "warped_labels": True})
 
-    with _step(seconds, "measure", "6/6  measuring, writing the report"):
+    with _step(seconds, "measure", "7/7  measuring, writing the report"):
         result = measure(cohort, fields, brains)
     result.metrics["seconds"] = seconds
     write_json(out / "metrics.json", result.metrics)
-    write_report(out / "report.html", result, {"register": stage_1.run, "generate": stage_2.run})
+    write_report(
+        out / "report.html", result, {"register": stage_1.run, "generate": stage_2.run, "appearance": stage_3.run}
+    )
     print(_summary(result.metrics, out))
 
 
@@ -96,12 +106,17 @@ class _Stage:
         self.common = ["--config", config, "--data.root", str(root), "--trainer.default_root_dir", str(run)]
         self.common += ["--seed_everything", str(seed)]
 
+    @property
+    def weights(self) -> Path:
+        """That training left."""
+        return self.run / "checkpoints" / "last.ckpt"
+
     def fit(self, steps: int | None) -> None:
-        resume = ["--ckpt_path", "last"] if (self.run / "checkpoints" / "last.ckpt").is_file() else []
+        resume = ["--ckpt_path", "last"] if self.weights.is_file() else []
         run_verb(["fit", *self.common, *resume, *([] if steps is None else ["--trainer.max_steps", str(steps)])])
 
-    def predict(self, output: Path, *extra: str) -> None:
-        run_verb(["predict", *self.common, "--ckpt_path", "last", "--output", str(output), *extra])
+    def predict(self, output: Path) -> None:
+        run_verb(["predict", *self.common, "--ckpt_path", "last", "--output", str(output)])
 
 
 def _summary(metrics: dict[str, Any], out: Path) -> str:

@@ -39,12 +39,16 @@ class Result:
 
 
 def _volumes(scans: Sequence[Scan], classes: int, what: str) -> Tensor:
-    """Regional volumes `[N, classes - 1]` in millilitres, by counting voxels of the dsegs."""
+    """Regional volumes `[N, classes - 1]` in millilitres, by counting voxels of the dsegs.
+
+    Where labels were fitted to the images, those before are counted: the truth is the template's labels, warped.
+    """
     rows = []
     for scan in tqdm(scans, desc=what, unit="scan", disable=None, leave=False):
         if scan.labels is None:
             raise UserError(f"{scan.image}: no dseg beside it")
-        labels, grid = read_volume(scan.labels, labels=True)
+        before = derivative(scan.image.parents[2], scan.name, "dseg", desc="warped")
+        labels, grid = read_volume(before if before.is_file() else scan.labels, labels=True)
         rows.append(torch.bincount(labels.flatten(), minlength=classes)[1:classes].double() * grid.voxel_volume / 1000)
     return torch.stack(rows)
 

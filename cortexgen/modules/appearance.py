@@ -52,6 +52,7 @@ class AppearanceModule(StageModule):
         blocks: residual blocks a level.
         patch: the network works on blocks of this many voxels a side.
         label_channels: numbers that a class is embedded in.
+        fine: channels a voxel at full resolution.
         covariates: columns of participants.tsv to condition on, beside the style.
         covariate_dropout: share of training samples without any, and of single values hidden.
         lr: learning rate of Adam.
@@ -76,6 +77,7 @@ class AppearanceModule(StageModule):
         blocks: int = 1,
         patch: int = 2,
         label_channels: int = 4,
+        fine: int = 16,
         classes: int = 18,
         covariates: Sequence[str] = ("age", "sex"),
         covariate_dropout: float = 0.1,
@@ -94,7 +96,7 @@ class AppearanceModule(StageModule):
         self.sampler, self.steps, self.guidance = sampler, steps, guidance
         self.style, self.sample_seed = style, sample_seed
         vector = SLOTS * (len(covariates) + len(STYLE))
-        self.net = AppearanceUNet(2, classes, widths, blocks, patch, label_channels, vector)
+        self.net = AppearanceUNet(2, classes, widths, blocks, patch, label_channels, vector, fine)
         self.schedule = CosineSchedule()
         self.objective = DenoisingLoss("v")
 

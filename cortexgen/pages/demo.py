@@ -1,4 +1,4 @@
-"""The page of `cortexgen demo`: both stages at toy size, beside the simulation's truth."""
+"""The page of `cortexgen demo`: all stages at toy size, beside the simulation's truth."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     """One self-contained HTML file."""
     r, g = result.metrics["registration"], result.metrics["generation"]
     grid, template = result.template.grid, result.template
-    page = Report("cortexgen demo", "Both stages at toy size on a simulated cohort of the MNI152 template.")
+    page = Report("cortexgen demo", "All stages at toy size on a simulated cohort of the MNI152 template.")
     page.key_figures(
         [
             ("Endpoint error", f"{r['error_mm']:.2f} mm", f"{r['error_before_mm']:.2f} mm before registration"),
@@ -40,7 +40,10 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     dsegs = {name: [_load(scan.labels) for scan in scans] for name, scans in groups.items()}
     for plane in ("axial", "coronal", "sagittal"):
         page.figure(figures.cohort(rows, grid, plane=plane), f"{plane.capitalize()} slices.")
-    page.figure(figures.cohort(rows, grid, plane="coronal", labels=dsegs), "The labels come through the same field.")
+    page.figure(
+        figures.cohort(rows, grid, plane="coronal", labels=dsegs),
+        "The labels come through the same field, and are fitted to the image.",
+    )
 
     page.section("Registration", "A held-out subject: the template is warped onto it in one pass.")
     name = result.subjects[0]["participant_id"]
@@ -67,7 +70,7 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     growth_map = figures.log_jacobian_map(log_jacobian(back)[0, 0], template.image[0], grid)
     page.figure(growth_map, "log |J| of exp(-v), above 0 growth.")
 
-    page.section("Regional volumes", "Voxel counts of the label maps, the same on both sides.")
+    page.section("Regional volumes", "Voxel counts of the template's labels, warped, on both sides.")
     names = template.classes[1:]
     volumes = figures.volume_distributions(names, *result.volumes, cohorts=("Simulated", "Generated"))
     page.figure(volumes, "Relative to the simulated mean.")

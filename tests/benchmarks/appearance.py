@@ -7,7 +7,10 @@
 Each row compares two sets of equally many brains on the real ones' grid: halves of the held-out subjects (the floor),
 SYNTHETIC, the same warped templates without an appearance, and real brains blurred by .6 voxels, which a measure worth
 having must tell. Labels of real brains are the warped ones fitted to the image, as those of synthetic brains are.
-Writes OUT/appearance.tsv, a row a set, and OUT/brains.png, twenty real brains beside twenty synthetic ones.
+Writes OUT/appearance.tsv, a row a set, and OUT/brains.png, twenty real brains beside twenty synthetic ones. With
+--copies, each set's patches of 24 voxels a side, their middle every 12 voxels, are sought among all other real brains'
+patches of the same place and their mirror images: the mean of the best correlations, and how many are above what one in
+a hundred of held-out people's reach; training images with a little noise are a set of copies that must be seen.
 """
 
 import argparse
@@ -80,6 +83,11 @@ class Brains:
         out.images, out.labels = [self.images[i] for i in which], [self.labels[i] for i in which]
         out.power, out.features = self.power[list(which)], self.features[list(which)]
         return out
+
+
+def other_images(root: Path, names: Sequence[str]) -> list[Tensor]:
+    scans = [s for s in read_cohort(root, "*_T1w.nii*") if s.subject.removeprefix("sub-") not in names]
+    return [normalize(read_volume(scan.image)[0], scan.image) for scan in scans]
 
 
 def real_brains(root: Path, registered: Path, names: Sequence[str], name: str) -> Brains:
@@ -174,6 +182,32 @@ def cnn_accuracy(a: Sequence[Tensor], b: Sequence[Tensor], folds: int = 2) -> fl
     return right / total
 
 
+def nearest_patches(images: Sequence[Tensor], training: Sequence[Tensor], size: int = 24, step: int = 12) -> Tensor:
+    """The best correlation of each patch with training images' of the same place or its mirror, `[N, places]`."""
+    shape = images[0].shape[1:]
+    inside = torch.stack([x[0] > 0 for x in images]).float().mean(dim=0)
+    best = []
+    for corner in np.ndindex(*((n - size) // step + 1 for n in shape)):
+        box = tuple(slice(step * k, step * k + size) for k in corner)
+        if inside[box].mean() < 0.9:
+            continue
+        rows = [torch.stack([x[0][box].flatten() for x in images])]
+        rows.append(torch.stack([y[0][box].flatten() for x in training for y in (x, x.flip(-1))]))
+        a, b = (F.normalize(r - r.mean(dim=1, keepdim=True), dim=1) for r in rows)
+        best.append((a @ b.T).amax(dim=1))
+    return torch.stack(best, dim=1)
+
+
+def copies(real: Brains, others: Sequence[Brains], training: Sequence[Tensor]) -> dict[str, tuple[float, float]]:
+    """Of each set, the mean best correlation of a patch, and the share above held-out people's 99th percentile."""
+    noise = torch.Generator().manual_seed(0)
+    planted = [(x + 0.02 * torch.randn(x.shape, generator=noise)) * (x > 0) for x in training[:8]]
+    limit = float(nearest_patches(real.images, training).flatten().quantile(0.99))
+    sets = {real.name: real.images, "planted copies": planted} | {x.name: x.images for x in others}
+    found = {name: nearest_patches(images, training) for name, images in sets.items()}
+    return {name: (float(r.mean()), float((r > limit).float().mean())) for name, r in found.items()}
+
+
 def picture(path: Path, real: Brains, other: Brains, count: int = 20) -> None:
     """Three planes of real brains on the left, of the others on the right."""
     import matplotlib as mpl
@@ -230,6 +264,7 @@ def main() -> None:
     parser.add_argument("--plain", type=Path, help="the same brains of `generate --appearance template`")
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--no-cnn", action="store_true")
+    parser.add_argument("--copies", action="store_true")
     args = parser.parse_args()
     start, held = time.process_time(), args.held_out.split(",")
     real = real_brains(args.real, args.registered, held, "held-out")
@@ -246,6 +281,9 @@ def main() -> None:
     write_tsv(args.out / "appearance.tsv", rows)
     for key in rows[1]:
         print(f"{key:18}", *(f"{row.get(key, '')!s:>24}" for row in rows))
+    if args.copies:
+        for name, (mean, share) in copies(real, [sets[0]], other_images(args.real, held)).items():
+            print(f"patches of {name}: best correlation {mean:.3f}, {share:.3f} above the limit")
     print(f"{time.process_time() - start:.0f} processor seconds")
 
 
