@@ -77,7 +77,7 @@ def generate(
             .ckpt or .safetensors file.
         style: What to fix of a learned appearance, such as '{noise: 0.01, contrast: 0.4}': white, the level of white
             matter in [0, 1], and as shares of it contrast, fluid, noise and bias. The rest is drawn with the brain.
-        appearance_steps: Network evaluations of a learned appearance; the weights' own (12) unless given.
+        appearance_steps: Network evaluations of a learned appearance; the weights' own (10) unless given.
         appearance_patch: Work on overlapping parts of so many voxels a side, a multiple of 8, to save memory; on whole
             brains unless given, where memory allows it.
         finer: Weights that make such images finer, of a fit with data.coarse: with them, and --resolution, brains of

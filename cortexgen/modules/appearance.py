@@ -24,7 +24,7 @@ from cortexgen.runner.threads import single_thread
 
 LEVELS = (-6.5, 6.5)  # log-SNRs trained at, evenly
 GUIDED = 0.0  # log-SNR below which a sample is guided: there it gets its contrast and brightness
-LIMITS = (-6.5, 5.5)  # of those a sample goes through
+LIMITS = (-6.5, 4.0)  # of those a sample goes through: beyond, what is left of the noise is the images' own
 OVERLAP = 0.25  # of parts that a volume is worked on in
 DARKEST = 1e-3  # of a brain's voxels, which would be background otherwise
 
@@ -86,7 +86,7 @@ class AppearanceModule(StageModule):
         warmup_steps: int = 100,
         lr_decay: bool = True,
         sampler: SamplerName = "dpm++",
-        steps: int = 12,
+        steps: int = 10,
         guidance: float = 1.0,
         style: dict[str, float] | None = None,
         sample_seed: int = 0,
