@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 
 from cortexgen import figures
+from cortexgen.atlas.intensity import normalize
 from cortexgen.data.cohort import read_cohort
-from cortexgen.figures import write_png
+from cortexgen.figures import to_png
 from cortexgen.io import read_volume
 
 HERE = Path(__file__).parent
@@ -26,12 +27,12 @@ def brains(real: Path, drawn: Path, held_out: list[str]) -> None:
     new = read_cohort(drawn, "*_T1w.nii*", "*_dseg.nii*")[:SHOWN]
     grid = read_volume(new[0].image)[1]
     rows = {
-        name: [read_volume(scan.image)[0][0] for scan in scans]
+        name: [normalize(read_volume(scan.image)[0], scan.image)[0] for scan in scans]
         for name, scans in (("People (ds002748)", people), ("Generated", new), ("with labels", new))
     }
     labels = {name: [torch.zeros_like(volume) for volume in volumes] for name, volumes in rows.items()}
     labels["with labels"] = [read_volume(scan.labels, labels=True)[0][0] for scan in new if scan.labels]
-    write_png(HERE / "brains.png", figures.cohort(rows, grid, plane="axial", labels=labels))
+    (HERE / "brains.png").write_bytes(to_png(figures.cohort(rows, grid, plane="axial", labels=labels), dpi=90))
 
 
 if __name__ == "__main__":
