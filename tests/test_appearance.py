@@ -1,6 +1,7 @@
 """`cortexgen generate --appearance`: what is written for each, and that labels fit the image that they come with."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ import torch
 from cortexgen.atlas.fitting import fit_labels
 from cortexgen.atlas.template import load_template
 from cortexgen.cli import run
+from cortexgen.data.cohort import read_cohort
 from cortexgen.errors import UserError
+from cortexgen.generation.appearance import Rendered
 from cortexgen.io import read_volume
 from cortexgen.io.bids import read_tsv
+from cortexgen.weights.models import fields
 
 CLASSES = load_template().classes
 
@@ -53,6 +57,13 @@ def test_labels_fit_the_image_and_the_field_is_as_without(learned, plain):
         assert first.read_bytes() == second.read_bytes()
 
 
+def test_labels_before_they_were_fitted_are_not_taken_for_the_brains(learned):
+    scan = read_cohort(learned, "*_T1w.nii*", "*_dseg.nii*")[0]
+    assert scan.labels is not None and scan.labels.name == "sub-synth0001_dseg.nii.gz"
+    before = read_cohort(learned, "*_T1w.nii*", "*_desc-warped_dseg.nii*")[0].labels
+    assert before is not None and before.name == "sub-synth0001_desc-warped_dseg.nii.gz"
+
+
 def test_volumes_are_those_of_the_written_labels(learned):
     labels, grid = volume(learned, "dseg", labels=True)
     row = read_tsv(learned / "volumes.tsv")[0]
@@ -72,6 +83,22 @@ def test_a_folder_of_one_appearance_takes_no_other(weights, looks, learned, plai
     for out, appearance in ((learned, ["template"]), (plain, [str(looks)]), (plain, ["donors", "--donors", cohort])):
         with pytest.raises(UserError, match="holds another run, with appearance"):
             generate(weights, out, "--age", 40, "--appearance", *appearance)
+
+
+def test_an_appearance_is_told_the_covariates_that_the_field_was_drawn_with(weights):
+    seen = []
+
+    def render(shape):
+        seen.append(dict(shape.conditions))
+        return Rendered(shape.image, shape.labels, {})
+
+    generator = fields(weights, appearance="template", steps=2, conditions={"age": 40.0})
+    generator.appearance = SimpleNamespace(render=render)
+    for k in range(4):
+        rejected = len(generator.draw(k).rejected)
+        assert seen[-1] == generator.source.person(k, rejected, {"age": 40.0})
+    assert {row["age"] for row in seen} == {40.0}
+    assert {row["sex"] for row in seen} <= {"F", "M"}
 
 
 def test_processes_change_no_byte(weights, looks, learned, tmp_path):

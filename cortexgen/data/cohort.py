@@ -13,6 +13,7 @@ from cortexgen.io.participants import read_covariates
 from cortexgen.io.paths import name_of, scan_name, visible, within
 
 UNUSABLE = "no-image-that-can-be-used"  # name of the image of a scan with a problem
+WARPED = "_desc-warped_"  # in the names of what was made beside an image
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii
     scans = []
     for folder, (name, problem) in scan_folders(root).items():
         parts = folder.parent.relative_to(root).parts
-        images, dsegs = _fitting(folder, image), _fitting(folder, labels)
+        images, dsegs = _fitting(folder, image), _own(_fitting(folder, labels))
         if not images:
             continue
         name = "_".join(parts) if problem else name
@@ -111,6 +112,11 @@ def _fitting(folder: Path, pattern: str) -> list[Path]:
     shown = visible(folder)
     exact = [p for p in shown if fnmatchcase(p.name, pattern)]
     return exact or [p for p in shown if fnmatchcase(p.name.lower(), pattern.lower())]
+
+
+def _own(labels: list[Path]) -> list[Path]:
+    """Of label maps, those that `generate --warped-labels` didn't write beside a brain's own."""
+    return [p for p in labels if WARPED not in p.name] or labels
 
 
 def _with_problem(scan: Scan, problem: str) -> Scan:
