@@ -22,9 +22,8 @@ from cortexgen.modules.base import StageModule
 from cortexgen.nets import AppearanceUNet
 from cortexgen.runner.threads import single_thread
 
-LEVELS = (-6.5, 6.5)  # log-SNRs trained at, evenly
+LEVELS = (-6.5, 6.5)  # log-SNRs trained at, evenly, and those a sample goes through
 GUIDED = 0.0  # log-SNR below which a sample is guided: there it gets its contrast and brightness
-LIMITS = (-6.5, 4.0)  # of those a sample goes through: beyond, what is left of the noise is the images' own
 OVERLAP = 0.25  # of parts that a volume is worked on in
 DARKEST = 1e-3  # of a brain's voxels, which would be background otherwise
 
@@ -230,6 +229,6 @@ class AppearanceModule(StageModule):
                 answer = free + self.guidance * (answer - free)
             return to_x0(answer, z, log_snr, "v")
 
-        sampler = sampler_named(self.sampler, self.schedule, self.steps, LIMITS)
+        sampler = sampler_named(self.sampler, self.schedule, self.steps, LEVELS)
         state = sampler(denoise, lambda: noise[None].to(self.device))
         return self.image(state.float(), given[0])[0].cpu()
