@@ -1,6 +1,6 @@
 """What stage 3 trains on: each subject's image beside the template, and its labels, that registration warped to it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -22,6 +22,7 @@ from cortexgen.data.order import TrainingSamples
 from cortexgen.data.patches import PatchSampler
 from cortexgen.data.registration import RegistrationDataModule
 from cortexgen.data.style import STYLE, measure_style
+from cortexgen.data.warped_template import displacement_of, warped_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_volume
 from cortexgen.io.bids import derivative
@@ -45,6 +46,9 @@ class AppearanceDataModule(RegistrationDataModule):
     Arguments:
         root: the cohort, or several, as `register` took them: BIDS derivatives with images on one grid.
         registered: what `cortexgen register` wrote of them.
+        field_spacing: begin with the template warped by the registrations' velocities in voxels of so many
+            millimetres, which is what stage 2 draws (its `spacing`), instead of the warped images that `register`
+            wrote, by finer fields than generation will have.
         mirror: show each subject's mirror image half of the time.
         coarse: begin with the subjects' own images at this voxel size in millimetres, and labels that fit these,
             instead of the warped template: what is learned makes images finer.
@@ -52,10 +56,16 @@ class AppearanceDataModule(RegistrationDataModule):
     """
 
     def __init__(
-        self, root: Roots, registered: Path, mirror: bool = True, coarse: float | None = None, **options: Any
+        self,
+        root: Roots,
+        registered: Path,
+        mirror: bool = True,
+        coarse: float | None = None,
+        field_spacing: float | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(root=root, augmentation="mirror" if mirror else "none", **options)
-        self.registered, self.coarse = Path(registered), coarse
+        self.registered, self.coarse, self.field_spacing = Path(registered), coarse, field_spacing
 
     def setup(self, stage: str) -> None:
         """Read the cohort, and what was warped to its subjects; those without it are left out."""
@@ -63,7 +73,7 @@ class AppearanceDataModule(RegistrationDataModule):
         super().setup(stage)
         if not fresh:
             return
-        self._begun = self.open_cache("coarse", self.coarse)
+        self._begun = self.open_cache("begun", self.coarse, self.field_spacing)
         if not self.template.classes:
             raise UserError("appearance needs a template with labels; give --data.template_labels")
         if self.coarse is not None and self.coarse <= max(self.grid.spacing):
@@ -79,10 +89,12 @@ class AppearanceDataModule(RegistrationDataModule):
         if all(scan.name in self.problems for scan in kept):
             raise UserError(f"{self.registered}: holds none of the {len(kept)} scans; {self.problems[kept[0].name]}")
 
-    def warped_files(self, scan: Scan) -> tuple[Path, Path]:
-        """The template's image, and its labels, warped to a scan."""
-        image, labels = (derivative(self.registered, scan.name, what, desc="warped") for what in ("T1w", "dseg"))
-        return image, labels
+    def warped_files(self, scan: Scan) -> tuple[Path, ...]:
+        """What `register` wrote of a scan that is read: the template's image, and its labels, warped to it; or the
+        velocity that warps them."""
+        if self.field_spacing is not None:
+            return (derivative(self.registered, scan.name, "field", space=self.template.name, desc="velocity"),)
+        return tuple(derivative(self.registered, scan.name, what, desc="warped") for what in ("T1w", "dseg"))
 
     def warped(self, scan: Scan) -> tuple[Tensor, Tensor]:
         """What a scan's image begins with, `[1, D, H, W]` each on the working grid.
@@ -90,24 +102,39 @@ class AppearanceDataModule(RegistrationDataModule):
         That is the template, and its classes, warped to it; with `coarse`, its own image in that size, and those
         classes fitted to it.
         """
-        paths, cache = self.warped_files(scan), self.reader.cache
+        if self.coarse is not None:
+            return self._coarse(scan, self.coarse)
+        if self.field_spacing is not None:
+            path, spacing = self.warped_files(scan)[0], self.field_spacing
+            image, labels = self._begun.get(path, lambda: self._by_field(scan, spacing)).float().split(1)
+            return image, labels.long()
+        path, cache = self.warped_files(scan)[0], self.reader.cache
 
-        def image() -> Tensor:
-            volume, found = read_volume(paths[0])
+        def read() -> Tensor:
+            volume, found = read_volume(path)
             if found.matches(self.grid):
                 return volume.half()
             return resample(volume[None], found.torch_affine, self.grid.shape, self.grid.torch_affine)[0].half()
 
-        def labels() -> Tensor:
-            volume, found = read_volume(paths[1], labels=True)
-            classes = classes_of(volume, self.template.numbers or range(len(self.template.classes)), paths[1])
+        return cache.get(path, read).float(), self._labels(scan)
+
+    def _labels(self, scan: Scan) -> Tensor:
+        """The template's classes, as `register` warped them to a scan."""
+        path = self.warped_files(scan)[1]
+
+        def read() -> Tensor:
+            volume, found = read_volume(path, labels=True)
+            classes = classes_of(volume, self.template.numbers or range(len(self.template.classes)), path)
             return (classes if found.matches(self.grid) else labels_on(classes, found, self.grid)).to(torch.int16)
 
-        if self.coarse is not None:
-            return self._coarse(scan, self.coarse, labels)
-        return cache.get(paths[0], image).float(), cache.get(paths[1], labels).long()
+        return self.reader.cache.get(path, read).long()
 
-    def _coarse(self, scan: Scan, spacing: float, warped: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    def _by_field(self, scan: Scan, spacing: float) -> Tensor:
+        """The template, and its classes, warped by a field of that voxel size, `[2, D, H, W]`."""
+        displacement = displacement_of(self.warped_files(scan)[0], self.template.hash, spacing, self.grid)
+        return torch.cat(warped_template(self.template, displacement)).half()
+
+    def _coarse(self, scan: Scan, spacing: float) -> tuple[Tensor, Tensor]:
         """A scan's image in voxels of another size, and labels that fit it, both back on the working grid."""
         grid, small = self.grid, self.grid.at_spacing(spacing)
 
@@ -118,11 +145,13 @@ class AppearanceDataModule(RegistrationDataModule):
             return resample(image()[None], small.torch_affine, grid.shape, grid.torch_affine)[0].half()
 
         def labels() -> Tensor:
-            before = labels_on(warped().long(), grid, small)
+            spaced = self.field_spacing
+            warped = self._labels(scan) if spaced is None else self._by_field(scan, spaced)[1:].long()
+            before = labels_on(warped, grid, small)
             return labels_on(fit_labels(image(), before, self.template.classes, spacing), small, grid).to(torch.int16)
 
         kept = self._begun
-        return kept.get(scan.image, back).float(), kept.get(self.warped_files(scan)[1], labels).long()
+        return kept.get(scan.image, back).float(), kept.get(self.warped_files(scan)[-1], labels).long()
 
     @cached_property
     def place(self) -> Tensor:

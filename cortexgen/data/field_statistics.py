@@ -19,7 +19,20 @@ from cortexgen.spatial import antialias, integrate, jacobian_determinant
 MAP_SMOOTHING = 5  # voxels, of the map of deviations
 FLOOR = 0.1  # of the mean deviation: where nothing moves
 SAME = 1e-12  # of the mean square: a variance that is rounding
+STEP = 0.05  # of amplitudes' logarithms
 ALIKE = 1e-4  # of the largest: a regressor that others say already
+
+
+def amplitude_of(values: Tensor, effects: Mapping[str, Tensor]) -> Tensor:
+    """How much what covariates leave varies with them, `[B]`: 1 on average, in steps of 5 %, so that few differ.
+
+    Arguments:
+        values: regressors `[B, q]`.
+        effects: of `field_statistics`.
+    """
+    if "amplitudes" not in effects:
+        return values.new_ones(len(values))
+    return torch.exp(((values @ effects["amplitudes"].to(values)) / STEP).round() * STEP)
 
 
 def shown(data: FieldDataModule, what: str) -> Iterator[Tensor]:
@@ -57,6 +70,8 @@ def field_statistics(data: FieldDataModule, names: Sequence[str], center: bool, 
     "effects" are those of the covariates on scaled fields, by least squares: "fields" `[q, 3, d, h, w]`, the
     training scans' regressors, gaps filled, as "rows" `[N, q]`, and their "covariance". Rows say that the prior is of
     what covariates leave, see `residuals`; weights of before have none, and their prior is of whole fields.
+    "amplitudes" `[q]` are the effects on the logarithm of the deviation of what is left: fields of one scanner's
+    images, or of older people, vary more than others'.
 
     Arguments:
         names: of the covariates.
@@ -88,6 +103,8 @@ def field_statistics(data: FieldDataModule, names: Sequence[str], center: bool, 
     if names:
         filled, _ = complete(values, known, covariance)
         out["effects"] = {"fields": effects.float(), "covariance": covariance, "rows": filled}
+        left = torch.stack([field.double().square().mean().log() / 2 for field in residuals(data, out)])
+        out["effects"]["amplitudes"] = (solve @ (left - left.mean())).float()
     if labels is not None:
         logs = torch.cat(volumes).log()
         out |= {"log_volume_mean": logs.mean(dim=0), "log_volume_std": logs.std(dim=0)}
@@ -95,10 +112,11 @@ def field_statistics(data: FieldDataModule, names: Sequence[str], center: bool, 
 
 
 def residuals(data: FieldDataModule, contract: Mapping[str, Any]) -> Iterator[Tensor]:
-    """What the prior is of: each training scan's scaled fields, `[k, 3, d, h, w]`, less what its covariates say.
+    """What the prior is of: each training scan's scaled fields, `[k, 3, d, h, w]`, less what its covariates say, over
+    the amplitude that they say.
 
     Arguments:
-        contract: of `field_statistics`; of weights of before, which subtract nothing.
+        contract: of `field_statistics`; of weights of before, which subtract nothing, or know of no amplitudes.
     """
     mean, scale, effects = contract["mean"], torch.as_tensor(contract["scale"]), contract.get("effects", {})
     encoder = CovariateEncoder(contract["covariates"])
@@ -107,4 +125,5 @@ def residuals(data: FieldDataModule, contract: Mapping[str, Any]) -> Iterator[Te
         if "rows" in effects:
             row, _ = complete(*encoder.design(encoder.encode([scan.covariates])), effects["covariance"])
             scaled -= torch.einsum("q,qcdhw->cdhw", row[0], effects["fields"])
+            scaled /= amplitude_of(row, effects)
         yield scaled

@@ -30,7 +30,7 @@ from cortexgen.spatial import antialias, mirrored, resample_field
 
 AGREED = ("Template", "TemplateHash", "IntegrationSteps", "ImageGrid")  # what the sidecars must have in common
 IN_MEMORY = 1 << 30  # bytes of all fields that each process keeps, unless told otherwise
-DECODING = 2  # raised when `read_field`, or what is made of the fields, gives something else
+DECODING = 3  # raised when `read_field`, or what is made of the fields, gives something else
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class FieldDataModule(StageDataModule):
 
     def _read(self, scans: Sequence[Scan]) -> dict[str, Any]:
         """All headers and sidecars; returns what they agree upon."""
-        found = self._readable(scans, lambda scan: (read_field_grid(scan.image), _sidecar_of(scan.image)))
+        found = self._readable(scans, lambda scan: (read_field_grid(scan.image), sidecar_of(scan.image)))
         if not found:
             raise self._none_readable("fields")
         self.written, common = found[0][1]
@@ -139,7 +139,7 @@ class FieldDataModule(StageDataModule):
                 f"the fields start from template {common['Template']} ({common['TemplateHash'][:12]}), "
                 f"the data module has {self.template.name} ({self.template.hash[:12]})"
             )
-        self.grid = _coarser(self.written, self.spacing)
+        self.grid = coarser(self.written, self.spacing)
         infos = {scan.name: info.get("Preprocessing", []) for scan, (_, info) in found}
         each = {c.name: [infos[scan.name] for scan in c.scans if scan.name in infos] for c in self.cohorts}
         return common | {"Preprocessing": by_cohort({name: next(iter(made), []) for name, made in each.items()})}
@@ -195,11 +195,7 @@ class FieldDataModule(StageDataModule):
         return self._cache.get(scan.image, lambda: self._decoded(read_field(scan.image)[0]))
 
     def _decoded(self, field: Tensor) -> Tensor:
-        if self.grid is self.written:
-            return field
-        factors = [b / a for a, b in zip(self.written.spacing, self.grid.spacing, strict=True)]
-        grids = self.written.torch_affine, self.grid.shape, self.grid.torch_affine
-        return resample_field(antialias(field[None], factors), *grids)[0]
+        return field if self.grid is self.written else coarse_field(field, self.written, self.grid)
 
     def shown(self) -> Iterator[Tensor]:
         """What training shows of each scan: the velocity, and its mirror image if `mirror`, `[k, 3, d, h, w]`."""
@@ -244,7 +240,13 @@ class FieldDataModule(StageDataModule):
         return cast(Trainer, self.trainer).lightning_module.predict_dataloader()
 
 
-def _coarser(grid: Grid, spacing: float | None) -> Grid:
+def coarse_field(field: Tensor, written: Grid, grid: Grid) -> Tensor:
+    """A field `[3, D, H, W]` in voxels of `written`, smoothed and taken to a coarser grid, in voxels of that."""
+    factors = [b / a for a, b in zip(written.spacing, grid.spacing, strict=True)]
+    return resample_field(antialias(field[None], factors), written.torch_affine, grid.shape, grid.torch_affine)[0]
+
+
+def coarser(grid: Grid, spacing: float | None) -> Grid:
     """The grid of that spacing: of the same first voxel, as stage 1's own, or of the same centre where the other side
     would then lie elsewhere."""
     if spacing is not None and not 0 < spacing < math.inf:
@@ -261,7 +263,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _sidecar_of(field: Path) -> dict[str, Any]:
+def sidecar_of(field: Path) -> dict[str, Any]:
+    """What a velocity field's sidecar says.
+
+    Raises:
+        UserError: if there is none, or not all that a field needs.
+    """
     path = sidecar(field)
     info = settings(path)
     if info is None:

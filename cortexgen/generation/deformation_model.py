@@ -62,7 +62,8 @@ class StatisticalDeformationModel(nn.Module, Velocities):
         x = torch.einsum("n,ncdhw->cdhw", weights, deviations)
         if self.encoder.specs:
             vectors = self.encoder.encode([conditions], self.device)
-            x = x + self.effect(vectors, self.drawn([index], attempt, vectors))[0]
+            drawn = self.drawn([index], attempt, vectors)
+            x = self.effect(vectors, drawn)[0] + self.amplitude(vectors, drawn) * x
         return self.restored(x).cpu()
 
 

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from cortexgen.atlas.labels import LabelMap
 from cortexgen.atlas.template import Template
 from cortexgen.data.covariates import HEAD_SIZE, CovariateEncoder, complete
+from cortexgen.data.field_statistics import amplitude_of
 from cortexgen.errors import UserError
 from cortexgen.runner.precision import Precision, arithmetic_name, autocast
 from cortexgen.spatial.precision import full_precision
@@ -129,10 +130,17 @@ class Velocities:
         Arguments:
             drawn: regressors `[B, q]` beyond what is expected.
         """
-        effects = self.contract["effects"]
-        values, _ = complete(*self.encoder.design(vectors), effects["covariance"].to(vectors))
-        values = values if drawn is None else values + drawn
-        return torch.einsum("bq,qcdhw->bcdhw", values, effects["fields"].to(vectors))
+        values = self._regressors(vectors, drawn)
+        return torch.einsum("bq,qcdhw->bcdhw", values, self.contract["effects"]["fields"].to(vectors))
+
+    @full_precision
+    def amplitude(self, vectors: Tensor, drawn: Tensor | None = None) -> Tensor:
+        """What the deviation of the rest is multiplied by for covariates `[B, 8 n]`, `[B]`; see `effect`."""
+        return amplitude_of(self._regressors(vectors, drawn), self.contract["effects"])
+
+    def _regressors(self, vectors: Tensor, drawn: Tensor | None) -> Tensor:
+        values, _ = complete(*self.encoder.design(vectors), self.contract["effects"]["covariance"].to(vectors))
+        return values if drawn is None else values + drawn
 
     def drawn(self, indices: Sequence[int], attempt: int, vectors: Tensor | None) -> Tensor | None:
         """Regressors `[B, q]` of what samples' covariates `[B, 8 n]` leave open, beyond what is expected of them.

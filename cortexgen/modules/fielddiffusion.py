@@ -195,20 +195,27 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
     ) -> Posterior:
         """The prior's mean of x0 given z and covariates `[B, 8 n]`, and the size of what that leaves; see `effect`.
 
+        With an amplitude a, `x0 = shift + a r`, and r is seen in noise of log-SNR `lambda + 2 log a`.
+
         Arguments:
             names: of training scans, whose priors are those fitted without them.
         """
-        shift = torch.zeros_like(z) if c is None else self.effect(c, drawn)
-        rest = z - alpha_sigma(log_snr)[0].to(z.device).view(-1, 1, 1, 1, 1) * shift
+        shift, amplitude = torch.zeros_like(z), z.new_ones(len(z))
+        if c is not None:
+            shift, amplitude = self.effect(c, drawn), self.amplitude(c, drawn)
+        a = amplitude.view(-1, 1, 1, 1, 1)
+        (alpha, sigma), level = alpha_sigma(log_snr), log_snr + 2 * amplitude.to(log_snr).log()
+        alpha, ratio = (x.to(z).view(-1, 1, 1, 1, 1) for x in (alpha, alpha_sigma(level)[1] / sigma))
+        rest = ratio * (z - alpha * shift)
         if not names or self._priors is None or not self._priors.others:
-            mean, size = self.prior(rest, log_snr)
-            return Posterior(mean + shift, size)
-        parts = [
-            self._priors.without(name, z.device)(r[None], level[None])
-            for name, r, level in zip(names, rest, log_snr, strict=True)
-        ]
-        mean, size = (torch.cat(part) for part in zip(*parts, strict=True))
-        return Posterior(mean + shift, size)
+            mean, size = self.prior(rest, level)
+        else:
+            parts = [
+                self._priors.without(name, z.device)(r[None], one[None])
+                for name, r, one in zip(names, rest, level, strict=True)
+            ]
+            mean, size = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Posterior(a * mean + shift, a * size)
 
     def _answer(self, z: Tensor, log_snr: Tensor, c: Tensor | None, mean: Tensor | None = None) -> Tensor:
         """The network's output; it sees the prior's mean, at unit size, beside z."""

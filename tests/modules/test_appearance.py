@@ -1,6 +1,7 @@
 """Stage 3 through the command line, and what it learns from, against what was put in."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from cortexgen.cli import run
 from cortexgen.data.appearance import AppearanceDataModule, place_of
 from cortexgen.data.style import STYLE
 from cortexgen.errors import UserError
-from cortexgen.io import read_volume
-from cortexgen.io.bids import read_tsv
+from cortexgen.io import read_field, read_volume, write_field
+from cortexgen.io.bids import read_tsv, sidecar
 from cortexgen.modules import AppearanceModule
 from cortexgen.weights import load, load_checkpoint, save_weights
 
@@ -56,6 +57,49 @@ def test_places_are_world_coordinates(data):
     voxel = (3, 5, 2)
     x, y, z = (affine @ [*voxel, 1])[:3]
     torch.testing.assert_close(place[(slice(None), *voxel)] * 100, torch.tensor([z, y, x], dtype=torch.float32))
+
+
+@pytest.fixture
+def moved(cohort, registered, tmp_path, data):
+    """A data module whose velocities go a working voxel up everywhere."""
+    folder = tmp_path / "registered"
+    shutil.copytree(registered[1], folder)
+    module = AppearanceDataModule(cohort, folder, crop="brain", val=1, field_spacing=16.0)
+    for path in folder.rglob("*_desc-velocity_field.nii.gz"):
+        field, grid = read_field(path)
+        up = torch.zeros_like(field)
+        up[0] = data.grid.spacing[0] / grid.spacing[0]
+        write_field(path, up, grid)
+    return module
+
+
+def test_the_template_is_warped_by_fields_as_coarse_as_they_are_drawn(moved):
+    moved.setup("fit")
+    scan, inside = moved.side("train")[0], (slice(None), slice(4, -4), slice(4, -4), slice(4, -4))
+    image, labels = moved.warped(scan)
+    torch.testing.assert_close(image[inside], moved.template.image.roll(-1, 1)[inside], atol=2e-3, rtol=0)
+    assert (labels == moved.template.labels.roll(-1, 1))[inside].float().mean() > 0.999
+
+
+def test_fields_of_their_own_spacing_warp_as_registration_did(cohort, registered, data):
+    near = AppearanceDataModule(cohort, registered[1], crop="brain", val=1, field_spacing=0.5)
+    near.setup("fit")
+    for scan in near.side("train"):
+        (image, labels), (written, classes) = near.warped(scan), data.warped(scan)
+        still = (data.template.image - written).square().mean()
+        assert (image - written).square().mean() < 0.05 * still
+        assert (labels == classes).float().mean() > 0.98
+
+
+def test_fields_that_do_not_belong_are_said_to(moved, data):
+    files = [next(moved.registered.rglob(f"{scan.name}_*_desc-velocity_field.nii.gz")) for scan in data.scans]
+    info = json.loads(sidecar(files[0]).read_text())
+    sidecar(files[0]).write_text(json.dumps(info | {"TemplateHash": "0" * 64}))
+    files[1].unlink()
+    moved.setup("fit")
+    assert "no such file; run `cortexgen register` on it first" in moved.problems[data.scans[1].name]
+    with pytest.raises(UserError, match="starts from template 000000000000, expected"):
+        moved.warped(data.scans[0])
 
 
 def test_mirrored_images_keep_their_labels_and_the_place_stays(data):

@@ -36,16 +36,15 @@ def expected(age, sex):
     return 0.03 * (age - 50) + 0.002 * (np.asarray(age) - 50) ** 2 + 2.0 * (np.asarray(sex) == "M")
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
-    """A data module, and each person's place along the direction, `[PEOPLE]`."""
-    root = tmp_path_factory.mktemp("fields")
+def fields_of(root, wide=1.0):
+    """A data module, and each person's place along the direction, `[PEOPLE]`; else men's fields vary `wide` times."""
     write_volume(root / "template" / "tpl-Toy_T1w.nii.gz", torch.rand(1, *SHAPE), GRID)
     template = str(root / "template" / "tpl-Toy_T1w.nii.gz")
     info = {"Template": "Toy", "TemplateHash": load_template(template).hash}
-    places = expected(AGES, SEXES) + NOISE * np.random.default_rng(0).standard_normal(PEOPLE)
+    widths = np.where(SEXES == "M", wide, 1.0)
+    places = expected(AGES, SEXES) + NOISE * widths * np.random.default_rng(0).standard_normal(PEOPLE)
     for k, along in enumerate(places):
-        other = 0.2 * smooth(k)
+        other = 0.2 * widths[k] * smooth(k)
         field = other + (along - (other * DIRECTION).sum()) * DIRECTION
         path = root / f"sub-{k:02d}" / "anat" / f"sub-{k:02d}_space-Toy_desc-velocity_field.nii.gz"
         write_field(path, field.float(), GRID)
@@ -56,6 +55,11 @@ def cohort(tmp_path_factory):
     data = FieldDataModule(root, template, val=0.0, mirror=False, cache_dir=root / "cache")
     data.setup("fit")
     return data, places
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return fields_of(tmp_path_factory.mktemp("fields"))
 
 
 def prior_of(data):
@@ -93,6 +97,19 @@ def test_draws_vary_as_people_of_the_same_covariates_and_all_draws_as_all_people
     assert anyone.std() == pytest.approx(places.std(), rel=0.12) and places.std() > 2.5 * NOISE
 
 
+@pytest.mark.parametrize("made", [prior_of, components_of])
+def test_draws_vary_as_much_as_people_like_them(tmp_path, made):
+    """Across the direction, that is: all that covariates don't say."""
+    module = made(fields_of(tmp_path, wide=2.0)[0])
+    sizes = {}
+    for sex in "FM":
+        drawn = module.samples(range(60), 0, [{"age": 50.0, "sex": sex}] * 60)
+        drawn -= (drawn * DIRECTION).sum(dim=(1, 2, 3, 4), keepdim=True) * DIRECTION
+        sizes[sex] = float((drawn - drawn.mean(dim=0)).std())
+    one = float(torch.stack([0.2 * smooth(k) for k in range(PEOPLE)]).std())
+    assert sizes["F"] == pytest.approx(one, rel=0.1) and sizes["M"] == pytest.approx(2 * one, rel=0.1)
+
+
 @pytest.mark.parametrize("conditions", [{}, {"age": 60.0}])
 def test_what_is_not_known_of_a_sample_depends_on_seed_and_index_alone(cohort, conditions):
     module = prior_of(cohort[0])
@@ -122,7 +139,7 @@ def test_weights_from_before_draw_as_they_did(cohort):
     """Without rows, nothing is drawn beside the prior, which is of whole fields."""
     data, places = cohort
     module = prior_of(data)
-    del module.contract["effects"]["rows"]
+    del module.contract["effects"]["rows"], module.contract["effects"]["amplitudes"]
     whole = FieldPriors.fit(data, module.contract, PEOPLE, 0).whole
     assert float(whole.modes.square().sum()) > 1.5 * float(module.contract["prior"]["modes"].square().sum())
     module.contract["prior"] = whole.state()
