@@ -22,7 +22,7 @@ from cortexgen.data.order import TrainingSamples
 from cortexgen.data.patches import PatchSampler
 from cortexgen.data.registration import RegistrationDataModule
 from cortexgen.data.style import STYLE, measure_style
-from cortexgen.data.warped_template import displacement_of, warped_template
+from cortexgen.data.warped_template import displacement_of, read_sidecar, warped_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_volume
 from cortexgen.io.bids import derivative
@@ -73,7 +73,7 @@ class AppearanceDataModule(RegistrationDataModule):
         super().setup(stage)
         if not fresh:
             return
-        self._begun = self.open_cache("begun", self.coarse, self.field_spacing)
+        self._begun = self.open_cache("begun", self.template.hash, self.coarse, self.field_spacing)
         if not self.template.classes:
             raise UserError("appearance needs a template with labels; give --data.template_labels")
         if self.coarse is not None and self.coarse <= max(self.grid.spacing):
@@ -86,6 +86,11 @@ class AppearanceDataModule(RegistrationDataModule):
             missing = [path for path in self.warped_files(scan) if not path.is_file()]
             if missing:
                 self._leave_out(scan, f"{missing[0]}: no such file; run `cortexgen register` on it first")
+            elif self.field_spacing is not None:
+                try:
+                    read_sidecar(self.warped_files(scan)[0], self.template.hash)
+                except UserError as error:
+                    self._leave_out(scan, str(error))
         if all(scan.name in self.problems for scan in kept):
             raise UserError(f"{self.registered}: holds none of the {len(kept)} scans; {self.problems[kept[0].name]}")
 
@@ -93,7 +98,11 @@ class AppearanceDataModule(RegistrationDataModule):
         """What `register` wrote of a scan that is read: the template's image, and its labels, warped to it; or the
         velocity that warps them."""
         if self.field_spacing is not None:
-            return (derivative(self.registered, scan.name, "field", space=self.template.name, desc="velocity"),)
+            path = derivative(self.registered, scan.name, "field", space=self.template.name, desc="velocity")
+            found = sorted(
+                path.parent.glob(f"{scan.name}_*desc-velocity_field.nii*")
+            )  # whatever its template is called
+            return (path if path in found else found[0] if found else path,)
         return tuple(derivative(self.registered, scan.name, what, desc="warped") for what in ("T1w", "dseg"))
 
     def warped(self, scan: Scan) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,8 @@ from cortexgen.spatial import antialias, integrate, jacobian_determinant
 MAP_SMOOTHING = 5  # voxels, of the map of deviations
 FLOOR = 0.1  # of the mean deviation: where nothing moves
 SAME = 1e-12  # of the mean square: a variance that is rounding
-STEP = 0.05  # of amplitudes' logarithms
+STEP, BOUND = 0.05, 1.0  # of amplitudes' logarithms
+FOLLOWED = 0.5  # share of a person, that the fit follows, from which on what it leaves is no measure
 ALIKE = 1e-4  # of the largest: a regressor that others say already
 
 
@@ -32,7 +33,26 @@ def amplitude_of(values: Tensor, effects: Mapping[str, Tensor]) -> Tensor:
     """
     if "amplitudes" not in effects:
         return values.new_ones(len(values))
-    return torch.exp(((values @ effects["amplitudes"].to(values)) / STEP).round() * STEP)
+    logs = (values @ effects["amplitudes"].to(values)).clamp(-BOUND, BOUND)
+    return torch.exp((logs / STEP).round() * STEP)
+
+
+def _log_deviations(squares: Tensor, values: Tensor, solve: Tensor) -> Tensor:
+    """Logarithms of people's deviations from what covariates say of them, `[N]`, of mean 0.
+
+    A person whom the fit follows by a share h leaves `1 - h` of the variance; one whom it follows for the most part, as
+    the only one of a level, says nothing.
+
+    Arguments:
+        squares: mean squares of what is left of each person's fields.
+        values, solve: regressors `[N, q]`, and their pseudoinverse.
+    """
+    leverage = (values * solve.T).sum(dim=1) + 1 / len(values)
+    sure = (leverage < FOLLOWED) & (squares > 0)
+    if not sure.any():
+        return torch.zeros_like(squares)
+    logs = torch.where(sure, squares / (1 - leverage.clamp(max=FOLLOWED)), 1.0).log() / 2
+    return torch.where(sure, logs - logs[sure].mean(), 0.0)
 
 
 def shown(data: FieldDataModule, what: str) -> Iterator[Tensor]:
@@ -103,8 +123,8 @@ def field_statistics(data: FieldDataModule, names: Sequence[str], center: bool, 
     if names:
         filled, _ = complete(values, known, covariance)
         out["effects"] = {"fields": effects.float(), "covariance": covariance, "rows": filled}
-        left = torch.stack([field.double().square().mean().log() / 2 for field in residuals(data, out)])
-        out["effects"]["amplitudes"] = (solve @ (left - left.mean())).float()
+        left = torch.stack([field.double().square().mean() for field in residuals(data, out)])
+        out["effects"]["amplitudes"] = (solve @ _log_deviations(left, values.double(), solve)).float()
     if labels is not None:
         logs = torch.cat(volumes).log()
         out |= {"log_volume_mean": logs.mean(dim=0), "log_volume_std": logs.std(dim=0)}

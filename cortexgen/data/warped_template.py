@@ -1,6 +1,7 @@
 """The template as the field of a registration warps it, that field as coarse as stage 2 draws them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,18 @@ from cortexgen.data.fields import coarse_field, coarser, sidecar_of
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_field
 from cortexgen.spatial import identity, integrate, resample_field, warp, warp_labels
+
+
+def read_sidecar(field: Path, template: str) -> dict[str, Any]:
+    """What a velocity field's sidecar says.
+
+    Raises:
+        UserError: if it can't be read, or is of another template than the one of that hash.
+    """
+    info = sidecar_of(field)
+    if info["TemplateHash"] != template:
+        raise UserError(f"{field}: starts from template {info['TemplateHash']:.12}, expected {template:.12}")
+    return info
 
 
 def displacement_of(field: Path, template: str, spacing: float, grid: Grid) -> Tensor:
@@ -27,9 +40,7 @@ def displacement_of(field: Path, template: str, spacing: float, grid: Grid) -> T
     Raises:
         UserError: if it is of another template, or can't be read.
     """
-    info = sidecar_of(field)
-    if info["TemplateHash"] != template:
-        raise UserError(f"{field}: starts from template {info['TemplateHash']:.12}, expected {template:.12}")
+    info = read_sidecar(field, template)
     velocity, written = read_field(field)
     coarse = coarser(written, spacing)
     if coarse is not written:

@@ -152,7 +152,7 @@ class GaussianPrior(nn.Module):
         spectrum = self.spectrum.flatten()
         total = alpha**2 * spectrum + sigma**2
         if log_snr not in self._cores:
-            if len(self._cores) == LEVELS:
+            if len(self._cores) >= LEVELS:
                 self._cores.clear()
             once, twice = (self.spectrum.new_zeros(2, len(self.modes), len(self.modes))).unbind()
             inverse = 1 / total[self.low]

@@ -10,7 +10,9 @@ having must tell. Labels of real brains are the warped ones fitted to the image,
 Writes OUT/appearance.tsv, a row a set, and OUT/brains.png, twenty real brains beside twenty synthetic ones. With
 --copies, each set's patches of 24 voxels a side, their middle every 12 voxels, are sought among all other real brains'
 patches of the same place and their mirror images: the mean of the best correlations, and how many are above what one in
-a hundred of held-out people's reach; training images with a little noise are a set of copies that must be seen.
+a hundred of held-out people's reach; training images with a little noise are a set of copies that must be seen. Sets
+that are alike are nearer to anybody: whether synthetic patches are nearer to training people than to as many held-out
+ones says whether that is it.
 """
 
 import argparse
@@ -208,6 +210,18 @@ def copies(real: Brains, others: Sequence[Brains], training: Sequence[Tensor]) -
     return {name: (float(r.mean()), float((r > limit).float().mean())) for name, r in found.items()}
 
 
+def preference(images: Sequence[Tensor], training: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[float, float]:
+    """The mean best correlation of a patch with training people's, and with as many others': alike, if none is copied.
+
+    Means of subsets of the training people, for the more there are, the nearer the nearest is.
+    """
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(training), generator=generator).tolist()
+    parts = [order[k : k + len(others)] for k in range(0, len(order) - len(others) + 1, len(others))]
+    trained = [nearest_patches(images, [training[i] for i in part]) for part in parts]
+    return float(torch.stack(trained).mean()), float(nearest_patches(images, others).mean())
+
+
 def picture(path: Path, real: Brains, other: Brains, count: int = 20) -> None:
     """Three planes of real brains on the left, of the others on the right."""
     import matplotlib as mpl
@@ -282,8 +296,11 @@ def main() -> None:
     for key in rows[1]:
         print(f"{key:18}", *(f"{row.get(key, '')!s:>24}" for row in rows))
     if args.copies:
-        for name, (mean, share) in copies(real, [sets[0]], other_images(args.real, held)).items():
+        training = other_images(args.real, held)
+        for name, (mean, share) in copies(real, [sets[0]], training).items():
             print(f"patches of {name}: best correlation {mean:.3f}, {share:.3f} above the limit")
+        near, far = preference(sets[0].images, training, real.images)
+        print(f"best correlation with {len(real.images)} training people {near:.4f}, with the held-out {far:.4f}")
     print(f"{time.process_time() - start:.0f} processor seconds")
 
 

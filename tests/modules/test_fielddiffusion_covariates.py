@@ -110,6 +110,17 @@ def test_draws_vary_as_much_as_people_like_them(tmp_path, made):
     assert sizes["F"] == pytest.approx(one, rel=0.1) and sizes["M"] == pytest.approx(2 * one, rel=0.1)
 
 
+def test_who_is_alone_of_a_kind_varies_as_everybody_does(tmp_path):
+    """The fit of covariates follows that person all the way, and leaves nothing to measure."""
+    data, _ = fields_of(tmp_path)
+    for k, scan in enumerate(data.scans):
+        scan.covariates["sex"] = "M" if k == 7 else "F"
+    module = prior_of(data)
+    vectors = [module.condition({"age": 50.0, "sex": sex}) for sex in "FM"]
+    one, other = (float(module.amplitude(v)) for v in vectors)
+    assert one == pytest.approx(1, abs=0.06) and other == pytest.approx(1, abs=0.3)
+
+
 @pytest.mark.parametrize("conditions", [{}, {"age": 60.0}])
 def test_what_is_not_known_of_a_sample_depends_on_seed_and_index_alone(cohort, conditions):
     module = prior_of(cohort[0])
