@@ -28,7 +28,7 @@ def demo(
 ) -> None:
     """Simulate a cohort, train all stages small, register, generate labelled brains, measure, and write a report.
 
-    Needs nothing but the installed packages: more than ten minutes on two CPU cores. The folder holds the simulated
+    Needs nothing but the installed packages: nine minutes on two CPU cores. The folder holds the simulated
     cohort (cohort), the trainings (runs), the registrations (fields), the new brains (brains), metrics.json and
     report.html. A demo that was interrupted goes on where it stopped when called again.
 
