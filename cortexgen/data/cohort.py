@@ -89,7 +89,7 @@ def read_cohort(root: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii
     scans = []
     for folder, (name, problem) in scan_folders(root).items():
         parts = folder.parent.relative_to(root).parts
-        images, dsegs = _fitting(folder, image), _own(_fitting(folder, labels))
+        images, dsegs = _fitting(folder, image), own_labels(_fitting(folder, labels))
         if not images:
             continue
         name = "_".join(parts) if problem else name
@@ -114,7 +114,7 @@ def _fitting(folder: Path, pattern: str) -> list[Path]:
     return exact or [p for p in shown if fnmatchcase(p.name.lower(), pattern.lower())]
 
 
-def _own(labels: list[Path]) -> list[Path]:
+def own_labels(labels: list[Path]) -> list[Path]:
     """Of label maps, those that `generate --warped-labels` didn't write beside a brain's own."""
     return [p for p in labels if WARPED not in p.name] or labels
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.atlas.labels import numbered, read_label_table, read_labels
-from cortexgen.data.cohort import Scan
+from cortexgen.data.cohort import Scan, own_labels
 from cortexgen.errors import UserError
 from cortexgen.io import HeaderChoice
 from cortexgen.io.atomic import write_text
@@ -34,7 +34,7 @@ def with_labels(scans: Sequence[Scan], pattern: str) -> tuple[list[Scan], dict[s
     found, problems = [], {}
     for scan in scans:
         files = [p for p in visible(scan.image.parent) if is_nifti(p) and named_after(p) == named_after(scan.image)]
-        maps = [p for p in files if fnmatchcase(p.name.lower(), pattern.lower()) and p != scan.image]
+        maps = own_labels([p for p in files if fnmatchcase(p.name.lower(), pattern.lower()) and p != scan.image])
         if len(maps) > 1:
             shown = ", ".join(p.name for p in maps[:3])
             problems[scan.name] = f"{len(maps)} files fit {pattern!r} ({shown}); give a pattern that fits one"

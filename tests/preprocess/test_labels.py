@@ -72,7 +72,9 @@ def test_other_labels_are_other_results(labelled, template, tmp_path):
 
 
 def test_each_scan_has_the_one_map_that_fits(tmp_path):
-    for name in ("sub-1_T1w", "sub-1_dseg", "sub-2_T1w", "sub-3_T1w", "sub-3_desc-a_dseg", "sub-3_desc-b_dseg"):
+    """A brain's own, where `generate --warped-labels` wrote another beside it."""
+    names = ["sub-1_T1w", "sub-1_dseg", "sub-1_desc-warped_dseg", "sub-2_T1w"]
+    for name in (*names, "sub-3_T1w", "sub-3_desc-a_dseg", "sub-3_desc-b_dseg"):
         (tmp_path / f"{name}.nii.gz").touch()
     scans = [Scan(f"sub-{k}", f"sub-{k}", tmp_path / f"sub-{k}_T1w.nii.gz") for k in (1, 2, 3)]
     found, problems = with_labels(scans, "*_DSEG.nii*")
