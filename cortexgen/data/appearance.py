@@ -99,10 +99,10 @@ class AppearanceDataModule(RegistrationDataModule):
         velocity that warps them."""
         if self.field_spacing is not None:
             path = derivative(self.registered, scan.name, "field", space=self.template.name, desc="velocity")
-            found = sorted(
-                path.parent.glob(f"{scan.name}_*desc-velocity_field.nii*")
-            )  # whatever its template is called
-            return (path if path in found else found[0] if found else path,)
+            if path.is_file():
+                return (path,)
+            named_otherwise = sorted(path.parent.glob(f"{scan.name}_*desc-velocity_field.nii*"))
+            return (named_otherwise[0] if named_otherwise else path,)
         return tuple(derivative(self.registered, scan.name, what, desc="warped") for what in ("T1w", "dseg"))
 
     def warped(self, scan: Scan) -> tuple[Tensor, Tensor]:

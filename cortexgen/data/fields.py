@@ -192,10 +192,7 @@ class FieldDataModule(StageDataModule):
 
     def velocity_of(self, scan: Scan) -> Tensor:
         """`[3, d, h, w]` in voxels of `grid`, smoothed first where that is coarser than the field's own."""
-        return self._cache.get(scan.image, lambda: self._decoded(read_field(scan.image)[0]))
-
-    def _decoded(self, field: Tensor) -> Tensor:
-        return field if self.grid is self.written else coarse_field(field, self.written, self.grid)
+        return self._cache.get(scan.image, lambda: coarse_field(read_field(scan.image)[0], self.written, self.grid))
 
     def shown(self) -> Iterator[Tensor]:
         """What training shows of each scan: the velocity, and its mirror image if `mirror`, `[k, 3, d, h, w]`."""
@@ -241,7 +238,10 @@ class FieldDataModule(StageDataModule):
 
 
 def coarse_field(field: Tensor, written: Grid, grid: Grid) -> Tensor:
-    """A field `[3, D, H, W]` in voxels of `written`, smoothed and taken to a coarser grid, in voxels of that."""
+    """A field `[3, D, H, W]` in voxels of `written`, on `grid` and in voxels of that: the same one, or a coarser one,
+    for which it is smoothed first."""
+    if grid is written:
+        return field
     factors = [b / a for a, b in zip(written.spacing, grid.spacing, strict=True)]
     return resample_field(antialias(field[None], factors), written.torch_affine, grid.shape, grid.torch_affine)[0]
 

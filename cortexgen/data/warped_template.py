@@ -43,9 +43,7 @@ def displacement_of(field: Path, template: str, spacing: float, grid: Grid) -> T
     info = read_sidecar(field, template)
     velocity, written = read_field(field)
     coarse = coarser(written, spacing)
-    if coarse is not written:
-        velocity = coarse_field(velocity, written, coarse)
-    flow = integrate(velocity[None], info["IntegrationSteps"])
+    flow = integrate(coarse_field(velocity, written, coarse)[None], info["IntegrationSteps"])
     still = torch.eye(4, dtype=torch.float64)
     affine = torch.tensor(info.get("Affine", still.tolist()), dtype=torch.float64)
     around = () if torch.equal(affine, still) else (torch.linalg.inv(affine), still)
