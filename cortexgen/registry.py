@@ -39,6 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "generators": {
         "fields": "cortexgen.weights.models:fields",
         "deformation-model": "cortexgen.weights.models:deformation_model",
+        "images": "cortexgen.weights.models:images",
     },
     "registrations": {
         "network": "cortexgen.weights.models:network",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.atlas.labels import numbered
+from cortexgen.atlas.solid import solid
 from cortexgen.contracts import Brain
 from cortexgen.data.covariates import SLOTS, CovariateEncoder
 from cortexgen.data.noise import SampleNoise
@@ -26,17 +27,6 @@ LEVELS = (-6.5, 6.5)  # log-SNRs trained at, evenly, and those a sample goes thr
 GUIDED = 0.0  # log-SNR below which a sample is guided: there it gets its contrast and brightness
 OVERLAP = 0.25  # of parts that a volume is worked on in
 DARKEST = 1e-3  # of a brain's voxels, which would be background otherwise
-
-
-def _solid(mask: Tensor) -> Tensor:
-    """The largest piece of a mask `[1, D, H, W]`, its holes filled."""
-    from scipy.ndimage import binary_fill_holes, label
-
-    pieces, count = label(mask[0].cpu().numpy())
-    if count > 1:
-        sizes = torch.bincount(torch.from_numpy(pieces).flatten().long())
-        pieces = pieces == 1 + int(sizes[1:].argmax())
-    return torch.from_numpy(binary_fill_holes(pieces > 0))[None].to(mask.device)
 
 
 class AppearanceModule(StageModule):
@@ -121,7 +111,7 @@ class AppearanceModule(StageModule):
 
     def image(self, state: Tensor, template: Tensor) -> Tensor:
         """The inverse of `state`, in one piece without holes; 0 outside of the mask."""
-        inside = torch.stack([_solid(mask > 0) for mask in state[:, 1:]])
+        inside = torch.stack([solid(mask > 0) for mask in state[:, 1:]])
         return (template + self.contract["deviation"] * state[:, :1]).clamp(DARKEST, 1) * inside
 
     def _loss(self, batch: Mapping[str, Any], spread: Tensor, noise: Tensor, training: bool) -> Tensor:

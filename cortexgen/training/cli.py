@@ -15,11 +15,14 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 import cortexgen.data.appearance  # data modules are found by their short names once they are imported
 import cortexgen.data.fields
+import cortexgen.data.images
+import cortexgen.modules.baselines
 import cortexgen.studies.datamodules  # noqa: F401
 from cortexgen.errors import UserError
 from cortexgen.io.output import claim, contents, examine_run
@@ -135,7 +138,7 @@ class CortexgenCLI(LightningCLI):
     def _say_kept(self, checkpoint: Mapping[str, Any]) -> None:
         """Say which options of the model the checkpoint overrides: Lightning takes its own, without a word."""
         given, kept = self.chosen.model.init_args, checkpoint["hyper_parameters"]
-        differ = [name for name in kept if name in given and _listed(kept[name]) != _listed(given[name])]
+        differ = [name for name in kept if given.get(name) is not None and _listed(kept[name]) != _listed(given[name])]
         if differ:
             which = ", ".join(f"{name} {kept[name]} instead of {given[name]}" for name in differ)
             rank_zero_warn(f"--ckpt_path: the training goes on with the checkpoint's {which}; --start_from begins anew")
@@ -167,6 +170,8 @@ class CortexgenCLI(LightningCLI):
             trainer.strategy.checkpoint_io = AtomicCheckpoints()
         if self.subcommand == "fit" and trainer.world_size > 1:
             self._share_steps(trainer)
+            if not self.model.automatic_optimization and isinstance(trainer.strategy, DDPStrategy):
+                trainer.strategy._ddp_kwargs["find_unused_parameters"] = True  # each optimizer's step uses a part
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(root / "checkpoints")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cortexgen.atlas.template import Template, load_template
-from cortexgen.contracts import Registration
+from cortexgen.contracts import Generator, Registration
 from cortexgen.errors import UserError
 from cortexgen.generation.appearance import Appearance, UnfitAppearance
 from cortexgen.generation.cascade import CascadedAppearance
@@ -18,7 +18,7 @@ from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.generation.learned import LearnedAppearance
 from cortexgen.registration.registrar import Registrar
 from cortexgen.runner.precision import Precision, choose_device
-from cortexgen.weights.reading import load_appearance, load_generator, load_registration
+from cortexgen.weights.reading import load_appearance, load_generator, load_image_generator, load_registration
 
 
 def network(
@@ -63,6 +63,17 @@ def deformation_model(
     """Principal components of the registered fields in a folder in the place of stage 2; the rest as of `fields`."""
     asked, options = Looks.of(options)
     return _dressed(components(fields, template, **options), asked, options.get("precision", "auto"))
+
+
+def images(checkpoint: Path, device: str = "auto", **options: Any) -> Generator:
+    """A baseline that draws images; options are those of `cortexgen generate` that it has.
+
+    Raises:
+        UserError: for weights of a stage of ours, or options that it is drawn without.
+    """
+    place = choose_device(device)
+    generator: Generator = load_image_generator(checkpoint).to(place).take(**options).generator
+    return generator
 
 
 class Looks(NamedTuple):

@@ -18,6 +18,7 @@ from cortexgen.errors import UserError
 from cortexgen.generation.velocities import Velocities
 from cortexgen.io import Grid
 from cortexgen.modules.appearance import AppearanceModule
+from cortexgen.modules.baselines.base import BaselineModule
 
 REGISTER, GENERATE, APPEARANCE = "register-mni152-2mm", "generate-mni152-2mm", "appearance-mni152-2mm"
 MODULES = "cortexgen.modules"  # where a class without a path is looked for
@@ -240,6 +241,21 @@ def load_appearance(path: str | Path | None = None) -> Any:
     missing = [key for key in ("covariates", "people", "deviation") if key not in module.contract]
     if missing:
         raise UserError(f"{path}: its description is damaged, {', '.join(missing)} missing")
+    return module
+
+
+def load_image_generator(path: str | Path) -> Any:
+    """A trained generator of images, one of `modules.baselines`, from a file.
+
+    Raises:
+        UserError: if the file holds something else, or says not what it was trained on.
+    """
+    module = load(path)
+    if not isinstance(module, BaselineModule):
+        raise UserError(
+            f"{path}: weights of {module.stage or type(module).__name__}; --generator images needs a baseline's"
+        )
+    _check_grids(module, path, "grid", "image_grid")
     return module
 
 
