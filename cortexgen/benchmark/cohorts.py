@@ -1,0 +1,99 @@
+"""A cohort's people on two sides: those that everything is trained on, and those that it is measured on."""
+
+import shutil
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+from cortexgen.data.cohort import Scan, read_cohort, split_subjects, write_participants
+from cortexgen.data.cohorts import Roots, folders_of
+from cortexgen.errors import UserError
+
+SHARED = ("dataset_description.json", "participants.json", "dseg.tsv", "dseg.json")
+SHARE = 0.2  # of the subjects, that are held out unless it is said who
+LEAST = 2  # subjects of a side
+
+
+class Sides(NamedTuple):
+    """Folders of links, one a cohort and side, and how many subjects each side has."""
+
+    train: list[Path]
+    held_out: list[Path]
+    trained: int
+    measured: int
+
+
+def part(roots: Roots, out: Path, held_out: Sequence[str] = ()) -> Sides:
+    """Lay each cohort out twice, as links to the subjects of either side with their participants.tsv.
+
+    Arguments:
+        roots: one cohort or several, BIDS derivatives.
+        out: folder to lay them in.
+        held_out: names of subjects, or patterns such as `*0`; a fifth of each cohort unless given.
+
+    Raises:
+        UserError: if a name fits nobody, or too few subjects are left on a side.
+    """
+    sides: dict[str, list[Path]] = {"train": [], "held-out": []}
+    counts, fitting = {"train": 0, "held-out": 0}, set[str]()
+    for name, root in folders_of(roots).items():
+        scans = [scan for scan in read_cohort(root) if not scan.problem]
+        chosen = _held_out(scans, held_out, fitting)
+        for side, folders in sides.items():
+            kept = [scan for scan in scans if (scan.subject in chosen) == (side == "held-out")]
+            if kept:  # a cohort may be on one side alone
+                folders.append(_lay(kept, root, out / side / name.replace("/", "-")))
+                counts[side] += len({scan.subject for scan in kept})
+    if unknown := [pattern for pattern in held_out if pattern not in fitting]:
+        raise UserError(f"--held_out: {', '.join(unknown)} fits no subject")
+    for side, count in counts.items():
+        if count < LEAST:
+            raise UserError(f"--held_out: {count} subject(s) on the side {side}, expected {LEAST} or more")
+    return Sides(sides["train"], sides["held-out"], counts["train"], counts["held-out"])
+
+
+def _held_out(scans: Sequence[Scan], patterns: Sequence[str], fitting: set[str]) -> set[str]:
+    """The subjects that patterns fit, which are added to `fitting`."""
+    subjects = [scan.subject for scan in scans]
+    if not patterns:
+        sides = split_subjects(subjects, val=0.0, test=SHARE)
+        return {subject for subject, side in sides.items() if side == "test"}
+    chosen = set()
+    for pattern in patterns:
+        found = {s for s in subjects if fnmatchcase(s.removeprefix("sub-"), pattern.removeprefix("sub-"))}
+        chosen |= found
+        fitting |= {pattern} if found else set()
+    return chosen
+
+
+def _lay(scans: Sequence[Scan], root: Path, folder: Path) -> Path:
+    """A data set of links to some subjects' folders."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for scan in scans:
+        place, source = folder / scan.subject, root / scan.image.relative_to(root).parts[0]
+        if not place.is_symlink():
+            place.symlink_to(source.resolve(), target_is_directory=True)
+    for name in SHARED:
+        if (root / name).is_file():
+            shutil.copy(root / name, folder / name)
+    write_participants(folder, scans)
+    return folder
+
+
+def without_held_out(registered: Path, sides: Sides, out: Path) -> Path:
+    """Registrations of the people to train on alone, as links; laid in `out`.
+
+    Raises:
+        UserError: if there are none of theirs.
+    """
+    trained = {path.name for folder in sides.train for path in folder.glob("sub-*")}
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for path in sorted(registered.iterdir()):
+        if not path.name.startswith("sub-") or path.name in trained:
+            (out / path.name).symlink_to(path.resolve(), target_is_directory=path.is_dir())
+    if not any(out.glob("sub-*")):
+        raise UserError(f"--registered: {registered} holds none of the {sides.trained} people to train on")
+    return out

@@ -1,0 +1,77 @@
+"""The page of `cortexgen benchmark`: the tables of all models, and a row of brains of each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from cortexgen import figures
+from cortexgen.atlas.intensity import normalize
+from cortexgen.benchmark.plan import Plan, Row
+from cortexgen.data.cohort import find_scans
+from cortexgen.errors import UserError
+from cortexgen.evaluation.table import Table
+from cortexgen.figures.planes import PLANES
+from cortexgen.io import Grid, read_volume
+from cortexgen.pages.report import Report
+from cortexgen.spatial import resample
+
+SHOWN = 6  # brains of each model
+
+
+def write_report(
+    path: Path, plan: Plan, records: Mapping[str, Row], tables: Mapping[str, Table], results: Mapping[str, Path]
+) -> None:
+    """One self-contained HTML file.
+
+    Arguments:
+        records: of the models, by name.
+        results: folder of each set's brains, or registrations, by name.
+    """
+    what = "Registrations" if plan.samples is None else "Generators"
+    page = Report(
+        f"{what} compared",
+        f"Trained on {plan.sides.trained} people, {plan.budget} each; measured against {plan.sides.measured} others.",
+    )
+    for name, table in tables.items():
+        page.section(table.caption or name)
+        page.results(table)
+    if plan.samples is not None:
+        _brains(page, plan, {records[n]["title"] if n in records else n: p for n, p in results.items()})
+    failed = [{"Model": r["title"], "Why": r["reason"]} for r in records.values() if r["status"] == "failed"]
+    if failed:
+        page.section("Failed", "The others are not affected.")
+        page.table(failed)
+    sources = [{"Model": r["title"], "Paper": r["source"]} for r in records.values() if r["source"]]
+    if sources:
+        page.section("Papers")
+        page.table(sources)
+    page.write(path)
+
+
+def _brains(page: Report, plan: Plan, sets: Mapping[str, Path]) -> None:
+    """The first brains of each set below real ones, plane by plane."""
+    page.section("Brains", "The first of each model, not chosen; held-out people on top.")
+    real = plan.sides.held_out[0]
+    grid = read_volume(find_scans(real)[0].image)[1]
+    rows: dict[str, list[Tensor]] = {}
+    for title, folder in {"Held-out people": real, **sets}.items():
+        try:
+            rows[title] = _images(folder, grid)
+        except UserError as error:
+            page.text(f"{title}: no picture, {error}")
+    for plane in PLANES:
+        page.figure(figures.cohort(rows, grid, plane), f"{plane.capitalize()} slices, a row a model.", dpi=110)
+
+
+def _images(folder: Path, grid: Grid) -> list[Tensor]:
+    """The first images of a folder on a grid, `[D, H, W]` each."""
+    out = []
+    for scan in find_scans(folder)[:SHOWN]:
+        scan.check()
+        image, found = read_volume(scan.image)
+        image = normalize(image, scan.image)
+        if not found.matches(grid):
+            image = resample(image[None], found.torch_affine, grid.shape, grid.torch_affine)[0]
+        out.append(image[0])
+    return out
