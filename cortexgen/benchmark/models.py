@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cortexgen.errors import UserError
+from cortexgen.weights.reading import APPEARANCE, GENERATE, REGISTER
 
 
 class Budget(NamedTuple):
@@ -55,6 +56,7 @@ class Model:
         title: in tables.
         fits: trainings, in their order; none for weights that come with the package, or a method without any.
         given: options of the command that draws, or registers, "{name}" being the checkpoint of that training.
+        shipped: names of the package's weights that it takes.
         registered: whether its training needs the cohort registered first.
         published: its row in the paper's Table 1.
         source: paper that it follows.
@@ -63,6 +65,7 @@ class Model:
     title: str
     fits: Sequence[Fit] = ()
     given: Mapping[str, Any] = field(default_factory=dict)
+    shipped: Sequence[str] = ()
     registered: bool = False
     published: str = ""
     source: str = ""
@@ -99,7 +102,7 @@ GENERATORS: dict[str, Model] = {
         {"checkpoint": "{fields}", "appearance": "{appearance}"},
         registered=True,
     ),
-    "cortexgen": Model("cortexgen, its own weights"),
+    "cortexgen": Model("cortexgen, its own weights", shipped=(GENERATE, APPEARANCE)),
 }
 REGISTRATIONS: dict[str, Model] = {
     "affine": Model("affine alone", given={"method": "affine"}),
@@ -131,10 +134,10 @@ REGISTRATIONS: dict[str, Model] = {
         registered=True,
         source="Hu et al., ICLR 2024",
     ),
-    "one-pass": Model("cortexgen, one pass", given={"refine": 0}),
-    "cortexgen": Model("cortexgen"),
-    "refined": Model("cortexgen, 20 steps", given={"refine": 20}),
-    "prior": Model("cortexgen, stage 2 as a prior", given={"method": "prior"}),
+    "one-pass": Model("cortexgen, one pass", given={"refine": 0}, shipped=[REGISTER]),
+    "cortexgen": Model("cortexgen", shipped=[REGISTER]),
+    "refined": Model("cortexgen, 20 steps", given={"refine": 20}, shipped=[REGISTER]),
+    "prior": Model("cortexgen, stage 2 as a prior", given={"method": "prior"}, shipped=(REGISTER, GENERATE)),
 }
 
 

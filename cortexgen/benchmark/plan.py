@@ -70,7 +70,8 @@ class Plan:
             return record
         try:
             paths = self._trained(name, model, record, path)
-            record["parameters"] = sum(map(_parameters, {*paths.values()} - {self.registered}))
+            files = [path for fit, path in paths.items() if fit != "registered"]
+            record["parameters"] = sum(map(_parameters, [*files, *model.shipped]))
             record["use"] = self._use(name, model, paths)._asdict()
             record |= {"status": "ok", "reason": ""}
         except (UserError, OSError) as error:
@@ -86,7 +87,8 @@ class Plan:
     def _key(self, name: str, model: Model) -> Row:
         """What a record depends on."""
         given = self.weights.get(name)
-        budget = sha256(given) if given else str(self.budget) if model.fits else None
+        budget = "weights of " + sha256(given)[:12] if given else str(self.budget) if model.fits else ""
+        budget = "shipped weights" if model.shipped and not given else budget
         people = [self.sides.trained, self.sides.measured]
         return {"budget": budget, "samples": self.samples, "seed": self.seed, "people": people}
 
@@ -133,7 +135,7 @@ class Plan:
         return call(words, log, self.threads)
 
 
-def _parameters(path: Path) -> int:
+def _parameters(path: str | Path) -> int:
     """Numbers that were trained."""
     return sum(p.numel() for p in load(path).parameters() if p.requires_grad)
 

@@ -106,7 +106,7 @@ def cost_table(records: Mapping[str, Row], uses: int) -> Table:
     rows = []
     for record in records.values():
         fits, use = record["training"], record.get("use")
-        row: dict[str, Any] = {"method": record["title"], "budget": record["key"]["budget"] or "none"}
+        row: dict[str, Any] = {"method": record["title"], "budget": record["key"]["budget"] or None}
         if fits:
             row["trained"] = sum(fit.get("wall", 0.0) for fit in fits) / 60
             row["batches"] = sum(fit.get("batches", 0) for fit in fits)

@@ -206,7 +206,8 @@ class AppearanceDataModule(RegistrationDataModule):
 
     def samples(self, scans: Sequence[Scan], training: bool = False) -> "WarpedScans":  # type: ignore[override]
         """Images with what was warped to them; parts of them in training, where `patch` says so."""
-        patches = PatchSampler(self.patch, self.grid, self.template.mask) if training and self.patch else None
+        patch = [min(side, n) for side, n in zip(self.patch or (), self.grid.shape, strict=False)]
+        patches = PatchSampler(patch, self.grid, self.template.mask) if training and self.patch else None
         styles = self.styles if training else {}
         return WarpedScans(self, scans, training, styles, patches)
 
