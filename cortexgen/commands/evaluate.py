@@ -41,6 +41,7 @@ def evaluate(
     random_features: bool = True,
     held_out: str | None = None,
     train: Roots | None = None,
+    train_fields: bool = True,
     spacing: float | None = None,
     real_images: str = IMAGES,
     images: str | None = None,
@@ -89,6 +90,7 @@ def evaluate(
         random_features: Measure the distance of random features too.
         held_out: Names of real brains that the generator hasn't seen, comma-separated, 05,10 for instance.
         train: The brains it has seen, where they are not among the real ones.
+        train_fields: Look for copies of them in fields too, not in images alone; each is registered for that.
         spacing: Compare at this voxel size in mm, instead of the real brains' own.
         real_images: File name pattern of the images in REAL.
         images: File name pattern of the images in SYNTHETIC; *_T1w.nii*, with --registration *_desc-warped_T1w.nii*.
@@ -174,6 +176,7 @@ def evaluate(
         resamples=resamples,
         seed=seed,
         device=str(choose_device(device)),
+        train_fields=train_fields,
     )
     trained_on = BrainSet(train, **common) if train else None
     failures: dict[str, str] = {}

@@ -44,6 +44,7 @@ class Options:
     resamples: int = 500
     seed: int = 0
     device: str = "cpu"
+    train_fields: bool = True
 
 
 @dataclass
@@ -146,7 +147,8 @@ class Evaluation:
             raise UserError(f"--held_out: {', '.join(unknown[:5])} not among the {len(real)} real brains")
         self.view = dist.frame(self.real.store)
         for result in self.all_sets:
-            self._label(result)
+            if result is not self.train or options.train_fields:
+                self._label(result)
         self._real_images: dict[str, Tensor] = {}
         self.metrics = declared()
 
@@ -273,7 +275,9 @@ class Evaluation:
         real, ours, held_out = self._maps(self.real, compared), self._maps(result, compared), set(self.options.held_out)
         if real is None or ours is None:
             return
-        if self.train is not None and (train := self._maps(self.train, compared)) is not None:
+        if self.train is not None:
+            if (train := self._maps(self.train, compared)) is None:
+                return
             new = [i for i, name in enumerate(real[0]) if name not in train[0]]
             held_out = {real[0][i] for i in new}
             real = (train[0] + [real[0][i] for i in new], torch.cat([train[1], real[1][new]]))

@@ -1,0 +1,116 @@
+"""`cortexgen benchmark` from a cohort to its tables."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from cortexgen.benchmark.calls import Cost, call
+from cortexgen.benchmark.tables import generator_tables
+from cortexgen.cli import run
+from cortexgen.errors import UserError
+
+SMALL = {"held_out": "*2,*4", "samples": 4, "resamples": 20, "pairs": 6, "labels": "none", "steps": 2}
+
+
+def bench(cohort: Path, out: Path, **options: object) -> None:
+    words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    run(["benchmark", str(cohort), str(out), *words])
+
+
+def rows(out: Path, name: str) -> dict[str, dict]:
+    found = json.loads((out / "tables" / f"{name}.json").read_text())["rows"]
+    return {row["method"]: row for row in found if not row.get("published")}
+
+
+@pytest.fixture(scope="module")
+def compared(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two generators: one trained here, and real people's images in the place of another's brains."""
+    out = tmp_path_factory.mktemp("benchmark") / "out"
+    theirs = "{people: " + str(cohort) + "}"
+    bench(cohort, out, models="hagan", sets=theirs, **SMALL)
+    return out
+
+
+def test_a_model_is_trained_drawn_from_measured_and_its_cost_known(compared: Path) -> None:
+    images, costs = rows(compared, "images"), rows(compared, "costs")
+    assert {"HA-GAN", "people"} <= set(images)
+    assert images["HA-GAN"]["n"] == 4 and images["people"]["n"] == 5
+    assert images["HA-GAN"]["distance"] > 2 * images["people"]["distance"]  # it has hardly begun
+    cost = costs["HA-GAN"]
+    assert cost["budget"] == "2 steps" and cost["batches"] >= 1 and cost["parameters"] > 0
+    assert 0 < cost["seconds"] < 60 * cost["trained"] + 60 and 0.1 < cost["memory"] < 8
+    drawn = sorted((compared / "models" / "hagan" / "brains").glob("sub-*/anat/*_T1w.nii.gz"))
+    assert len(drawn) == 4
+    page = (compared / "benchmark.html").read_text()
+    assert "HA-GAN" in page and "Sun et al." in page and page.count("<img") == 3
+
+
+def test_published_rows_stand_beside_and_are_marked(compared: Path) -> None:
+    found = json.loads((compared / "tables" / "images.json").read_text())["rows"]
+    published = {row["method"]: row for row in found if row.get("published")}
+    assert published["HA-GAN"]["ms_ssim"] == 0.78 and "Table 1" in published["HA-GAN"]["published"]
+
+
+def test_what_was_done_is_not_done_again(cohort: Path, compared: Path) -> None:
+    def state() -> dict[Path, int]:
+        files = (p for p in (compared / "models").rglob("*") if p.is_file())
+        return {p: p.stat().st_mtime_ns for p in files}
+
+    before, start = state(), time.monotonic()
+    bench(cohort, compared, models="hagan", **{**SMALL, "sets": "{people: " + str(cohort) + "}"})
+    assert state() == before and time.monotonic() - start < 60
+    with pytest.raises(UserError, match=r"held_out \*2,\*4, this one has \*1,\*4"):
+        bench(cohort, compared, models="hagan", **{**SMALL, "held_out": "*1,*4"})
+
+
+def test_a_model_that_fails_is_named_and_the_others_go_on(cohort: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"PK")
+    theirs = "{people: " + str(cohort) + "}"
+    options = {**SMALL, "models": "hagan,affine"}
+    with pytest.raises(UserError, match="there is no affine"):
+        bench(cohort, tmp_path / "out", **options)
+    weights = "{hagan: " + str(broken) + "}"
+    with pytest.raises(UserError, match=r"none of 1 model.*hagan: .*broken.ckpt"):
+        bench(cohort, tmp_path / "out", **{**SMALL, "models": "hagan", "weights": weights, "sets": theirs})
+
+
+def test_a_budget_is_needed(cohort: Path, tmp_path: Path) -> None:
+    without = {k: v for k, v in SMALL.items() if k != "steps"}
+    with pytest.raises(UserError, match="no budget: give --minutes or --steps"):
+        bench(cohort, tmp_path / "out", models="hagan", **without)
+    with pytest.raises(UserError, match="give one of them"):
+        bench(cohort, tmp_path / "out", models="hagan", minutes=1, **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_registrations_are_compared(cohort: Path, tmp_path: Path) -> None:
+    bench(cohort, tmp_path / "out", registration="true", models="affine,one-pass", held_out="*2,*4")
+    found = rows(tmp_path / "out", "registration")
+    assert found["cortexgen, one pass"]["dice"] > found["affine alone"]["dice"] + 0.02
+    assert found["affine alone"]["n"] == 2 and found["affine alone"]["folded"] == 0
+    assert set(rows(tmp_path / "out", "costs")) == {"affine alone", "cortexgen, one pass"}
+
+
+def test_the_cost_of_a_call_is_its_own(tmp_path: Path) -> None:
+    cost = call(["--version"], tmp_path / "log", 1)
+    assert 0.05 < cost.processor < cost.wall + 5 and 20 < cost.peak_mib < 2000
+    with pytest.raises(UserError, match="unknown command 'sing'"):
+        call(["sing"], tmp_path / "log", 1)
+    assert isinstance(cost, Cost)
+
+
+def test_tables_take_intervals_and_floors_of_an_evaluation(tmp_path: Path) -> None:
+    row = {"set": "a", "name": "told_apart_random", "protocol": "standard", "n": 9, "value": 0.8}
+    row |= {"value_low": 0.7, "value_high": 0.9, "floor": 0.5, "floor_low": 0.4, "floor_high": 0.6}
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "comparison.json").write_text(json.dumps({"rows": [row, row | {"set": "b", "value": 0.6}]}))
+    record = {"title": "A", "key": {"budget": "1 min"}, "training": [{"wall": 90.0, "peak_mib": 512, "batches": 3}]}
+    record["use"] = {"wall": 10.0, "processor": 18.0, "peak_mib": 2048}
+    tables = generator_tables({"a": record}, tmp_path, 5)
+    text = tables["images"].to_markdown()
+    assert "0.80 [0.70, 0.90]" in text and "0.50 [0.40, 0.60]" in text and "**0.60**" in text
+    cost = tables["costs"].rows[0]
+    assert (cost["trained"], cost["batches"], cost["seconds"], cost["processor"], cost["memory"]) == (1.5, 3, 2, 3.6, 2)
