@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
+from typing_extensions import Self
 
 from cortexgen.data.cohorts import pipelines
 from cortexgen.errors import UserError
@@ -62,11 +63,13 @@ class StageModule(LightningModule):
         writer: makes the callback that writes there.
         skip: says which scan or sample is there already, so that `predict` needn't make it.
         failures: why a subject has no prediction, by name.
+        optimizer_steps: that a step of training takes, one for each optimizer.
     """
 
     stage = ""
     output_name = ""
     writer: Callable[[Path], Callback] | None = None
+    optimizer_steps: int = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -159,6 +162,9 @@ class StageModule(LightningModule):
         writer = type(self).writer
         predicts = self.trainer.state.fn == "predict" and self.output is not None and writer is not None
         return [writer(self.output)] if predicts else []  # type: ignore[misc, arg-type]
+
+    def shape_like(self, other: Self) -> None:
+        """Make the parameters such that they take those of another module of the class, as far as options leave it."""
 
     def weights_hash(self) -> str:
         """sha256 of every parameter, by name."""

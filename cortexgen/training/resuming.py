@@ -3,7 +3,7 @@
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -48,7 +48,7 @@ class Resumable(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn == "fit" and "loops" in checkpoint:
-            set_place(trainer, checkpoint)
+            set_place(trainer, checkpoint, cast(StageModule, pl_module).optimizer_steps)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._written = time.monotonic()
@@ -70,15 +70,18 @@ class Resumable(Callback):
             trainer.save_checkpoint(self._path)
 
 
-def set_place(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+def set_place(trainer: Trainer, checkpoint: dict[str, Any], optimizer_steps: int = 1) -> None:
     """Make the loops' state in a checkpoint that after its last optimizer step, in the middle of an epoch or not.
 
     What Lightning keeps is the state of the moment: within accumulated batches, whose gradients are lost; at the end of
     training, which it counts as an epoch's end; and in batches of as many devices as there were.
+
+    Arguments:
+        optimizer_steps: that `global_step` counts for a step of training; see `StageModule`.
     """
     trainer.fit_loop.setup_data()
     batches, accumulated = int(trainer.num_training_batches), trainer.accumulate_grad_batches
-    epoch, steps = divmod(checkpoint["global_step"], math.ceil(batches / accumulated))
+    epoch, steps = divmod(checkpoint["global_step"] // optimizer_steps, math.ceil(batches / accumulated))
     done = steps * accumulated
     loops = checkpoint["loops"]["fit_loop"]
     begun = dict.fromkeys(COUNTS[:2], epoch + (done > 0)) | dict.fromkeys(COUNTS[2:], epoch)

@@ -199,6 +199,7 @@ def start(module: LightningModule, path: str | Path) -> None:
     source = load(path)
     if type(source) is not type(module):
         raise UserError(f"{path}: weights of {type(source).__name__}, the configuration's is {type(module).__name__}")
+    module.shape_like(source)
     ours, theirs = module.state_dict(), source.state_dict()
     for name, value in theirs.items():
         shapes = [list(value.shape), list(ours[name].shape) if name in ours else "missing"]

@@ -1,1 +1,7 @@
 """Generators of images and registrations of others, on the contracts that ours are on."""
+
+from cortexgen.modules.baselines.alphawgan import AlphaWGAN
+from cortexgen.modules.baselines.hagan import HAGAN
+from cortexgen.modules.baselines.vaegan import VAEGAN
+
+__all__ = ["HAGAN", "VAEGAN", "AlphaWGAN"]
