@@ -78,6 +78,16 @@ class BaselineModule(GeneratorModule):
                 shares.append(spent / max(1e-9, spent + left))
         return float(trainer.strategy.broadcast(min(1.0, max(shares))))
 
+    def checked(self, loss: Tensor) -> Tensor:
+        """A loss, if it is a number.
+
+        Raises:
+            UserError: if it is NaN or infinite.
+        """
+        if not torch.isfinite(loss).all():
+            raise UserError(f"the training diverged: its loss is {loss.item()} at step {self.global_step}")
+        return loss
+
     @abstractmethod
     def sample(self, random: torch.Generator, conditions: Mapping[str, Any]) -> Tensor:
         """An image on the contract's grid, `[1, D, H, W]`, about in [0, 1]; see `generation.images`."""
