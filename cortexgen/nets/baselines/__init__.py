@@ -1,0 +1,1 @@
+"""Networks of the baselines, in PyTorch and einops alone."""
