@@ -1,6 +1,5 @@
 """Greedy diffeomorphic registration, the fast classical peer."""
 
-from io import StringIO
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,8 +64,8 @@ class Greedy(Registration):
                 path = Path(folder, f"{name}.nii.gz")
                 write_volume(path, image[0].float().cpu(), self.grid)
                 images[name] = sitk.ReadImage(str(path))
-            line = f"-d 3 -i fixed moving -o warp -m NCC {metric} -n {levels} -threads {torch.get_num_threads()}"
-            program.execute(line, out=StringIO(), **images, warp=None)
+            line = f"-V 0 -d 3 -i fixed moving -o warp -m NCC {metric} -n {levels} -threads {torch.get_num_threads()}"
+            program.execute(line, **images, warp=None)
             path = Path(folder, "warp.nii.gz")
             sitk.WriteImage(program["warp"], str(path))
             return Solved(read_field(path)[0][None].to(fixed.device))
