@@ -43,7 +43,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "registrations": {
         "network": "cortexgen.weights.models:network",
+        "affine": "cortexgen.registration.affine:AffineOnly",
+        "greedy": "cortexgen.registration.greedy:Greedy",
         "syn": "cortexgen.registration.syn:SyN",
+        "pirate": "cortexgen.weights.models:pirate",
+        "pirate+": "cortexgen.weights.models:pirate_plus",
+        "prior": "cortexgen.weights.models:prior",
     },
     "labellers": {
         "register": "cortexgen.evaluation.labelling:RegisteredLabels",

@@ -64,7 +64,8 @@ def register(
         moving_labels: Its dseg, to be warped along.
         labels: File name pattern of the images' own dseg in a BIDS data set, for Dice.
         pattern: File name pattern of the images in a BIDS data set.
-        method: network (the package's weights, or others), syn (ANTs, without weights), or another package's.
+        method: network (the package's weights, or others); prior (the same, refined towards the fields of real people);
+            affine, greedy or syn (ANTs), without weights; pirate or pirate+, of a checkpoint; or another package's.
         checkpoint: Other weights: a .ckpt of `cortexgen fit`, a .safetensors of `cortexgen export`, or the name of some
             that come with the package, register-ds002748-2mm.
         template: The template of those weights: MNI152NLin2009aSym, or a NIfTI file.

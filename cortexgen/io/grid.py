@@ -63,6 +63,11 @@ class Grid:
         d, h, w = (-(-n // factor) for n in self.shape)
         return Grid((d, h, w), self.affine @ np.diag([factor] * 3 + [1.0]), self.codes)
 
+    def fine(self, factor: int) -> "Grid":
+        """The grid of which this is every `factor`-th voxel, the first and the last included."""
+        d, h, w = ((n - 1) * factor + 1 for n in self.shape)
+        return Grid((d, h, w), self.affine @ np.diag([1 / factor] * 3 + [1.0]), self.codes)
+
     def at_spacing(self, spacing: float, shape: Sequence[int] | None = None) -> "Grid":
         """An isotropic grid of the same centre, axes and orientation.
 

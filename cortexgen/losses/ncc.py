@@ -1,4 +1,4 @@
-"""Local normalized cross-correlation."""
+"""Normalized cross-correlation, local and global."""
 
 import torch
 from torch import Tensor
@@ -52,6 +52,18 @@ def local_ncc(warped: Tensor, fixed: Tensor, window: int = 9, eps: float = 1e-4,
             return ncc.mean()
         mask = mask.expand_as(ncc)
         return ((ncc * mask).sum(dim=(1, 2, 3, 4)) / mask.sum(dim=(1, 2, 3, 4)).clamp(min=1e-6)).mean()
+
+
+def global_ncc(warped: Tensor, fixed: Tensor, eps: float = 1e-8) -> Tensor:
+    """Correlation of intensities over the whole image, in [-1, 1], averaged over a batch `[B, 1, D, H, W]`; a scalar.
+
+    `eps` is added to each variance; the arithmetic is float32 whatever the autocast.
+    """
+    with torch.autocast(warped.device.type, enabled=False):
+        w, f = (image.float().flatten(1) for image in (warped, fixed))
+        w, f = (image - image.mean(dim=1, keepdim=True) for image in (w, f))
+        spread = ((w.square().mean(dim=1) + eps) * (f.square().mean(dim=1) + eps)).sqrt()
+        return ((w * f).mean(dim=1) / spread).mean()
 
 
 class Correlation:

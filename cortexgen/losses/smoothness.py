@@ -10,6 +10,12 @@ def gradient_energy(field: Tensor) -> Tensor:
     return torch.stack([field.diff(dim=axis).square().mean() for axis in (2, 3, 4)]).mean()
 
 
+def gradient_size(field: Tensor) -> Tensor:
+    """Mean absolute forward difference of a field `[B, 3, D, H, W]`, averaged over the three axes; a scalar."""
+    field = field.float()
+    return torch.stack([field.diff(dim=axis).abs().mean() for axis in (2, 3, 4)]).mean()
+
+
 def roughness_gradient(field: Tensor) -> Tensor:
     """`d gradient_energy / d field` of a float32 field `[B, 3, D, H, W]`, in closed form."""
     gradient = torch.zeros_like(field)

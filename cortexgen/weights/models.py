@@ -16,6 +16,7 @@ from cortexgen.generation.deformation_model import components
 from cortexgen.generation.donors import DonorAppearance
 from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.generation.learned import LearnedAppearance
+from cortexgen.modules.baselines import PirateModule, PiratePlusModule
 from cortexgen.registration.registrar import Registrar
 from cortexgen.runner.precision import Precision, choose_device
 from cortexgen.weights.reading import load_appearance, load_generator, load_image_generator, load_registration
@@ -30,6 +31,8 @@ def network(
         UserError: for other weights than stage 1's, or a grid that can't be mirrored.
     """
     module = load_registration(checkpoint)
+    if isinstance(module, PirateModule):
+        raise UserError(f"{checkpoint}: weights of {module.stage}, which register by --method {module.method}")
     module.refine, module.refine_intensity, module.mirror = refine, refine_intensity, mirror is not False
     try:
         module.check_mirror()
@@ -37,6 +40,43 @@ def network(
         if mirror:
             raise
         module.mirror = False
+    return module
+
+
+def pirate(
+    checkpoint: Path, iterations: int | None = None, step: float | None = None, weight: float | None = None
+) -> Registration:
+    """PIRATE by its denoiser's weights; the options are its run-time options, and its own values without.
+
+    Raises:
+        UserError: for other weights, or a number of iterations below 1.
+    """
+    return _plug_and_play(PirateModule, checkpoint, iterations, step, weight)
+
+
+def pirate_plus(
+    checkpoint: Path, iterations: int | None = None, step: float | None = None, weight: float | None = None
+) -> Registration:
+    """PIRATE+ by its denoiser's weights, likewise; iterations are evaluations at most.
+
+    Raises:
+        UserError: as `pirate`.
+    """
+    return _plug_and_play(PiratePlusModule, checkpoint, iterations, step, weight)
+
+
+def _plug_and_play(
+    kind: type[PirateModule], checkpoint: Path, iterations: int | None, step: float | None, weight: float | None
+) -> Registration:
+    if iterations is not None and iterations < 1:
+        raise UserError(f"iterations: expected 1 or more, got {iterations}")
+    module = load_registration(checkpoint)
+    if type(module) is not kind:
+        what = module.stage or type(module).__name__
+        raise UserError(f"{checkpoint}: weights of {what}; --method {kind.method} needs those of {kind.stage}")
+    for name, value in (("iterations", iterations), ("step", step), ("weight", weight)):
+        if value is not None:
+            setattr(module, name, value)
     return module
 
 

@@ -194,10 +194,10 @@ def start(module: LightningModule, path: str | Path) -> None:
         path: a file, or the name of weights that come with the package.
 
     Raises:
-        UserError: if they are another class's, or parameters of both differ in shape.
+        UserError: if they are of a class that the module's is not, or parameters of both differ in shape.
     """
     source = load(path)
-    if type(source) is not type(module):
+    if not isinstance(module, type(source)):
         raise UserError(f"{path}: weights of {type(source).__name__}, the configuration's is {type(module).__name__}")
     module.shape_like(source)
     ours, theirs = module.state_dict(), source.state_dict()
