@@ -70,8 +70,8 @@ class Plan:
             return record
         try:
             paths = self._trained(name, model, record, path)
-            files = [path for fit, path in paths.items() if fit != "registered"]
-            record["parameters"] = sum(map(_parameters, [*files, *model.shipped]))
+            files: list[str | Path] = [path for fit, path in paths.items() if fit != "registered"]
+            record["parameters"] = sum(_parameters(path) for path in [*files, *model.shipped])
             record["use"] = self._use(name, model, paths)._asdict()
             record |= {"status": "ok", "reason": ""}
         except (UserError, OSError) as error:

@@ -74,9 +74,7 @@ class VariationalEncoder(nn.Module):
         latent: numbers of a code.
     """
 
-    def __init__(
-        self, channels: Sequence[int] = (64, 128, 256, 512), hidden: int = 2048, latent: int = 1000
-    ) -> None:
+    def __init__(self, channels: Sequence[int] = (64, 128, 256, 512), hidden: int = 2048, latent: int = 1000) -> None:
         super().__init__()
         self.features = _features(channels)
         size = channels[-1] * POOLED**3
