@@ -41,6 +41,7 @@ COSTS = (
     Column("budget", "Budget"),
     Column("trained", "Trained", unit="min", format=".1f"),
     Column("batches", "Batches"),
+    Column("batch", "A batch", unit="s", format=".2f"),
     Column("training_memory", "Memory of training", unit="GiB", format=".1f"),
     Column("parameters", "Parameters", unit="M", format=".2f"),
     Column("seconds", "A sample", unit="s", better="lower", format=".1f"),
@@ -54,7 +55,8 @@ READ = (
 )
 COST = (
     "A training, and the drawing of all samples, are calls of the program, each a process of its own, with start-up: "
-    "seconds on the clock, and of the processors (user and system), and the largest resident set."
+    "seconds on the clock, and of the processors (user and system), and the largest resident set; reading of the cohort "
+    "and validation are in a batch's share."
 )
 
 
@@ -110,6 +112,7 @@ def cost_table(records: Mapping[str, Row], uses: int) -> Table:
         if fits:
             row["trained"] = sum(fit.get("wall", 0.0) for fit in fits) / 60
             row["batches"] = sum(fit.get("batches", 0) for fit in fits)
+            row["batch"] = 60 * row["trained"] / row["batches"] if row["batches"] else None
             row["training_memory"] = max(fit.get("peak_mib", 0.0) for fit in fits) / 1024
         if record.get("parameters"):
             row["parameters"] = record["parameters"] / 1e6
