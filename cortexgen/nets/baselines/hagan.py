@@ -71,7 +71,7 @@ class Generator(nn.Module):
 
     def features(self, z: Tensor) -> Tensor:
         """`[B, latent]` to `[B, C, D / 4, H / 4, W / 4]`."""
-        x = self.inlet(z).unflatten(1, (-1, *self.sizes[0]))
+        x = self.inlet(z).unflatten(1, (-1, *self.sizes[0])).contiguous(memory_format=torch.channels_last_3d)
         for size, level in zip(self.sizes, self.levels, strict=True):
             x = level(F.interpolate(x, size=size))
         return x
@@ -111,9 +111,7 @@ class CodeEncoder(nn.Module):
         channels: of the features, and of three levels.
     """
 
-    def __init__(
-        self, shape: Sequence[int], latent: int = 1024, channels: Sequence[int] = (64, 64, 128, 256)
-    ) -> None:
+    def __init__(self, shape: Sequence[int], latent: int = 1024, channels: Sequence[int] = (64, 64, 128, 256)) -> None:
         super().__init__()
         self.layers = nn.Sequential(*(_normed(a, b, 4, 2) for a, b in itertools.pairwise(channels)))
         self.outlet = Conv3d(channels[-1], latent, _last([n // (8 * FINE) for n in shape]))
