@@ -99,13 +99,12 @@ def test_an_interrupted_training_ends_as_one_that_was_not(name, cohort, verb, tm
 
 def processes(folder, cohort, devices):
     """The states that trainings on so many processes end with, a list for each process."""
-    fits = [
-        ["fit", "--config", options(name, cohort, "")[0], "--config", HERE.parents[1] / "conf" / "baselines.yaml"]
-        + [*options(name, cohort, folder / f"{name}-{devices}")[1:], "--data.batch_size", 2 // devices]
-        + ["--trainer.devices", devices, "--trainer.accelerator", "cpu", "--trainer.limit_val_batches", 0]
-        + ["--trainer.limit_train_batches", 1]
-        for name in KINDS
-    ]
+    small = ("--config", HERE.parents[1] / "conf" / "baselines.yaml", "--trainer.limit_train_batches", 1)
+    more = ("--data.batch_size", 2 // devices, "--trainer.devices", devices, "--trainer.accelerator", "cpu")
+    fits = []
+    for name in KINDS:
+        config, *rest = options(name, cohort, folder / name, *more, "--trainer.limit_val_batches", 0)
+        fits.append(["fit", "--config", config, *small, *rest])
     (folder / "arguments.json").write_text(json.dumps([[str(word) for word in words] for words in fits]))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -204,7 +203,7 @@ def test_a_penalty_is_of_points_between_the_samples():
             return x.square().sum(dim=1, keepdim=True) / 2  # whose gradient is x
 
     real, fake, share = torch.tensor([[3.0, 4.0]]), torch.tensor([[6.0, 8.0]]), torch.tensor([[0.75]])
-    assert float(gradient_penalty(Square(), real, fake, share)) == pytest.approx((0.75 * 5 + 0.25 * 10 - 1) ** 2)
+    assert gradient_penalty(Square(), real, fake, share).item() == pytest.approx((0.75 * 5 + 0.25 * 10 - 1) ** 2)
 
 
 def test_losses_are_those_published(data):

@@ -1,4 +1,4 @@
-"""The networks of VAE-GAN and alpha-WGAN: published sizes, shapes, and what batch normalization does with few values."""
+"""The networks of VAE-GAN and alpha-WGAN: published sizes, shapes, and batch normalization of few values."""
 
 import pytest
 import torch
