@@ -10,6 +10,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from cortexgen.io.atomic import atomic
+from cortexgen.modules.base import StageModule
 
 INTERVAL = 600.0  # seconds between two files, at most
 COUNTS = ("ready", "started", "processed", "completed")

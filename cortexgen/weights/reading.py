@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -199,7 +199,7 @@ def start(module: LightningModule, path: str | Path) -> None:
     source = load(path)
     if not isinstance(module, type(source)):
         raise UserError(f"{path}: weights of {type(source).__name__}, the configuration's is {type(module).__name__}")
-    module.shape_like(source)
+    cast(Any, module).shape_like(source)
     ours, theirs = module.state_dict(), source.state_dict()
     for name, value in theirs.items():
         shapes = [list(value.shape), list(ours[name].shape) if name in ours else "missing"]

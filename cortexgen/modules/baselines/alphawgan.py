@@ -24,8 +24,8 @@ class AlphaWGAN(AdversarialModule):
         D: D(r) + D(s) - 2 D(x) + 10 (P(D; x, s) + P(D; x, r))
         C: C(E(x)) - C(z) + 10 P(C; E(x), z)
 
-    All three see the same images; as published, D sees others. A batch of one has no statistics that the code critic
-    could normalize by: it goes by the running ones, which then stay 0 and 1.
+    All three see the same images; as published, D sees others. A batch of fewer than four has no statistics that
+    C could normalize by: it then goes by running ones, which stay 0 and 1.
 
     Arguments:
         scale: of the numbers of channels and units; 1 is the published size.

@@ -118,9 +118,8 @@ class HAGAN(AdversarialModule):
             real, false = discriminator(*both, torch.cat([place, place])).chunk(2)
             self.step(0, "discriminator", cross_entropy(real, True) + cross_entropy(false, False), batch)
         with self.learning("generator"):
-            self.step(
-                1, "generator", cross_entropy(discriminator(*made(self.code(batch, stream=2)), place), True), batch
-            )
+            fake = made(self.code(batch, stream=2))
+            self.step(1, "generator", cross_entropy(discriminator(*fake, place), True), batch)
         with self.learning("encoder"):
             self.step(2, "encoder", (generator.large(encoder(slab)) - slab).abs().mean(), batch)  # type: ignore[operator]
         with self.learning("code_encoder"):

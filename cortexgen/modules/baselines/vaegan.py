@@ -70,7 +70,7 @@ class VAEGAN(AdversarialModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         generator, discriminator, encoder = (self.nets[k] for k in ("generator", "discriminator", "encoder"))
-        x, to_generator, to_encoder = self.volumes(batch["image"]), *self.h.reconstruction_weight
+        x, (to_generator, to_encoder) = self.volumes(batch["image"]), self.h.reconstruction_weight
         with self.learning("encoder", "generator"):
             mean, log_variance = encoder(x)
             code = mean + (log_variance / 2).exp() * self.code(batch, stream=0)

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,6 +17,7 @@ from cortexgen.nets.blocks import Conv3d
 SMALLEST = 32  # voxels a side, which five strides of 2 leave one of
 LARGEST = 96  # voxels a side that four doublings reach; beyond, the last upsampling is coarser
 SLOPE = 0.2
+FEWEST = 4  # values that are normalized by their own variance
 POOLED = 4  # voxels a side that the variational encoder's linear layers see
 
 
@@ -27,14 +29,15 @@ def padded_shape(shape: Sequence[int]) -> tuple[int, ...]:
 class BatchNorm(_BatchNorm):
     """Batch normalization of `[B, C, *]`.
 
-    One value a channel has no variance: it is normalized by the running mean and variance, which stay as they are.
+    A few values a channel have no variance worth the name (two of them are 1 and -1, whatever they were): fewer than
+    four are normalized by the running mean and variance, which stay as they are.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
         pass
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.training and input.numel() == input.shape[1]:
+        if self.training and input.numel() < FEWEST * input.shape[1]:
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(input)
 
@@ -122,7 +125,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """`[B, latent]` to `[B, 1, *shape]` in (-1, 1), float32."""
-        x = self.inlet(z).unflatten(1, (-1, *self.coarse))
+        x = self.inlet(z).unflatten(1, (-1, *self.coarse)).contiguous(memory_format=torch.channels_last_3d)
         x = F.relu(self.norm(x))
         for level in [*self.levels, self.outlet]:
             x = level(F.interpolate(x, scale_factor=2))

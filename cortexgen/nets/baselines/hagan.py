@@ -71,7 +71,7 @@ class Generator(nn.Module):
 
     def features(self, z: Tensor) -> Tensor:
         """`[B, latent]` to `[B, C, D / 4, H / 4, W / 4]`."""
-        x = self.inlet(z).unflatten(1, (-1, *self.sizes[0]))
+        x = self.inlet(z).unflatten(1, (-1, *self.sizes[0])).contiguous(memory_format=torch.channels_last_3d)
         for size, level in zip(self.sizes, self.levels, strict=True):
             x = level(F.interpolate(x, size=size))
         return x
@@ -120,9 +120,10 @@ class CodeEncoder(nn.Module):
         return self.outlet(self.layers(features)).float().mean(dim=(2, 3, 4))
 
 
-def _last(size: Sequence[int]) -> tuple[int, ...]:
+def _last(size: Sequence[int]) -> tuple[int, int, int]:
     """Kernel of the last convolution: 4 voxels a side, or as many as there are."""
-    return tuple(min(4, n) for n in size)
+    d, h, w = (min(4, n) for n in size)
+    return d, h, w
 
 
 def _judge(convs: Sequence[nn.Module]) -> nn.Sequential:
@@ -149,15 +150,14 @@ class Discriminator(nn.Module):
         super().__init__()
         _, height, width = shape
         a, b, c, d, e = high
-        thin = {"stride": 2, "padding": (0, 1, 1)}
         self.high = _judge(
             [
                 Conv3d(1, a, 4, stride=2, padding=1),
                 Conv3d(a, b, 4, stride=2, padding=1),
-                Conv3d(b, c, (2, 4, 4), **thin),
-                Conv3d(c, d, (2, 4, 4), **thin),
+                Conv3d(b, c, (2, 4, 4), stride=2, padding=(0, 1, 1)),
+                Conv3d(c, d, (2, 4, 4), stride=2, padding=(0, 1, 1)),
                 Conv3d(d, e, (1, 4, 4), stride=(1, 2, 2), padding=(0, 1, 1)),
-                Conv3d(e, hidden[0], (1, *_last((height // 32, width // 32)))),
+                Conv3d(e, hidden[0], _last((1, height // 32, width // 32))),
             ]
         )
         self.place = nn.Sequential(
