@@ -82,10 +82,10 @@ class BaselineModule(GeneratorModule):
         """A loss, if it is a number.
 
         Raises:
-            UserError: if it is NaN or infinite.
+            UserError: if not: every parameter would be none after the step.
         """
-        if not torch.isfinite(loss).all():
-            raise UserError(f"the training diverged: its loss is {loss.item()} at step {self.global_step}")
+        if not torch.isfinite(loss):
+            raise UserError(f"the training diverged: its loss is {float(loss)} at step {self.global_step}")
         return loss
 
     @abstractmethod
