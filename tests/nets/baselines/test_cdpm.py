@@ -82,9 +82,7 @@ def test_attention_across_slices_is_pytorchs_without_distances_and_the_equation_
                 for j in range(s)
             ]
             weights = (torch.stack(scores, dim=-1) / (c // heads) ** 0.5).softmax(dim=-1)
-            expected[:, :, i, h] = sum(
-                weights[..., j, None] * (v[:, :, h, j] + rv[:, None, i, j, h]) for j in range(s)
-            )
+            expected[:, :, i, h] = sum(weights[..., j, None] * (v[:, :, h, j] + rv[:, None, i, j, h]) for j in range(s))
     torch.testing.assert_close(net(x, places, e), net.to_out(expected.flatten(-2)))
     for r in net.relative:
         torch.nn.init.zeros_(r.out.weight)
