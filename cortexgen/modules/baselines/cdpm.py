@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cortexgen.data.noise import SampleNoise
 from cortexgen.diffusion import CosineSchedule, LinearBetaSchedule, SamplerName, diffuse, sampler_named, to_x0
+from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.losses import loss_at_fixed_times
 from cortexgen.modules.baselines.base import RUN_TIME, BaselineModule, scaled
@@ -130,7 +131,13 @@ class CDPM(BaselineModule):
         self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(chosen[0]), sync_dist=True)
 
     def inpaint(self, slices: Tensor, places: Tensor, observed: Tensor, random: torch.Generator) -> Tensor:
-        """Slices `[1, S, H, W]` in [-1, 1], of which those that aren't observed, `[1, S]`, are drawn."""
+        """Slices `[1, S, H, W]` in [-1, 1], of which those that aren't observed, `[1, S]`, are drawn.
+
+        Raises:
+            UserError: for more steps than there are.
+        """
+        if not 1 <= self.steps <= self.schedule.steps:
+            raise UserError(f"steps: expected 1 to {self.schedule.steps}, got {self.steps}")
         times = torch.linspace(self.schedule.steps, 1, self.steps, dtype=torch.float64).round().long()
         sampler = sampler_named(self.sampler, CosineSchedule(), self.steps)
         sampler.levels = self.schedule.log_snr(times)

@@ -214,10 +214,12 @@ class LatentDiffusion(BaselineModule):
         """An image `[1, D, H, W]`, decoded from latents that MONAI's DDIM made of noise.
 
         Raises:
-            UserError: if the training ended in the autoencoder's part.
+            UserError: if the training ended in the autoencoder's part, or for more steps than there are.
         """
         if not self.diffusing:
             raise UserError("these weights are an autoencoder's that has no denoiser yet; train longer")
+        if not 1 <= self.steps <= self.scheduler.num_train_timesteps:
+            raise UserError(f"steps: expected 1 to {self.scheduler.num_train_timesteps}, got {self.steps}")
         d, h, w = shape = Grid.from_dict(self.contract["grid"]).shape
         noise = torch.randn((1, *self.latent_shape(shape)), generator=random).to(self.device)
         scheduler = self._scheduler("DDIMScheduler")

@@ -10,6 +10,7 @@ from torch import Tensor
 from cortexgen.data.covariates import SLOTS
 from cortexgen.data.noise import SampleNoise
 from cortexgen.diffusion import CosineSchedule, diffuse, sampler_named
+from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.losses import DenoisingLoss, loss_at_fixed_times
 from cortexgen.modules.baselines.base import RUN_TIME, BaselineModule, scaled
@@ -137,7 +138,13 @@ class MedSyn(BaselineModule):
         return free + self.guidance * (given - free)
 
     def sample(self, random: torch.Generator, conditions: Mapping[str, Any]) -> Tensor:
-        """An image `[1, D, H, W]`: DDIM at half the resolution, and at all of it given that."""
+        """An image `[1, D, H, W]`: DDIM at half the resolution, and at all of it given that.
+
+        Raises:
+            UserError: for less than one step.
+        """
+        if self.steps < 1:
+            raise UserError(f"steps: expected 1 or more, got {self.steps}")
         shape, c = Grid.from_dict(self.contract["grid"]).shape, self._vector([conditions])
 
         def drawn(denoise: Any, size: Sequence[int], steps: float) -> Tensor:

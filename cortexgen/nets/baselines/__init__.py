@@ -1,1 +1,1 @@
-"""Networks of generators and registrations of others, in PyTorch, einops and MONAI alone."""
+"""Networks of generators and registrations of others."""
