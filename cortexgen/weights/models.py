@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from torch import nn
 
 from cortexgen.atlas.template import Template, load_template
 from cortexgen.contracts import Generator, Registration
@@ -16,10 +18,13 @@ from cortexgen.generation.deformation_model import components
 from cortexgen.generation.donors import DonorAppearance
 from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.generation.learned import LearnedAppearance
+from cortexgen.io import Grid
 from cortexgen.modules.baselines import PirateModule, PiratePlusModule
+from cortexgen.registration.learned_prior import PriorRefined
+from cortexgen.registration.refinement import Refinement
 from cortexgen.registration.registrar import Registrar
 from cortexgen.runner.precision import Precision, choose_device
-from cortexgen.weights.reading import load_appearance, load_generator, load_image_generator, load_registration
+from cortexgen.weights.reading import GENERATE, load_appearance, load_generator, load_image_generator, load_registration
 
 
 def network(
@@ -41,6 +46,51 @@ def network(
             raise
         module.mirror = False
     return module
+
+
+def prior(
+    checkpoint: Path | None = None,
+    fields: Path | None = None,
+    refine: int = 20,
+    mirror: bool | None = False,
+    smoothness: float = 5.0,
+    log_snr: float = 0.0,
+    share: float = 0.5,
+    weight: float = 0.0,
+    begin: bool = True,
+) -> Registration:
+    """Stage 1, refined with stage 2's denoiser of fields.
+
+    Arguments:
+        checkpoint, refine, mirror: as of `network`.
+        fields: stage 2's weights, the package's unless given.
+        smoothness: weight of the squared gradient.
+        log_snr: of the noise that the denoiser takes away.
+        share: of a step that follows what people differ by.
+        weight: of the denoiser's force.
+        begin: denoise the network's answer first.
+
+    Raises:
+        UserError: for other weights, or such whose grids or templates don't belong together.
+    """
+    if refine < 1:
+        raise UserError(f"refine: prior takes 1 or more steps, got {refine}")
+    first, generator = network(checkpoint, refine=0, mirror=mirror), load_generator(fields)
+    ours, theirs = first.frame, generator.contract
+    if theirs["template"]["hash"] != ours.template_hash or theirs["integration_steps"] != ours.steps:
+        raise UserError(f"prior: {fields or GENERATE} is of another template or flow than the network's weights")
+    h = cast(Any, first).hparams
+    how = {"window": h.ncc_window, "foreground": h.foreground, "symmetric": h.symmetric, "squarings": ours.steps}
+    options = {"refine": refine, "mirror": mirror, "smoothness": smoothness, "log_snr": log_snr}
+    return PriorRefined(
+        cast(nn.Module, first),
+        generator,
+        partial(generator.denoised, log_snr=log_snr),
+        Grid.from_dict(theirs["grid"]),
+        Refinement(refine, smoothness=smoothness, learned=weight, share=share, **how),
+        begin,
+        options | {"share": share, "weight": weight, "begin": begin},
+    )
 
 
 def pirate(

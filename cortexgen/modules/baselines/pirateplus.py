@@ -79,7 +79,9 @@ class PiratePlusModule(PirateModule):
             similarity = local_ncc(self.misfit(moving, fixed).warped(field), fixed, h.ncc_window)
             folding = folding_penalty(integrate(field, h.integration_steps), margin=0.5)
             loss = -similarity + h.folding_weight * folding + h.gradient_weight * gradient_size(field)
-            each.append({"loss": loss, "ncc": similarity, "folding": folding, "iterations": loss.new_tensor(iterations)})
+            each.append(
+                {"loss": loss, "ncc": similarity, "folding": folding, "iterations": loss.new_tensor(iterations)}
+            )
         return {name: torch.stack([losses[name] for losses in each]).mean() for name in each[0]}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

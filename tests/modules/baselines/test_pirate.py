@@ -9,7 +9,7 @@ from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_field_grid
 from cortexgen.io.bids import read_tsv
 from cortexgen.losses import local_ncc
-from cortexgen.modules.baselines import PiratePlusModule, PirateModule
+from cortexgen.modules.baselines import PirateModule, PiratePlusModule
 from cortexgen.spatial import antialias, integrate, warp
 from cortexgen.weights import load_checkpoint
 
