@@ -290,17 +290,6 @@ class FieldDiffusionModule(GeneratorModule, Velocities):
         free = x0(None)
         return free + self.guidance * (x0(condition) - free)
 
-    @torch.no_grad()
-    def denoised(self, velocity: Tensor, log_snr: float) -> Tensor:
-        """E[v | v + noise] of people without known covariates, of velocities `[B, 3, d, h, w]` in voxels.
-
-        Arguments:
-            log_snr: of the noise, which has the deviation `exp(-log_snr / 2)` of the scaled fields.
-        """
-        level = torch.full((len(velocity),), log_snr, dtype=torch.float64, device=velocity.device)
-        alpha = alpha_sigma(level)[0].view(-1, 1, 1, 1, 1)
-        return self.restored(self.denoise(alpha * self.normalized(velocity), level, None))
-
     def samples(self, indices: range, attempt: int, conditions: Sequence[Mapping[str, Any]]) -> Tensor:
         return self._samples(indices, attempt, conditions, self.sampler, self.steps)
 

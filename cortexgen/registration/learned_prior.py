@@ -48,8 +48,7 @@ class FieldPrior:
 class PriorRefined(nn.Module, Registration):
     """A network's answer, refined as by `Refinement` with a denoiser of real people's fields.
 
-    The denoiser acts in three places: on the answer that steps begin from, in the steps' direction, and as a force
-    beside the smoothness.
+    The denoiser acts in the steps' direction, and as a force beside the smoothness.
 
     Arguments:
         network: a module that solves pairs for velocities.
@@ -57,7 +56,6 @@ class PriorRefined(nn.Module, Registration):
         denoise: what it makes of a noisy velocity `[1, 3, d, h, w]`, in voxels of `grid`.
         grid: every first, second, ... voxel of the network's images.
         refinement: the steps; `share` and `learned` weight the direction and the force.
-        begin: denoise the answer first.
         options: for the records.
 
     Raises:
@@ -71,11 +69,10 @@ class PriorRefined(nn.Module, Registration):
         denoise: Denoiser,
         grid: Grid,
         refinement: Refinement,
-        begin: bool,
         options: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.network, self.generator, self.begin, self.options = network, generator, begin, dict(options)
+        self.network, self.generator, self.options = network, generator, dict(options)
         images = self._first.frame.grid
         factor = round(grid.spacing[0] / images.spacing[0])
         if factor < 1 or not images.coarse(factor).matches(grid):
@@ -107,6 +104,4 @@ class PriorRefined(nn.Module, Registration):
         frame = self._first.frame
         factor = round(frame.velocity_grid.spacing[0] / frame.grid.spacing[0])
         answer = from_coarse(self._first.solve(moving, fixed).field.float(), fixed.shape[2:], factor)
-        if self.begin:
-            answer = answer - self.prior.residual(answer)
         return Solved(self.refinement(answer, moving, fixed), self.refinement.steps)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cortexgen.atlas.template import Template, load_template
 from cortexgen.contracts import Generator, Registration
+from cortexgen.diffusion import alpha_sigma
 from cortexgen.errors import UserError
 from cortexgen.generation.appearance import Appearance, UnfitAppearance
 from cortexgen.generation.cascade import CascadedAppearance
@@ -57,7 +58,6 @@ def prior(
     log_snr: float = 0.0,
     share: float = 0.5,
     weight: float = 0.0,
-    begin: bool = True,
 ) -> Registration:
     """Stage 1, refined with stage 2's denoiser of fields.
 
@@ -68,7 +68,6 @@ def prior(
         log_snr: of the noise that the denoiser takes away.
         share: of a step that follows what people differ by.
         weight: of the denoiser's force.
-        begin: denoise the network's answer first.
 
     Raises:
         UserError: for other weights, or such whose grids or templates don't belong together.
@@ -85,12 +84,21 @@ def prior(
     return PriorRefined(
         cast(nn.Module, first),
         generator,
-        partial(generator.denoised, log_snr=log_snr),
+        partial(_denoised, generator, log_snr),
         Grid.from_dict(theirs["grid"]),
         Refinement(refine, smoothness=smoothness, learned=weight, share=share, **how),
-        begin,
-        options | {"share": share, "weight": weight, "begin": begin},
+        options | {"share": share, "weight": weight},
     )
+
+
+def _denoised(generator: Any, log_snr: float, velocity: Tensor) -> Tensor:
+    """E[v | v + noise] of people without known covariates, of `[1, 3, d, h, w]` in voxels.
+
+    The noise has the deviation `exp(-log_snr / 2)` of the scaled fields.
+    """
+    level = torch.full((1,), log_snr, dtype=torch.float64, device=velocity.device)
+    z = alpha_sigma(level)[0] * generator.normalized(velocity)
+    return generator.restored(generator.denoise(z, level, None))
 
 
 def pirate(

@@ -93,10 +93,20 @@ def test_a_mistake_is_one_line(cohort, registered, trained_generator, tmp_path):
         run(["register", image, out, "--method", "prior", "--refine", "0"])
     with pytest.raises(UserError, match="prior: takes no refine_intensity"):
         run(["register", image, out, "--method", "prior", "--refine_intensity", "2"])
-    with pytest.raises(UserError, match="prior: the fields' grid is .* none of every few voxels of the network's"):
+    with pytest.raises(UserError, match=r"prior: the fields' grid is .* none of every few voxels of the network's"):
         run(["register", image, out, "--method", "prior", "--checkpoint", str(stage1)])
     with pytest.raises(UserError, match="weights of stage 1; generate needs stage 2's"):
         registry.made("registrations", "prior", {"fields": stage1})
     method = registry.made("registrations", "prior", {"checkpoint": stage1, "fields": stage2})
     assert method.prior.factor == 2 and method.frame.velocity_grid.matches(method.frame.grid)
     assert Grid.from_dict(method.generator.contract["grid"]).matches(method.frame.grid.coarse(2))
+
+
+def test_the_packages_denoiser_is_its_priors():
+    """Of fields at the mean plus noise it leaves little; of the mean, nothing is taken away."""
+    method = registry.made("registrations", "prior", {})
+    mean, scale = (torch.as_tensor(method.generator.contract[name])[None] for name in ("mean", "scale"))
+    torch.testing.assert_close(method.prior.denoise(mean), mean, rtol=0, atol=1e-4)
+    noise = scale * torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
+    left = (method.prior.denoise(mean + noise) - mean) / scale
+    assert 0.01 < left.square().mean().sqrt() < 0.3  # of a deviation of 1, that of a log-SNR of 0
