@@ -101,39 +101,35 @@ def _denoised(generator: Any, log_snr: float, velocity: Tensor) -> Tensor:
     return generator.restored(generator.denoise(z, level, None))
 
 
-def pirate(
-    checkpoint: Path, iterations: int | None = None, step: float | None = None, weight: float | None = None
-) -> Registration:
-    """PIRATE by its denoiser's weights; the options are its run-time options, and its own values without.
+def pirate(checkpoint: Path, **options: Any) -> Registration:
+    """PIRATE by its denoiser's weights; options are its run-time options.
 
     Raises:
-        UserError: for other weights, or a number of iterations below 1.
+        UserError: for other weights, an option that there isn't, or a number of iterations below 1.
     """
-    return _plug_and_play(PirateModule, checkpoint, iterations, step, weight)
+    return _plug_and_play(PirateModule, checkpoint, options)
 
 
-def pirate_plus(
-    checkpoint: Path, iterations: int | None = None, step: float | None = None, weight: float | None = None
-) -> Registration:
+def pirate_plus(checkpoint: Path, **options: Any) -> Registration:
     """PIRATE+ by its denoiser's weights, likewise; iterations are evaluations at most.
 
     Raises:
         UserError: as `pirate`.
     """
-    return _plug_and_play(PiratePlusModule, checkpoint, iterations, step, weight)
+    return _plug_and_play(PiratePlusModule, checkpoint, options)
 
 
-def _plug_and_play(
-    kind: type[PirateModule], checkpoint: Path, iterations: int | None, step: float | None, weight: float | None
-) -> Registration:
-    if iterations is not None and iterations < 1:
-        raise UserError(f"iterations: expected 1 or more, got {iterations}")
+def _plug_and_play(kind: type[PirateModule], checkpoint: Path, options: Mapping[str, Any]) -> Registration:
     module = load_registration(checkpoint)
     if type(module) is not kind:
         what = module.stage or type(module).__name__
         raise UserError(f"{checkpoint}: weights of {what}; --method {kind.method} needs those of {kind.stage}")
-    for name, value in (("iterations", iterations), ("step", step), ("weight", weight)):
-        if value is not None:
+    for name, value in options.items():
+        if name not in (*kind.run_options, "template"):
+            raise UserError(f"{kind.method}: takes no {name}; there are checkpoint, {', '.join(kind.run_options)}")
+        if name == "iterations" and value < 1:
+            raise UserError(f"iterations: expected 1 or more, got {value}")
+        if name != "template":
             setattr(module, name, value)
     return module
 
