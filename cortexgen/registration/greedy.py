@@ -44,7 +44,7 @@ class Greedy(Registration):
             raise UserError("greedy needs picsl-greedy: pip install 'cortexgen[compare]'") from None
         self.program = Greedy3D
         self.grid = brain_box(template.to(template.grid.at_spacing(spacing)))
-        self.options = {"spacing": spacing, "window": window, "iterations": list(iterations)}
+        self.spacing, self.window, self.iterations = spacing, window, iterations
 
     @property
     def frame(self) -> Frame:
@@ -53,11 +53,12 @@ class Greedy(Registration):
 
     def describe(self) -> dict[str, Any]:
         name = f"greedy, picsl-greedy {version('picsl-greedy')}"
-        return {"Weights": name, "Template": None, "Parameters": self.options}
+        options = {"spacing": self.spacing, "window": self.window, "iterations": list(self.iterations)}
+        return {"Weights": name, "Template": None, "Parameters": options}
 
     def solve(self, moving: Tensor, fixed: Tensor) -> Solved:
-        program, options = self.program(), self.options
-        metric, levels = "x".join([str(options["window"])] * 3), "x".join(map(str, options["iterations"]))
+        program = self.program()
+        metric, levels = ("x".join(map(str, sizes)) for sizes in ([self.window] * 3, self.iterations))
         with TemporaryDirectory() as folder:
             images = {}
             for name, image in (("fixed", fixed), ("moving", moving)):

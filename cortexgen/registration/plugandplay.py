@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cortexgen.losses import global_ncc, gradient_energy
+from cortexgen.losses import global_ncc, gradient_energy, local_ncc
 from cortexgen.spatial import from_coarse, integrate, warp
 
 Force = Callable[[Tensor], Tensor]  # of a field, like it
@@ -24,13 +24,20 @@ class Misfit:
         downsample: the field lives on every 1st, 2nd or 4th voxel.
         smoothness: w.
         steps: squarings of a velocity; 0 reads the field as a displacement.
+        window: side of the windows of a squared local correlation in voxels; 0 is the correlation of whole images.
     """
 
     def __init__(
-        self, moving: Tensor, fixed: Tensor, downsample: int = 2, smoothness: float = 1.0, steps: int = 0
+        self,
+        moving: Tensor,
+        fixed: Tensor,
+        downsample: int = 2,
+        smoothness: float = 1.0,
+        steps: int = 0,
+        window: int = 0,
     ) -> None:
         self.moving, self.fixed = moving.float(), fixed.float()
-        self.downsample, self.smoothness, self.steps = downsample, smoothness, steps
+        self.downsample, self.smoothness, self.steps, self.window = downsample, smoothness, steps, window
 
     def warped(self, field: Tensor) -> Tensor:
         """The moving image in the fixed one's space by a field `[1, 3, d, h, w]` in voxels of its grid."""
@@ -39,7 +46,9 @@ class Misfit:
 
     def __call__(self, field: Tensor) -> Tensor:
         """g, a scalar."""
-        return self.smoothness * gradient_energy(field) - global_ncc(self.warped(field), self.fixed)
+        images = self.warped(field), self.fixed
+        similarity = local_ncc(*images, self.window) if self.window else global_ncc(*images)
+        return self.smoothness * gradient_energy(field) - similarity
 
     def gradient(self, field: Tensor) -> Tensor:
         """Of g by the field, times the number of voxels; float32 whatever the autocast."""

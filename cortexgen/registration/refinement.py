@@ -1,6 +1,7 @@
 """Gradient steps on the velocity of one pair, after the network's answer."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,11 @@ class Refinement:
         foreground: average the LNCC over the brain and two voxels around it, instead of over the grid.
         symmetric: compare in the fixed image's space and in the moving one's by turns.
         squarings: of the velocity's flow, of which a step makes two at most; 0 reads it as a displacement.
+        residual: R(v) = v - D(v), what a denoiser of fields takes away from a velocity.
+        learned: its weight: a step's gradient has `2 learned R(v)` a voxel more (regularization by denoising, Romano et
+            al., SIAM J. Imaging Sciences 2017).
+        direction: what of a gradient `[1, 3, D, H, W]` is added to it, at the same size,
+        share: times this.
     """
 
     steps: int
@@ -51,6 +57,10 @@ class Refinement:
     foreground: bool = True
     symmetric: bool = True
     squarings: int = 7
+    residual: Callable[[Tensor], Tensor] | None = None
+    learned: float = 0.0
+    direction: Callable[[Tensor], Tensor] | None = None
+    share: float = 0.0
 
     @torch.no_grad()
     def __call__(self, velocity: Tensor, moving: Tensor, fixed: Tensor) -> Tensor:
@@ -76,6 +86,11 @@ class Refinement:
                 by_intensity += 2 * self.intensity / fixed.numel() * (warped - correlation.fixed)
             gradient = roughness_gradient(v).mul_(self.smoothness)
             gradient.addcmul_(slope, by_intensity, value=-1 if back else 1)
+            if self.residual is not None:
+                gradient.add_(self.residual(v), alpha=2 * self.learned / v.numel())
+            if self.direction is not None:
+                along = self.direction(gradient)
+                gradient.add_(along, alpha=self.share * float(gradient.norm() / along.norm().clamp(min=1e-12)))
             mean.lerp_(gradient, 1 - BETAS[0])
             square.lerp_(gradient.square().mean() / inside, 1 - BETAS[1])
             falling = 0.05 + 0.475 * (1 + math.cos(math.pi * step / self.steps))

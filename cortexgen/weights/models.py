@@ -2,13 +2,16 @@
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from torch import Tensor, nn
 
 from cortexgen.atlas.template import Template, load_template
 from cortexgen.contracts import Generator, Registration
+from cortexgen.diffusion import alpha_sigma
 from cortexgen.errors import UserError
 from cortexgen.generation.appearance import Appearance, UnfitAppearance
 from cortexgen.generation.cascade import CascadedAppearance
@@ -16,10 +19,13 @@ from cortexgen.generation.deformation_model import components
 from cortexgen.generation.donors import DonorAppearance
 from cortexgen.generation.field_generator import FieldGenerator
 from cortexgen.generation.learned import LearnedAppearance
+from cortexgen.io import Grid
 from cortexgen.modules.baselines import PirateModule, PiratePlusModule
+from cortexgen.registration.learned_prior import PriorRefined
+from cortexgen.registration.refinement import Refinement
 from cortexgen.registration.registrar import Registrar
 from cortexgen.runner.precision import Precision, choose_device
-from cortexgen.weights.reading import load_appearance, load_generator, load_image_generator, load_registration
+from cortexgen.weights.reading import GENERATE, load_appearance, load_generator, load_image_generator, load_registration
 
 
 def network(
@@ -43,39 +49,87 @@ def network(
     return module
 
 
-def pirate(
-    checkpoint: Path, iterations: int | None = None, step: float | None = None, weight: float | None = None
+def prior(
+    checkpoint: Path | None = None,
+    fields: Path | None = None,
+    refine: int = 20,
+    mirror: bool | None = False,
+    smoothness: float = 5.0,
+    log_snr: float = 0.0,
+    share: float = 0.5,
+    weight: float = 0.0,
 ) -> Registration:
-    """PIRATE by its denoiser's weights; the options are its run-time options, and its own values without.
+    """Stage 1, refined with stage 2's denoiser of fields.
+
+    Arguments:
+        checkpoint, refine, mirror: as of `network`.
+        fields: stage 2's weights, the package's unless given.
+        smoothness: weight of the squared gradient.
+        log_snr: of the noise that the denoiser takes away.
+        share: of a step that follows what people differ by.
+        weight: of the denoiser's force.
 
     Raises:
-        UserError: for other weights, or a number of iterations below 1.
+        UserError: for other weights, or such whose grids or templates don't belong together.
     """
-    return _plug_and_play(PirateModule, checkpoint, iterations, step, weight)
+    if refine < 1:
+        raise UserError(f"refine: prior takes 1 or more steps, got {refine}")
+    first, generator = network(checkpoint, refine=0, mirror=mirror), load_generator(fields)
+    ours, theirs = first.frame, generator.contract
+    if theirs["template"]["hash"] != ours.template_hash or theirs["integration_steps"] != ours.steps:
+        raise UserError(f"prior: {fields or GENERATE} is of another template or flow than the network's weights")
+    h = cast(Any, first).hparams
+    how = {"window": h.ncc_window, "foreground": h.foreground, "symmetric": h.symmetric, "squarings": ours.steps}
+    options = {"refine": refine, "mirror": mirror, "smoothness": smoothness, "log_snr": log_snr}
+    return PriorRefined(
+        cast(nn.Module, first),
+        generator,
+        partial(_denoised, generator, log_snr),
+        Grid.from_dict(theirs["grid"]),
+        Refinement(refine, smoothness=smoothness, learned=weight, share=share, **how),
+        options | {"share": share, "weight": weight},
+    )
 
 
-def pirate_plus(
-    checkpoint: Path, iterations: int | None = None, step: float | None = None, weight: float | None = None
-) -> Registration:
+def _denoised(generator: Any, log_snr: float, velocity: Tensor) -> Tensor:
+    """E[v | v + noise] of people without known covariates, of `[1, 3, d, h, w]` in voxels.
+
+    The noise has the deviation `exp(-log_snr / 2)` of the scaled fields.
+    """
+    level = torch.full((1,), log_snr, dtype=torch.float64, device=velocity.device)
+    z = alpha_sigma(level)[0] * generator.normalized(velocity)
+    return generator.restored(generator.denoise(z, level, None))
+
+
+def pirate(checkpoint: Path, **options: Any) -> Registration:
+    """PIRATE by its denoiser's weights; options are its run-time options.
+
+    Raises:
+        UserError: for other weights, an option that there isn't, or a number of iterations below 1.
+    """
+    return _plug_and_play(PirateModule, checkpoint, options)
+
+
+def pirate_plus(checkpoint: Path, **options: Any) -> Registration:
     """PIRATE+ by its denoiser's weights, likewise; iterations are evaluations at most.
 
     Raises:
         UserError: as `pirate`.
     """
-    return _plug_and_play(PiratePlusModule, checkpoint, iterations, step, weight)
+    return _plug_and_play(PiratePlusModule, checkpoint, options)
 
 
-def _plug_and_play(
-    kind: type[PirateModule], checkpoint: Path, iterations: int | None, step: float | None, weight: float | None
-) -> Registration:
-    if iterations is not None and iterations < 1:
-        raise UserError(f"iterations: expected 1 or more, got {iterations}")
+def _plug_and_play(kind: type[PirateModule], checkpoint: Path, options: Mapping[str, Any]) -> Registration:
     module = load_registration(checkpoint)
     if type(module) is not kind:
         what = module.stage or type(module).__name__
         raise UserError(f"{checkpoint}: weights of {what}; --method {kind.method} needs those of {kind.stage}")
-    for name, value in (("iterations", iterations), ("step", step), ("weight", weight)):
-        if value is not None:
+    for name, value in options.items():
+        if name not in (*kind.run_options, "template"):
+            raise UserError(f"{kind.method}: takes no {name}; there are checkpoint, {', '.join(kind.run_options)}")
+        if name == "iterations" and value < 1:
+            raise UserError(f"iterations: expected 1 or more, got {value}")
+        if name != "template":
             setattr(module, name, value)
     return module
 

@@ -130,3 +130,11 @@ def test_an_affine_without_volume_is_an_error_that_names_the_file(broken):
 def test_voxels_larger_than_the_grid_are_refused():
     with pytest.raises(UserError, match=r"spacing: .* larger than the whole grid, 20 mm"):
         Grid((20, 20, 20), np.eye(4)).at_spacing(1e9)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_fine_is_the_grid_that_coarse_comes_from(factor):
+    fine = OBLIQUE.fine(factor)
+    assert fine.coarse(factor).matches(OBLIQUE, 1e-9)
+    last = [np.array(grid.shape) - 1 for grid in (fine, OBLIQUE)]
+    np.testing.assert_allclose(world(fine, last[0]), world(OBLIQUE, last[1]), atol=1e-9)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.losses import LocalNormalizedCrossCorrelationLoss
 
-from cortexgen.losses import Correlation, gradient_energy, local_ncc, ncc_force, roughness_gradient
+from cortexgen.losses import Correlation, global_ncc, gradient_energy, local_ncc, ncc_force, roughness_gradient
 from cortexgen.spatial import antialias, warp
 
 
@@ -126,3 +126,12 @@ def test_closed_forms_are_the_gradients_of_autograd(masked):
     field = torch.randn(2, 3, 4, 5, 6, generator=generator).requires_grad_()
     (expected,) = torch.autograd.grad(gradient_energy(field), field)
     torch.testing.assert_close(roughness_gradient(field.detach()), expected)
+
+
+def test_the_global_one_is_pearsons_of_each_image():
+    pairs = [_images((5, 6, 7), seed) for seed in (1, 2)]
+    first, second = (torch.cat(images) for images in zip(*pairs, strict=True))
+    expected = np.mean([np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in pairs])
+    assert global_ncc(first, second).item() == pytest.approx(expected, abs=1e-5)
+    assert global_ncc(first, 0.2 - 3 * first).item() == pytest.approx(-1, abs=1e-5)
+    assert global_ncc(first, torch.ones_like(first)).item() == pytest.approx(0, abs=1e-3)

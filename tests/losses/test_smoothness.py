@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cortexgen.losses import gradient_energy
+from cortexgen.losses import gradient_energy, gradient_size
 
 
 def test_linear_field_costs_the_squared_norm_of_its_gradient():
@@ -12,6 +12,12 @@ def test_linear_field_costs_the_squared_norm_of_its_gradient():
     field = np.einsum("ij,jdhw->idhw", gradient, np.indices((5, 7, 6))) + 4
     energy = gradient_energy(torch.from_numpy(field)[None])
     assert energy.item() == pytest.approx((gradient**2).sum() / 9, rel=1e-5)
+
+
+def test_its_size_is_the_mean_of_the_gradients_absolute_values():
+    gradient = np.random.default_rng(0).uniform(-1, 1, (3, 3))
+    field = np.einsum("ij,jdhw->idhw", gradient, np.indices((5, 7, 6))) + 4
+    assert gradient_size(torch.from_numpy(field)[None]).item() == pytest.approx(np.abs(gradient).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("axis", [2, 3, 4])

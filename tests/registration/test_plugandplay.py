@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cortexgen.diffusion import GaussianPrior, alpha_sigma
-from cortexgen.losses import global_ncc, gradient_energy
+from cortexgen.losses import global_ncc, gradient_energy, local_ncc
 from cortexgen.registration.plugandplay import Misfit, PlugAndPlay
 from cortexgen.spatial import antialias, from_coarse, warp
 
@@ -38,14 +38,16 @@ def test_without_a_denoiser_it_is_gradient_descent(pair):
     torch.testing.assert_close(found, field.detach(), rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("steps", [0, 7])
-def test_it_finds_a_shift(pair, steps):
+@pytest.mark.parametrize("steps, window", [(0, 0), (7, 0), (0, 5)])
+def test_it_finds_a_shift(pair, steps, window):
     moving, fixed = pair
-    misfit = Misfit(moving, fixed, smoothness=0.2, steps=steps)
+    misfit = Misfit(moving, fixed, smoothness=0.2, steps=steps, window=window)
     start = torch.zeros(1, 3, 9, 8, 7)
-    found = PlugAndPlay(60, 0.1, 0.0)(start, misfit.gradient, torch.zeros_like)
+    found = PlugAndPlay(60, 0.02 if window else 0.1, 0.0)(start, misfit.gradient, torch.zeros_like)
     before, after = (float(global_ncc(misfit.warped(field), fixed)) for field in (start, found))
     assert after > before + 0.6 * (1 - before)
+    similarity = float(local_ncc(moving, fixed, window)) if window else before
+    assert float(misfit(start)) == pytest.approx(-similarity, abs=1e-5)
 
 
 def test_its_fixed_point_with_a_gaussian_prior_and_a_quadratic_misfit_is_the_maximum_a_posteriori():

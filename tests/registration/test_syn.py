@@ -33,7 +33,7 @@ def test_the_command_takes_it_and_no_options_of_the_network(cohort, tmp_path):
     with pytest.raises(UserError, match="syn: takes no refine"):
         run(["register", str(image), str(tmp_path / "no"), "--method", "syn", "--refine", "3"])
     assert not (tmp_path / "no").exists()
-    with pytest.raises(UserError, match="registrations: there is no 'sin'; there are network, .*syn, "):
+    with pytest.raises(UserError, match=r"registrations: there is no 'sin'; there are network, .*syn, "):
         run(["register", str(image), str(tmp_path / "no"), "--method", "sin"])
     options = {"spacing": 8.0, "iterations": [20, 10]}
     work = RegisterScans(tmp_path / "out", "syn", options, load_template(), affine="never")

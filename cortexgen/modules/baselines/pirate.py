@@ -16,7 +16,7 @@ from cortexgen.nets.baselines.dncnn import DnCNN
 from cortexgen.registration.plugandplay import Misfit, PlugAndPlay
 from cortexgen.spatial import coarse_shape, integrate
 
-RUN_TIME = ["iterations", "step", "weight", "smoothness"]
+RUN_TIME = ["iterations", "step", "weight", "smoothness", "window"]
 
 
 class PirateModule(RegistrationModule):
@@ -38,6 +38,7 @@ class PirateModule(RegistrationModule):
         step: γ of the first iteration; it falls to 0.
         weight: τ, of the denoiser.
         smoothness: weight of the squared gradient of the field.
+        window: side of the windows of local correlation in voxels; 0 correlates whole images, as published.
     """
 
     stage, run_options = "PIRATE", RUN_TIME
@@ -55,10 +56,12 @@ class PirateModule(RegistrationModule):
         step: float = 0.073,
         weight: float = 0.69,
         smoothness: float = 1.0,
+        window: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=RUN_TIME)
-        self.iterations, self.step, self.weight, self.smoothness = iterations, step, weight, smoothness
+        self.iterations, self.step, self.weight = iterations, step, weight
+        self.smoothness, self.window = smoothness, window
         self.net = DnCNN(3, width, depth)
 
     def _data_contract(self) -> dict[str, Any]:
@@ -104,7 +107,8 @@ class PirateModule(RegistrationModule):
 
     def misfit(self, moving: Tensor, fixed: Tensor) -> Misfit:
         """Of a pair `[1, 1, D, H, W]`."""
-        return Misfit(moving, fixed, self.h.field_downsample, self.smoothness, self.h.integration_steps)
+        h = self.h
+        return Misfit(moving, fixed, h.field_downsample, self.smoothness, h.integration_steps, self.window)
 
     def start(self, fixed: Tensor) -> Tensor:
         """The field that iterations start from, zero."""

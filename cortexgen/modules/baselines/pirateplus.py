@@ -32,6 +32,7 @@ class PiratePlusModule(PirateModule):
         step: γ.
         weight: τ, of the denoiser.
         smoothness: weight of the squared gradient of the field in an iteration.
+        window: of the correlation in an iteration; 0 correlates whole images, as published.
     """
 
     stage = "PIRATE+"
@@ -53,9 +54,10 @@ class PiratePlusModule(PirateModule):
         step: float = 0.073,
         weight: float = 0.69,
         smoothness: float = 1.0,
+        window: int = 0,
     ) -> None:
         super().__init__(width, depth, 1.0, integration_steps, field_downsample, lr, iterations, step, weight)
-        self.smoothness = smoothness
+        self.smoothness, self.window = smoothness, window
         self.save_hyperparameters(ignore=RUN_TIME)
 
     def _iteration(self, field: Tensor, misfit: Misfit) -> Tensor:

@@ -1,5 +1,7 @@
 """A plain convolutional denoiser."""
 
+from itertools import pairwise
+
 from torch import nn
 
 from cortexgen.nets.blocks import Conv3d
@@ -19,6 +21,6 @@ class DnCNN(nn.Sequential):
     def __init__(self, channels: int = 3, width: int = 64, depth: int = 6) -> None:
         sizes = [channels, *[width] * (depth - 1), channels]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [Conv3d(before, after, 3, padding=1), nn.ELU()]
         super().__init__(*layers[:-1])

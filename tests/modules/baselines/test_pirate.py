@@ -9,7 +9,7 @@ from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_field_grid
 from cortexgen.io.bids import read_tsv
 from cortexgen.losses import local_ncc
-from cortexgen.modules.baselines import PiratePlusModule, PirateModule
+from cortexgen.modules.baselines import PirateModule, PiratePlusModule
 from cortexgen.spatial import antialias, integrate, warp
 from cortexgen.weights import load_checkpoint
 
@@ -155,6 +155,10 @@ def test_a_mistake_is_one_line(trained, cohort, registered, verb, tmp_path):
         given = ["--checkpoint", str(checkpoint)] if checkpoint else []
         with pytest.raises(UserError, match=line):
             run(["register", image, str(tmp_path / "no"), "--method", method, *given])
+    with pytest.raises(UserError, match=r"pirate\+: takes no refine; there are checkpoint, iterations, step, weight"):
+        run(
+            ["register", image, str(tmp_path / "no"), "--method", "pirate+", "--checkpoint", str(plus), "--refine", "2"]
+        )
     with pytest.raises(UserError, match="iterations: expected 1 or more, got 0"):
         registry.made("registrations", "pirate", {"checkpoint": pirate, "iterations": 0})
     where = ("--data.root", registered[1], "--ckpt_path", pirate, "--trainer.default_root_dir", tmp_path, *SMALL)
