@@ -96,7 +96,7 @@ def test_it_predicts_and_generates(trained, cohort, verb, tmp_path):
     run([str(word) for word in [*call, "--steps", SMALL[name]["steps"]]])
     (first, _), (again, _) = (sorted((tmp_path / side).rglob("*_T1w.nii.gz")) for side in "ab")
     assert first.name == again.name and nib.load(again).shape == nib.load(next(cohort.rglob("*_T1w.nii.gz"))).shape
-    with pytest.raises(UserError, match="sampler|guidance|correction"):
+    with pytest.raises(UserError, match=r"sampler|guidance|correction"):
         run([str(word) for word in [*call[:1], tmp_path / "c", *call[2:], "--correction", 1]])
 
 
