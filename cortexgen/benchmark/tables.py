@@ -55,8 +55,8 @@ READ = (
 )
 COST = (
     "A training, and the drawing of all samples, are calls of the program, each a process of its own, with start-up: "
-    "seconds on the clock, and of the processors (user and system), and the largest resident set. A batch's seconds hold "
-    "its share of reading the cohort and of validation."
+    "seconds on the clock, and of the processors (user and system), and the largest resident set. A batch's seconds "
+    "hold its share of reading the cohort and of validation."
 )
 
 
