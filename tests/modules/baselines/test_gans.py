@@ -161,29 +161,35 @@ def train(module, data, steps):
     return batch["image"], losses
 
 
-@every
-def test_it_learns_brains(name, data):
-    rate = {"lr": (2e-3, 2e-3, 2e-3)} if name == "hagan" else {"lr": 2e-3}
-    module = untrained(name, data, **rate)
+@pytest.mark.parametrize(
+    ("name", "steps", "rates"),
+    [
+        ("vaegan", 40, {"lr": 2e-3}),
+        ("alphawgan", 20, {"lr": 1e-3, "reconstruction_weight": 100.0}),
+        ("hagan", 20, {"lr": (2e-3, 2e-3, 2e-3)}),
+    ],
+)
+def test_it_learns_brains(name, steps, rates, data):
+    """Images come back nearer than they did; a sample looks like the mean brain, as noise does not."""
+    module = untrained(name, data, **rates)
+    images = torch.stack([data.reader.image(scan) for scan in data.side("train")])[:4]
 
-    def distances(images):
-        """Of the codes' images, and of a sample, from the brains or their mean; the sample's of running statistics."""
+    def measured():
         module.eval()
         with torch.no_grad():
             again = module.images(module.reconstruct(module.volumes(images)), images.shape[2:])
             sample = module.sample(torch.Generator().manual_seed(1), {})
         module.train()
-        return float((again - images).abs().mean()), float((sample - images.mean(dim=0)).abs().mean())
+        pair = torch.stack([sample.flatten(), images.mean(dim=0).flatten()])
+        return float((again - images).abs().mean()), float(torch.corrcoef(pair)[0, 1])
 
-    images = torch.stack([data.reader.image(scan) for scan in data.side("train")])[:4]
-    before = distances(images)
-    trained_on, losses = train(module, data, 40)
+    error, alike = measured()
+    assert alike < 0.2
+    trained_on, _ = train(module, data, steps)
     assert torch.equal(trained_on, images)
-    after = distances(images)
-    noise = float((torch.rand(images.shape[1:]) - images.mean(dim=0)).abs().mean())
-    print(name, before, after, noise, {key: (value[0], value[-1]) for key, value in losses.items()})
-    assert after[0] < 0.6 * before[0]
-    assert after[1] < 0.6 * min(before[1], noise)
+    after, looks = measured()
+    assert after < 0.6 * error
+    assert looks > 0.3
 
 
 def test_a_linear_critic_has_its_weights_norm_as_slope_everywhere():
