@@ -40,6 +40,7 @@ COPIES = (
 COSTS = (
     Column("budget", "Budget"),
     Column("trained", "Trained", unit="min", format=".1f"),
+    Column("trained_processor", "Trained", unit="processor min", format=".1f"),
     Column("batches", "Batches"),
     Column("batch", "A batch", unit="s", format=".2f"),
     Column("training_memory", "Memory of training", unit="GiB", format=".1f"),
@@ -111,6 +112,7 @@ def cost_table(records: Mapping[str, Row], uses: int) -> Table:
         row: dict[str, Any] = {"method": record["title"], "budget": record["key"]["budget"] or None}
         if fits:
             row["trained"] = sum(fit.get("wall", 0.0) for fit in fits) / 60
+            row["trained_processor"] = sum(fit.get("processor", 0.0) for fit in fits) / 60
             row["batches"] = sum(fit.get("batches", 0) for fit in fits)
             row["batch"] = 60 * row["trained"] / row["batches"] if row["batches"] else None
             row["training_memory"] = max(fit.get("peak_mib", 0.0) for fit in fits) / 1024

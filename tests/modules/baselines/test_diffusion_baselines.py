@@ -20,7 +20,7 @@ SMALL = {
     "medsyn": {"scale": 0.05, "multipliers": "[1,2,2]", "middle": 1, "lr": 3e-3, "steps": 10},
     "cdpm": {"scale": 0.1, "multipliers": "[1,2,2]", "blocks": 1, "slices": 8, "lr": 3e-3, "steps": 8},
 }
-STEPS = {"latentdiffusion": 150, "medsyn": 80, "cdpm": 120}
+STEPS = {"latentdiffusion": 150, "medsyn": 80, "cdpm": 200}
 
 
 def words(name, root, folder, steps, **trainer):
@@ -74,8 +74,10 @@ def test_it_learns(trained, data):
         distances.append(float((images - drawn).square().mean(dim=(1, 2, 3, 4)).min() / images.square().mean()))
         del each.log, each.log_dict
     assert losses[0] < 0.6 * losses[1]
-    assert distances[1] > 1  # as far as an empty image
-    if trained.name != "cdpm":  # whose first steps of a sample need a longer training than a test's
+    assert 1 < distances[1]  # an empty image is 1 from the brains
+    if trained.name == "cdpm":  # whose brightness comes from its first steps, which so short a training leaves open
+        assert distances[0] < 0.7 * distances[1]
+    else:
         assert distances[0] < 0.75
 
 
