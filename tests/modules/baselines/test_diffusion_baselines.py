@@ -74,7 +74,7 @@ def test_it_learns(trained, data):
         distances.append(float((images - drawn).square().mean(dim=(1, 2, 3, 4)).min() / images.square().mean()))
         del each.log, each.log_dict
     assert losses[0] < 0.6 * losses[1]
-    assert 1 < distances[1]  # an empty image is 1 from the brains
+    assert distances[1] > 1  # an empty image is 1 from the brains
     if trained.name == "cdpm":  # whose brightness comes from its first steps, which so short a training leaves open
         assert distances[0] < 0.7 * distances[1]
     else:
