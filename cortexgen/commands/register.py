@@ -74,6 +74,7 @@ def register(
         affine: Run the affine to template space where it is needed, always, or never.
         refine: Gradient steps on each pair after the network's answer, on every voxel: 6 unless given, 20 with prior;
             20 take longer and follow the images further, 0 leave the answer, whose velocities are coarser, as it is.
+            With pirate its iterations, 500 unless given.
         refine_intensity: Weight of the squared difference of intensities in those steps, such as 8: the warped template
             looks more like the image then, and the labels overlap less.
         fit_labels: Also write the warped labels with the cortex's boundaries moved to where the image has them, as

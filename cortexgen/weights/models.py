@@ -102,7 +102,7 @@ def _denoised(generator: Any, log_snr: float, velocity: Tensor) -> Tensor:
 
 
 def pirate(checkpoint: Path, **options: Any) -> Registration:
-    """PIRATE by its denoiser's weights; options are its run-time options.
+    """PIRATE by its denoiser's weights; options are its run-time options, `refine` being its iterations.
 
     Raises:
         UserError: for other weights, an option that there isn't, or a number of iterations below 1.
@@ -124,11 +124,12 @@ def _plug_and_play(kind: type[PirateModule], checkpoint: Path, options: Mapping[
     if type(module) is not kind:
         what = module.stage or type(module).__name__
         raise UserError(f"{checkpoint}: weights of {what}; --method {kind.method} needs those of {kind.stage}")
-    for name, value in options.items():
+    for option, value in options.items():
+        name = "iterations" if option == "refine" else option
         if name not in (*kind.run_options, "template"):
-            raise UserError(f"{kind.method}: takes no {name}; there are checkpoint, {', '.join(kind.run_options)}")
+            raise UserError(f"{kind.method}: takes no {option}; there are checkpoint, {', '.join(kind.run_options)}")
         if name == "iterations" and value < 1:
-            raise UserError(f"iterations: expected 1 or more, got {value}")
+            raise UserError(f"{option}: expected 1 or more, got {value}")
         if name != "template":
             setattr(module, name, value)
     return module

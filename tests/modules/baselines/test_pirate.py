@@ -155,10 +155,11 @@ def test_a_mistake_is_one_line(trained, cohort, registered, verb, tmp_path):
         given = ["--checkpoint", str(checkpoint)] if checkpoint else []
         with pytest.raises(UserError, match=line):
             run(["register", image, str(tmp_path / "no"), "--method", method, *given])
-    with pytest.raises(UserError, match=r"pirate\+: takes no refine; there are checkpoint, iterations, step, weight"):
-        run(
-            ["register", image, str(tmp_path / "no"), "--method", "pirate+", "--checkpoint", str(plus), "--refine", "2"]
-        )
+    with pytest.raises(UserError, match=r"pirate\+: takes no mirror; there are checkpoint, iterations, step, weight"):
+        run(["register", image, str(tmp_path / "no"), "--method", "pirate+", "--checkpoint", str(plus), "--mirror"])
+    with pytest.raises(UserError, match="refine: expected 1 or more, got 0"):
+        registry.made("registrations", "pirate", {"checkpoint": pirate, "refine": 0})
+    assert registry.made("registrations", "pirate", {"checkpoint": pirate, "refine": 7}).iterations == 7
     with pytest.raises(UserError, match="iterations: expected 1 or more, got 0"):
         registry.made("registrations", "pirate", {"checkpoint": pirate, "iterations": 0})
     where = ("--data.root", registered[1], "--ckpt_path", pirate, "--trainer.default_root_dir", tmp_path, *SMALL)
