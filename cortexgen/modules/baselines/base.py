@@ -14,6 +14,7 @@ from cortexgen.contracts import Generator
 from cortexgen.data.covariates import CovariateEncoder
 from cortexgen.errors import UserError
 from cortexgen.generation.images import ImageGenerator
+from cortexgen.generation.velocities import SAMPLING
 from cortexgen.modules.generator import GeneratorModule
 from cortexgen.runner.precision import Precision
 
@@ -29,8 +30,8 @@ def scaled(channels: Sequence[int], scale: float, multiple: int = 8) -> tuple[in
 class BaselineModule(GeneratorModule):
     """A generator of images `[B, 1, D, H, W]` in [0, 1], batches of `ImageDataModule`.
 
-    A subclass names its options without a default of its own in `run_options`, and has `covariates` among its
-    hyper-parameters if it takes some.
+    A subclass names the options of a sample in `run_options`, which are attributes (`Carried`, so that a checkpoint
+    keeps what the training's configuration says), and has `covariates` among its hyper-parameters if it takes some.
 
     Attributes:
         conditions: covariates that are asked for in `predict`.
@@ -91,6 +92,10 @@ class BaselineModule(GeneratorModule):
     @abstractmethod
     def sample(self, random: torch.Generator, conditions: Mapping[str, Any]) -> Tensor:
         """An image on the contract's grid, `[1, D, H, W]`, about in [0, 1]; see `generation.images`."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.contract[SAMPLING] = self.sampling()
+        super().on_save_checkpoint(checkpoint)
 
     def sampling(self) -> dict[str, Any]:
         """Run-time options that a sample depends on."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from cortexgen.data.noise import SampleNoise
 from cortexgen.diffusion import CosineSchedule, LinearBetaSchedule, SamplerName, diffuse, sampler_named, to_x0
 from cortexgen.errors import UserError
+from cortexgen.generation.velocities import Carried
 from cortexgen.io import Grid
 from cortexgen.losses import loss_at_fixed_times
 from cortexgen.modules.baselines.base import RUN_TIME, BaselineModule, scaled
@@ -65,7 +66,8 @@ class CDPM(BaselineModule):
         blocks: residual blocks a level.
         slices: at a time, observed ones among them.
         lr: learning rate of Adam.
-        sampler: "ancestral" (as published), "ddim" or "dpm++" (a run-time option, as those that follow).
+        sampler: "ancestral" (as published), "ddim" or "dpm++" (a run-time option, as those that
+            follow; this one and the next are kept in the checkpoint).
         steps: of each chunk, 1000 as published, evenly respaced if fewer.
         num_samples: how many brains `predict` writes.
         sample_seed: sample k depends on this and k alone.
@@ -73,6 +75,7 @@ class CDPM(BaselineModule):
 
     stage = "the baseline CDPM"
     run_options = ("sampler", "steps")
+    sampler, steps = Carried("ancestral"), Carried(1000)
 
     def __init__(
         self,
@@ -82,8 +85,8 @@ class CDPM(BaselineModule):
         blocks: int = 2,
         slices: int = 20,
         lr: float = 1e-4,
-        sampler: SamplerName = "ancestral",
-        steps: int = 1000,
+        sampler: SamplerName | None = None,
+        steps: int | None = None,
         num_samples: int = 12,
         sample_seed: int = 0,
     ) -> None:

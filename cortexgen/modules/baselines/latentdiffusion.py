@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cortexgen.data.noise import SampleNoise
 from cortexgen.errors import UserError
+from cortexgen.generation.velocities import Carried
 from cortexgen.io import Grid
 from cortexgen.losses import loss_at_fixed_times
 from cortexgen.modules.baselines.base import RUN_TIME, BaselineModule, scaled
@@ -36,13 +37,14 @@ class LatentDiffusion(BaselineModule):
         adversarial_weight: of the least-squares adversarial loss.
         lr: learning rate of Adam, of autoencoder and discriminator.
         unet_lr: of Adam, of the denoiser.
-        steps: of DDIM for a sample (a run-time option, as those that follow).
+        steps: of DDIM for a sample, 50 unless given (a run-time option that the checkpoint keeps, as those that follow).
         num_samples: how many brains `predict` writes.
         sample_seed: sample k depends on this and k alone.
     """
 
     stage = "the baseline LatentDiffusion"
     run_options = ("steps",)
+    steps = Carried(50)
     latent_scale: Tensor
 
     def __init__(
@@ -58,7 +60,7 @@ class LatentDiffusion(BaselineModule):
         adversarial_weight: float = 0.01,
         lr: float = 1e-5,
         unet_lr: float = 1e-5,
-        steps: int = 50,
+        steps: int | None = None,
         num_samples: int = 12,
         sample_seed: int = 0,
     ) -> None:

@@ -11,6 +11,7 @@ from cortexgen.data.covariates import SLOTS
 from cortexgen.data.noise import SampleNoise
 from cortexgen.diffusion import CosineSchedule, diffuse, sampler_named
 from cortexgen.errors import UserError
+from cortexgen.generation.velocities import Carried
 from cortexgen.io import Grid
 from cortexgen.losses import DenoisingLoss, loss_at_fixed_times
 from cortexgen.modules.baselines.base import RUN_TIME, BaselineModule, scaled
@@ -39,7 +40,7 @@ class MedSyn(BaselineModule):
         weight_decay: of AdamW.
         guidance: weight of the covariates against a sample of any (Ho & Salimans, 2022); 1 is none beyond conditioning
             (a run-time option, as those that follow).
-        steps: of DDIM at low resolution; the full one gets three for each five of them.
+        steps: of DDIM at low resolution, 50 unless given; the full one gets three for each five of them.
         conditions: covariates to ask for, such as `{age: 50}`; those of a training subject unless given.
         num_samples: how many brains `predict` writes.
         sample_seed: sample k depends on this and k alone.
@@ -47,6 +48,7 @@ class MedSyn(BaselineModule):
 
     stage = "the baseline MedSyn"
     run_options = ("guidance", "steps")
+    guidance, steps = Carried(2.0), Carried(50)
 
     def __init__(
         self,
@@ -59,8 +61,8 @@ class MedSyn(BaselineModule):
         covariate_dropout: float = 0.1,
         lr: float = 1e-4,
         weight_decay: float = 0.01,
-        guidance: float = 2.0,
-        steps: int = 50,
+        guidance: float | None = None,
+        steps: int | None = None,
         conditions: dict[str, float | str] | None = None,
         num_samples: int = 12,
         sample_seed: int = 0,
