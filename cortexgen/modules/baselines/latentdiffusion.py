@@ -37,7 +37,7 @@ class LatentDiffusion(BaselineModule):
         adversarial_weight: of the least-squares adversarial loss.
         lr: learning rate of Adam, of autoencoder and discriminator.
         unet_lr: of Adam, of the denoiser.
-        steps: of DDIM for a sample, 50 unless given (a run-time option that the checkpoint keeps, as those that follow).
+        steps: of DDIM for a sample, 50 unless given (a run-time option, as those that follow; the checkpoint keeps it).
         num_samples: how many brains `predict` writes.
         sample_seed: sample k depends on this and k alone.
     """
