@@ -1,5 +1,6 @@
 """A cohort's people on two sides: those that everything is trained on, and those that it is measured on."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -83,7 +84,7 @@ def _lay(scans: Sequence[Scan], root: Path, folder: Path) -> Path:
 
 
 def without_held_out(registered: Path, sides: Sides, out: Path) -> Path:
-    """Registrations of the people to train on alone, as links; laid in `out`.
+    """Registrations of the people to train on alone, in `out`; files take no room where the disk knows hard links.
 
     Raises:
         UserError: if there are none of theirs.
@@ -92,8 +93,17 @@ def without_held_out(registered: Path, sides: Sides, out: Path) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for path in sorted(registered.iterdir()):
-        if not path.name.startswith("sub-") or path.name in trained:
-            (out / path.name).symlink_to(path.resolve(), target_is_directory=path.is_dir())
+        if path.is_dir() and (not path.name.startswith("sub-") or path.name in trained):
+            shutil.copytree(path, out / path.name, copy_function=_linked)
+        elif path.is_file():
+            shutil.copy(path, out / path.name)
     if not any(out.glob("sub-*")):
         raise UserError(f"--registered: {registered} holds none of the {sides.trained} people to train on")
     return out
+
+
+def _linked(source: str, place: str) -> None:
+    try:
+        os.link(source, place)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copy(source, place)
