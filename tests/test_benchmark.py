@@ -89,8 +89,10 @@ def test_a_budget_is_needed(cohort: Path, tmp_path: Path) -> None:
 def test_registrations_are_compared(cohort: Path, tmp_path: Path) -> None:
     bench(cohort, tmp_path / "out", registration="true", models="affine,one-pass", held_out="*2,*4")
     found = rows(tmp_path / "out", "registration")
-    assert found["cortexgen, one pass"]["dice"] > found["affine alone"]["dice"] + 0.02
-    assert found["affine alone"]["n"] == 2 and found["affine alone"]["folded"] == 0
+    nothing = found["no registration"]  # what `evaluate` measures by itself
+    assert found["affine alone"]["dice"] == pytest.approx(nothing["dice"], abs=1e-3)
+    assert found["affine alone"]["n"] == nothing["n"] == 2 and found["affine alone"]["folded"] == 0
+    assert abs(found["cortexgen, one pass"]["dice"] - nothing["dice"]) > 1e-3
     assert set(rows(tmp_path / "out", "costs")) == {"affine alone", "cortexgen, one pass"}
 
 
@@ -110,7 +112,8 @@ def test_tables_take_intervals_and_floors_of_an_evaluation(tmp_path: Path) -> No
     record = {"title": "A", "key": {"budget": "1 min"}, "training": [{"wall": 90.0, "peak_mib": 512, "batches": 3}]}
     record["use"] = {"wall": 10.0, "processor": 18.0, "peak_mib": 2048}
     tables = generator_tables({"a": record}, tmp_path, 5)
-    text = tables["images"].to_markdown()
+    text = tables["images"].to_markdown().replace("\\", "")
     assert "0.80 [0.70, 0.90]" in text and "0.50 [0.40, 0.60]" in text and "**0.60**" in text
+    assert "VAE-GAN" not in text  # of which nobody published this
     cost = tables["costs"].rows[0]
     assert (cost["trained"], cost["batches"], cost["seconds"], cost["processor"], cost["memory"]) == (1.5, 3, 2, 3.6, 2)

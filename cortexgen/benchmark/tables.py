@@ -137,9 +137,10 @@ def _interval(row: Row, name: str) -> Interval | float | None:
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column], caption: str, notes: Sequence[str] = ()) -> Table | None:
-    """Those of the columns that a measured row has."""
+    """Those of the columns that a measured row has, and the rows that have one of these."""
     kept = [c for c in columns if any(row.get(c.name) is not None for row in rows if not row.get(PUBLISHED))]
     if not kept:
         return None
     competes = lambda row: measured(row) and row["method"] != REAL  # noqa: E731
-    return Table(rows, [MODEL, NUMBER, *kept], caption, notes, competes)
+    shown = [row for row in rows if any(row.get(c.name) is not None for c in kept)]
+    return Table(shown, [MODEL, NUMBER, *kept], caption, notes, competes)

@@ -18,7 +18,7 @@ TINY += ["--model.lr", 1e-3, "--trainer.limit_train_batches", 1.0, "--trainer.ma
 def module():
     torch.manual_seed(0)
     module = LatentDiffusion(**SMALL, steps=7).eval()
-    module.contract = {"grid": {"shape": [9, 10, 7], "affine": torch.eye(4).tolist()}}
+    module.contract = {"grid": {"shape": [9, 10, 7], "affine": torch.eye(4).tolist(), "codes": "RAS"}}
     return module
 
 
