@@ -19,26 +19,28 @@ wall, used = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDR
 peak = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 print(json.dumps([status, wall, used.ru_utime + used.ru_stime, peak]))
 """
+PARTLY = ", the others are "  # done, or evaluated: what a command's last line says then
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
 class Cost(NamedTuple):
-    """Of a call: seconds on the clock and of the processors (user and system), and the largest resident set in MiB."""
+    """Of a call: seconds on the clock and of the processors (user and system), and the largest resident set in MiB.
 
-    wall: float = 0.0
-    processor: float = 0.0
-    peak_mib: float = 0.0
+    Attributes:
+        note: what it said of single subjects that it left out; the others are done.
+    """
 
-    def __add__(self, other: "Cost") -> "Cost":  # type: ignore[override]
-        """Of one call after the other."""
-        return Cost(self.wall + other.wall, self.processor + other.processor, max(self.peak_mib, other.peak_mib))
+    wall: float
+    processor: float
+    peak_mib: float
+    note: str = ""
 
 
 def call(words: Iterable[object], log: Path, threads: int) -> Cost:
     """Run `cortexgen WORDS`; what it says goes to a file.
 
     Raises:
-        UserError: if it fails, with its last line.
+        UserError: if it fails, with its last line; where that says that all but some subjects are done, it is a note.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-c", LAUNCHER, sys.executable, "-m", "cortexgen", *map(str, words)]
@@ -49,7 +51,11 @@ def call(words: Iterable[object], log: Path, threads: int) -> Cost:
     if launched.returncode:
         raise UserError(f"{log}: the call was killed")
     status, *cost = json.loads(launched.stdout)
-    if status:
-        said = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
-        raise UserError(said[-1].removeprefix("cortexgen: error: ") if said else f"{log}: exit status {status}")
-    return Cost(*cost)
+    found = Cost(*cost)
+    if not status:
+        return found
+    said = log.read_bytes()[begin:].decode(errors="replace").strip().splitlines() or [f"{log}: exit status {status}"]
+    line = said[-1].removeprefix("cortexgen: error: ")
+    if PARTLY not in line:
+        raise UserError(line)
+    return found._replace(note=line)

@@ -49,6 +49,11 @@ class Plan:
     registered: Path | None = None
     weights: Mapping[str, Path] = field(default_factory=dict)
 
+    @property
+    def evaluation(self) -> Path:
+        """Folder of what `cortexgen evaluate` writes."""
+        return self.out / "evaluation"
+
     def folder(self, name: str) -> Path:
         """Of a model."""
         return self.out / "models" / name

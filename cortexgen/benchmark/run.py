@@ -32,21 +32,19 @@ def run_models(plan: Plan, models: Mapping[str, Model], jobs: int = 1) -> dict[s
     return {name: records[name] for name in models}
 
 
-def evaluate(plan: Plan, sets: Mapping[str, Path], options: Mapping[str, object], jobs: int = 1) -> Path:
-    """Measure sets against the held-out people by one call of `cortexgen evaluate`; returns its folder.
+def evaluate(plan: Plan, sets: Mapping[str, Path], options: Mapping[str, object], jobs: int = 1) -> str:
+    """Measure sets against the held-out people by one call of `cortexgen evaluate`; returns what it couldn't use.
 
     Arguments:
         sets: folders by name.
         options: of the command, beside.
     """
-    out = plan.out / "evaluation"
     words: list[object] = ["evaluate", roots(plan.sides.held_out), *(f"{name}={path}" for name, path in sets.items())]
-    words += [out, "--seed", plan.seed, "--jobs", jobs]
+    words += [plan.evaluation, "--seed", plan.seed, "--jobs", jobs]
     if plan.samples is None:
         words.append("--registration")
     else:
         words += ["--train", roots(plan.sides.train), "--train_fields", "false"]  # a registration of each would be long
     for name, value in options.items():
         words += [f"--{name}", value]
-    call(words, plan.out / "evaluation.log", plan.threads)
-    return out
+    return call(words, plan.out / "evaluation.log", plan.threads).note

@@ -94,12 +94,12 @@ def benchmark(
     done = {name: plan.results(name) for name, record in records.items() if record["status"] == "ok"}
     done |= {name: path.resolve() for name, path in (sets or {}).items()}
     options = {} if registration else {"labels": labels, "resamples": resamples, "pairs": pairs, "keep": "true"}
-    found = evaluate(plan, done, options, jobs)
+    note = evaluate(plan, done, options, jobs)
     make = registration_tables if registration else generator_tables
-    tables = make(records, found, sides.measured if registration else samples)
+    tables = make(records, plan.evaluation, sides.measured if registration else samples)
     for name, table in tables.items():
         table.write(within(out, "tables", name))
-    write_report(out / REPORT, plan, records, tables, done)
+    write_report(out / REPORT, plan, records, tables, done, note)
     print(f"compared: {out / REPORT}, tables in {out / 'tables'}")
     _say_failed(records)
 

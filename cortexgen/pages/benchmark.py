@@ -20,13 +20,19 @@ SHOWN = 6  # brains of each model
 
 
 def write_report(
-    path: Path, plan: Plan, records: Mapping[str, Row], tables: Mapping[str, Table], results: Mapping[str, Path]
+    path: Path,
+    plan: Plan,
+    records: Mapping[str, Row],
+    tables: Mapping[str, Table],
+    results: Mapping[str, Path],
+    note: str = "",
 ) -> None:
     """One self-contained HTML file.
 
     Arguments:
         records: of the models, by name.
         results: folder of each set's brains, or registrations, by name.
+        note: what couldn't be measured.
     """
     what = "Registrations" if plan.samples is None else "Generators"
     page = Report(
@@ -42,6 +48,13 @@ def write_report(
     if failed:
         page.section("Failed", "The others are not affected.")
         page.table(failed)
+    notes = [{"Where": "evaluation", "What": note}] if note else []
+    for record in records.values():
+        calls = [*record["training"], record.get("use") or {}]
+        notes += [{"Where": record["title"], "What": call["note"]} for call in calls if call.get("note")]
+    if notes:
+        page.section("Left out", "The others are not affected; the logs beside this page have every line.")
+        page.table(notes)
     sources = [{"Model": r["title"], "Paper": r["source"]} for r in records.values() if r["source"]]
     if sources:
         page.section("Papers")
