@@ -59,7 +59,9 @@ def rewrite(path: Path, change) -> None:
 
 
 def test_unknown_command_names_the_known_ones(fails):
-    assert "there are preprocess, register, generate, evaluate, benchmark, demo, export, simulate, fit" in fails("generat")
+    assert "there are preprocess, register, generate, evaluate, benchmark, demo, export, simulate, fit" in fails(
+        "generat"
+    )
 
 
 def test_missing_config_names_the_presets(fails):

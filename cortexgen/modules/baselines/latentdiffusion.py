@@ -100,21 +100,23 @@ class LatentDiffusion(BaselineModule):
         """MONAI's, that training adds noise by."""
         return self._scheduler("DDPMScheduler")
 
-    def inferer(self, shape: Sequence[int]) -> Any:
-        """MONAI's, that knows the latents' scale, and pads those of images of this shape for the denoiser."""
+    @property
+    def inferer(self) -> Any:
+        """MONAI's, that knows the latents' scale.
+
+        It could pad latents for the denoiser, too, but cuts them elsewhere than it padded where the difference is odd.
+        """
         from monai.inferers import LatentDiffusionInferer
 
-        sizes = [-(-n // self.shrinking) for n in shape]
-        scale = cast(Any, self.latent_scale)
-        return LatentDiffusionInferer(self.scheduler, scale, list(self.latent_shape(shape)[1:]), sizes)
+        return LatentDiffusionInferer(self.scheduler, cast(Any, self.latent_scale))
 
     def padded(self, image: Tensor) -> Tensor:
-        """Images with zeros behind each axis, up to a multiple of what the autoencoder divides sides by."""
-        d, h, w = (-n % self.shrinking for n in image.shape[2:])
+        """Images with zeros behind each axis, up to a multiple of what autoencoder and denoiser divide sides by."""
+        d, h, w = (-n % (self.shrinking * self.multiple) for n in image.shape[2:])
         return F.pad(image, (0, w, 0, h, 0, d))
 
     def latent_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """In the denoiser, of an image of a shape, padded or not, without the batch."""
+        """Of the latents of an image of a shape, padded or not, without the batch."""
         step = self.shrinking * self.multiple
         return (self.h.latents, *(-(-n // step) * self.multiple for n in shape))
 
@@ -195,7 +197,7 @@ class LatentDiffusion(BaselineModule):
     def _denoising(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error of the noise that the denoiser sees at times in [0, 1)."""
         steps = (t * self.scheduler.num_train_timesteps).long().to(self.device)
-        answer = self.inferer(x.shape[2:])(x, self.autoencoder, self.denoiser, noise, steps)
+        answer = self.inferer(x, self.autoencoder, self.denoiser, noise, steps)
         return F.mse_loss(answer.as_subclass(Tensor).float(), noise)  # a MetaTensor
 
     def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
@@ -226,5 +228,5 @@ class LatentDiffusion(BaselineModule):
         noise = torch.randn((1, *self.latent_shape(shape)), generator=random).to(self.device)
         scheduler = self._scheduler("DDIMScheduler")
         scheduler.set_timesteps(self.steps)
-        image = self.inferer(shape).sample(noise, self.autoencoder, self.denoiser, scheduler, verbose=False)
+        image = self.inferer.sample(noise, self.autoencoder, self.denoiser, scheduler, verbose=False)
         return cast(Tensor, image.as_subclass(Tensor)[0, :, :d, :h, :w])
