@@ -74,11 +74,9 @@ def test_it_learns(trained, data):
         distances.append(float((images - drawn).square().mean(dim=(1, 2, 3, 4)).min() / images.square().mean()))
         del each.log, each.log_dict
     assert losses[0] < 0.6 * losses[1]
-    assert distances[1] > 1  # an empty image is 1 from the brains
-    if trained.name == "cdpm":  # whose brightness comes from its first steps, which so short a training leaves open
-        assert distances[0] < 0.7 * distances[1]
-    else:
-        assert distances[0] < 0.75
+    assert distances[1] > 1 and distances[0] < 0.7 * distances[1]  # an empty image is 1 from the brains
+    if trained.name != "cdpm":  # whose brightness comes from its first steps, which so short a training leaves open
+        assert distances[0] < 1
 
 
 def test_a_sample_is_on_the_grid_and_of_its_number_alone(trained, data):
