@@ -53,12 +53,11 @@ class Model:
     """A generator or a registration.
 
     Attributes:
-        title: in tables.
+        title: in tables, where it is the paper's, too.
         fits: trainings, in their order; none for weights that come with the package, or a method without any.
         given: options of the command that draws, or registers, "{name}" being the checkpoint of that training.
         shipped: names of the package's weights that it takes.
         registered: whether its training needs the cohort registered first.
-        published: its row in the paper's Table 1.
         source: paper that it follows.
     """
 
@@ -67,7 +66,6 @@ class Model:
     given: Mapping[str, Any] = field(default_factory=dict)
     shipped: Sequence[str] = ()
     registered: bool = False
-    published: str = ""
     source: str = ""
 
     @property
@@ -76,9 +74,9 @@ class Model:
         return any(fit.limited for fit in self.fits)
 
 
-def _image_model(title: str, preset: str, source: str, published: str = "") -> Model:
+def _image_model(title: str, preset: str, source: str) -> Model:
     given = {"generator": "images", "checkpoint": "{run}"}
-    return Model(title, [Fit([f"baselines/{preset}.yaml"])], given, published=published or title, source=source)
+    return Model(title, [Fit([f"baselines/{preset}.yaml"])], given, source=source)
 
 
 PRIOR_ALONE: tuple[object, ...] = ("--model.correction", 0, "--model.cross_fit", 0)

@@ -124,10 +124,12 @@ def _budget(minutes: float | None, steps: int | None, needed: list[str]) -> Budg
 
 def _same(out: Path, facts: Row) -> bool:
     found = settings(Path(out, RECORD))
-    for name, value in facts.items() if found is not None else ():
-        if (found or {}).get(name) != value:
-            raise UserError(f"{out}: holds a benchmark with {name} {(found or {}).get(name)}, this one has {value}")
-    return found is not None
+    if found is None:
+        return False
+    for name, value in facts.items():
+        if found.get(name) != value:
+            raise UserError(f"{out}: holds a benchmark with {name} {found.get(name)}, this one has {value}")
+    return True
 
 
 def _registered(out: Path, sides: Sides, given: Path | None, jobs: int) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from cortexgen.atlas.fitting import fit_labels
@@ -216,12 +216,6 @@ class AppearanceDataModule(RegistrationDataModule):
         sides = (self.only,) if self.only else ("train", "val", "test")
         scans = [scan for side in sides for scan in self.side(side)]
         return DataLoader(Shapes(self, scans), collate_fn=itemgetter(0), num_workers=self.num_workers)
-
-    @staticmethod
-    def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
-        """Samples as a batch, with a list of covariates."""
-        covariates = [sample.pop("covariates") for sample in batch]
-        return default_collate(batch) | {"covariates": covariates}
 
 
 @dataclass(frozen=True)

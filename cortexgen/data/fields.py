@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from lightning import Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.data.augmentation import augment
@@ -225,12 +225,6 @@ class FieldDataModule(StageDataModule):
     def samples(self, scans: Sequence[Scan], training: bool = False) -> _Fields:
         """Fields, in training mirrored half of the time if `mirror`."""
         return _Fields(self, scans, training and self.mirror)
-
-    @staticmethod
-    def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
-        """Samples as a batch, with a list of covariates."""
-        covariates = [sample.pop("covariates") for sample in batch]
-        return default_collate(batch) | {"covariates": covariates}
 
     def predict_dataloader(self) -> DataLoader:
         """The numbers of the samples to draw, which the module knows."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
 from cortexgen.data.augmentation import Augmentation, augment
 from cortexgen.data.cohort import Scan
@@ -54,12 +54,6 @@ class ImageDataModule(RegistrationDataModule):
     def predict_dataloader(self) -> DataLoader:
         """Of the generator that the running trainer has: it draws, and asks no image."""
         return self.trainer.lightning_module.predict_dataloader()  # type: ignore[union-attr, no-any-return]
-
-    @staticmethod
-    def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
-        """Samples as a batch, with a list of covariates."""
-        covariates = [sample.pop("covariates") for sample in batch]
-        return default_collate(batch) | {"covariates": covariates}
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,10 @@ class StageDataModule(LightningDataModule):
         return moved | {"seed": batch["seed"]} if isinstance(batch, dict) and "seed" in batch else moved
 
     @staticmethod
-    def collate(batch: list[Any]) -> Any:
-        """Samples as a batch."""
-        return default_collate(batch)
+    def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        """Samples as a batch, their covariates, where they have some, as a list."""
+        covariates = [sample.pop("covariates") for sample in batch if "covariates" in sample]
+        return default_collate(batch) | ({"covariates": covariates} if covariates else {})
 
     def _loading(self) -> dict[str, Any]:
         workers = {"num_workers": self.num_workers, "persistent_workers": self.num_workers > 0}

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from cortexgen.data.noise import SampleNoise
 from cortexgen.errors import UserError
-from cortexgen.modules.baselines.base import BaselineModule
+from cortexgen.modules.baselines.base import BaselineModule, scaled
 
 BACKGROUND = -1.0  # the networks' range is -1 to 1
 
@@ -54,10 +54,15 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, share: Tenso
 class AdversarialModule(BaselineModule):
     """Base of the adversarial generators: networks "generator", "discriminator", ..., each with an optimizer's turn.
 
-    A subclass has the hyper-parameters `shape`, the volume that is made (the working grid's unless given), and
-    `latent`; it builds its networks by `networks`, calls `begin` at the end of its constructor, and trains by `step`.
-    The global step counts the steps of all optimizers: `optimizer_steps` a batch.
+    A subclass has the hyper-parameters `scale` and `shape`, the volume that is made (the working grid's unless given);
+    it builds its networks by `networks`, calls `begin` at the end of its constructor, and trains by `step`. The global
+    step counts the steps of all optimizers: `optimizer_steps` a batch.
+
+    Attributes:
+        published_latent: numbers of a code at scale 1.
     """
+
+    published_latent: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,9 +129,9 @@ class AdversarialModule(BaselineModule):
         return SampleNoise(batch, batch["image"], stream).uniform(1)
 
     @property
-    @abstractmethod
     def latent(self) -> int:
         """Numbers of a code."""
+        return scaled([self.published_latent], self.h.scale)[0]
 
     @contextmanager
     def learning(self, *names: str) -> Iterator[None]:

@@ -38,6 +38,7 @@ class AlphaWGAN(AdversarialModule):
     """
 
     optimizer_steps = 3
+    published_latent = LATENT
     padded_shape = staticmethod(convgan.padded_shape)
 
     def __init__(
@@ -54,10 +55,6 @@ class AlphaWGAN(AdversarialModule):
         self.save_hyperparameters(ignore=RUN_TIME)
         self.num_samples, self.sample_seed = num_samples, sample_seed
         self.begin()
-
-    @property
-    def latent(self) -> int:
-        return scaled([LATENT], self.h.scale)[0]
 
     def networks(self, shape: Sequence[int]) -> dict[str, nn.Module]:
         channels, (hidden,) = scaled(CHANNELS, self.h.scale), scaled([HIDDEN], self.h.scale)

@@ -50,6 +50,7 @@ class HAGAN(AdversarialModule):
     """
 
     optimizer_steps = 4
+    published_latent = LATENT
     padded_shape = staticmethod(hagan.padded_shape)
 
     def __init__(
@@ -65,10 +66,6 @@ class HAGAN(AdversarialModule):
         self.save_hyperparameters(ignore=RUN_TIME)
         self.num_samples, self.sample_seed = num_samples, sample_seed
         self.begin()
-
-    @property
-    def latent(self) -> int:
-        return scaled([LATENT], self.h.scale)[0]
 
     def networks(self, shape: Sequence[int]) -> dict[str, nn.Module]:
         def channels(published: Sequence[int]) -> tuple[int, ...]:

@@ -32,6 +32,7 @@ class VAEGAN(AdversarialModule):
     """
 
     optimizer_steps = 3
+    published_latent = LATENT
     padded_shape = staticmethod(convgan.padded_shape)
 
     def __init__(
@@ -47,10 +48,6 @@ class VAEGAN(AdversarialModule):
         self.save_hyperparameters(ignore=RUN_TIME)
         self.num_samples, self.sample_seed = num_samples, sample_seed
         self.begin()
-
-    @property
-    def latent(self) -> int:
-        return scaled([LATENT], self.h.scale)[0]
 
     def networks(self, shape: Sequence[int]) -> dict[str, nn.Module]:
         channels, (hidden,) = scaled(CHANNELS, self.h.scale), scaled([HIDDEN], self.h.scale)
