@@ -23,7 +23,8 @@ class Intervals(Callback):
             return
         if trainer.check_val_every_n_epoch is None:
             if trainer.max_steps > 0:
-                trainer.val_check_interval = min(interval, trainer.max_steps * trainer.accumulate_grad_batches)
+                steps = max(1, trainer.max_steps // pl_module.optimizer_steps)
+                trainer.val_check_interval = min(interval, steps * trainer.accumulate_grad_batches)
             return
         batches = len(cast(Any, trainer).datamodule.train_dataloader())
         if interval > (min(batches, limit) if isinstance(limit, int) else int(batches * limit)):

@@ -19,11 +19,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-import cortexgen.data.appearance  # data modules are found by their short names once they are imported
+import cortexgen.data.appearance  # classes are found by their short names once they are imported
 import cortexgen.data.fields
 import cortexgen.data.images
 import cortexgen.modules.baselines
-import cortexgen.studies.datamodules  # noqa: F401
+import cortexgen.studies.datamodules
+import cortexgen.training.averages  # noqa: F401
 from cortexgen.errors import UserError
 from cortexgen.io.output import claim, contents, examine_run
 from cortexgen.modules.base import StageModule
