@@ -2,7 +2,8 @@
 
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cortexgen.nets.blocks import Conv3d
 
@@ -24,3 +25,6 @@ class DnCNN(nn.Sequential):
         for before, after in pairwise(sizes):
             layers += [Conv3d(before, after, 3, padding=1), nn.ELU()]
         super().__init__(*layers[:-1])
+
+    def forward(self, field: Tensor) -> Tensor:
+        return super().forward(field.contiguous(memory_format=torch.channels_last_3d))
