@@ -29,7 +29,7 @@ def compared(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two generators: one trained here, and real people's images in the place of another's brains."""
     out = tmp_path_factory.mktemp("benchmark") / "out"
     theirs = "{people: " + str(cohort) + "}"
-    bench(cohort, out, models="hagan", sets=theirs, **SMALL)
+    bench(cohort, out, models="hagan", sets=theirs, segmenter=1, **SMALL)
     return out
 
 
@@ -45,6 +45,12 @@ def test_a_model_is_trained_drawn_from_measured_and_its_cost_known(compared: Pat
     assert len(drawn) == 4
     page = (compared / "benchmark.html").read_text()
     assert "HA-GAN" in page and "Sun et al." in page and page.count("<img") == 3
+
+
+def test_labels_are_worth_something_where_there_are_some(compared: Path) -> None:
+    labels = rows(compared, "labels")
+    assert set(labels) == {"real against real", "people"}
+    assert all(0 < row[name] < 1 for row in labels.values() for name in ("right", "useful"))
 
 
 def test_published_rows_stand_beside_and_are_marked(compared: Path) -> None:
@@ -115,5 +121,19 @@ def test_tables_take_intervals_and_floors_of_an_evaluation(tmp_path: Path) -> No
     text = tables["images"].to_markdown().replace("\\", "")
     assert "0.80 [0.70, 0.90]" in text and "0.50 [0.40, 0.60]" in text and "**0.60**" in text
     assert "VAE-GAN" not in text  # of which nobody published this
+    assert "labels" not in tables
+    about = {"set": "a", "n_learned": 0, "n_synthetic": 0, "n": 4}
+    worth = [
+        about | {"learned": "real brains", "n_learned": 20, "judged": "held-out real brains", "dice": 0.9},
+        about | {"learned": "real brains", "n_learned": 20, "judged": "a", "dice": 0.8, "n": 5},
+        about | {"learned": "a", "n_synthetic": 5, "judged": "held-out real brains", "dice": 0.7},
+        about | {"learned": "real brains", "n_learned": 5, "judged": "held-out real brains", "dice": 0.6},
+    ]
+    (tmp_path / "tables" / "labels.json").write_text(json.dumps({"rows": worth}))
+    labels = generator_tables({"a": record}, tmp_path, 5)["labels"].rows
+    assert [(r["method"], r["n"], r["right"], r["useful"]) for r in labels] == [
+        ("real against real", 20, 0.9, 0.9),
+        ("A", 5, 0.8, 0.7),
+    ]
     cost = tables["costs"].rows[0]
     assert (cost["trained"], cost["batches"], cost["seconds"], cost["processor"], cost["memory"]) == (1.5, 3, 2, 3.6, 2)

@@ -10,6 +10,7 @@ from cortexgen.evaluation.published import MS_SSIM, published_rows
 from cortexgen.evaluation.registration import MEASURES
 from cortexgen.evaluation.table import PUBLISHED, Column, Table, measured
 from cortexgen.evaluation.tables import FLOOR, REAL, D
+from cortexgen.evaluation.usefulness import HELD_OUT, REAL_BRAINS
 from cortexgen.metrics.resampling import Interval
 
 MODEL, NUMBER = Column("method", "Model"), Column("n", "N")
@@ -37,6 +38,10 @@ COPIES = (
     Column("ratio", "Distance to a training subject / held-out people's", better=1.0, format=".2f"),
     Column("apart", "Distance within the set / real", better=1.0, format=".2f"),
 )
+LABELS = (
+    Column("right", "Dice of a segmenter of real people on it", better="higher", format=".3f"),
+    Column("useful", "Dice of a segmenter of it on held-out people", better="higher", format=".3f"),
+)
 COSTS = (
     Column("budget", "Budget"),
     Column("trained", "Trained", unit="min", format=".1f"),
@@ -53,6 +58,10 @@ READ = (
     "Measured against people whom no model was trained on. MS-SSIM with real: the published measure, of each brain and "
     "a real one; within the set: of its pairs, good where that of real pairs is. Told apart: balanced accuracy of a "
     "cross-validated linear classifier on random features. Contrast, sharpness, noise: ratios to real brains' means."
+)
+WORTH = (
+    "Small segmenters, all of the same number of steps, that learned from the people to train on or from a model's "
+    "brains, by the label maps that came with them; in the first row, of people on held-out people."
 )
 COST = (
     "A training, and the drawing of all samples, are calls of the program, each a process of its own, with start-up: "
@@ -84,6 +93,7 @@ def generator_tables(records: Mapping[str, Row], evaluation: Path, samples: int)
         "images": _table([floor, *rows, *published_rows()], [*IMAGES.values()], "Images", [READ, FLOOR]),
         "anatomy": _table([floor, *rows], [*ANATOMY.values()], "Anatomy", [D, FLOOR]),
         "copies": _table(rows, COPIES, "Nearest training subjects"),
+        "labels": _table(_worth(records, evaluation), LABELS, "What the labels are worth", [WORTH]),
         "costs": cost_table(records, samples),
     }
     return {name: table for name, table in shown.items() if table is not None}
@@ -123,6 +133,23 @@ def cost_table(records: Mapping[str, Row], uses: int) -> Table:
             row["memory"] = use["peak_mib"] / 1024
         rows.append(row)
     return Table(rows, [MODEL, *(c for c in COSTS if any(c.name in row for row in rows))], "What it cost", [COST])
+
+
+def _worth(records: Mapping[str, Row], evaluation: Path) -> list[Row]:
+    """What segmenters say of each model's labels, below what they say of real people's."""
+    floor: Row = {"method": REAL}
+    found: dict[str, Row] = {}
+    for row in _rows(evaluation, "labels"):
+        name, dice, n = row["set"], _interval(row, "dice"), row["n_synthetic"]
+        place = found.setdefault(name, {"method": records[name]["title"] if name in records else name})
+        if (row["learned"], row["judged"]) == (REAL_BRAINS, HELD_OUT):
+            if row["n_learned"] >= floor.get("n", 0):  # all of them, and not the fewer ones of --augment
+                floor |= {"n": row["n_learned"], "right": dice, "useful": dice}
+        elif row["learned"] == REAL_BRAINS:
+            place |= {"n": row["n"], "right": dice}
+        elif row["learned"] == name:
+            place |= {"n": n, "useful": dice}
+    return [floor, *found.values()] if found else []
 
 
 def _rows(evaluation: Path, name: str) -> list[Row]:

@@ -33,6 +33,7 @@ def benchmark(
     held_out: str | None = None,
     registered: Path | None = None,
     labels: str = "register",
+    segmenter: int = 0,
     resamples: int = 500,
     pairs: int = 200,
     seed: int = 0,
@@ -64,13 +65,21 @@ def benchmark(
             cohort unless given.
         registered: What `cortexgen register` wrote of the cohort, for models that learn from fields; made unless given.
         labels: Of the evaluation: register, given, or none.
+        segmenter: Steps of small segmenters that learn from the cohort's label maps and from each model's, where it
+            makes some, 600 for instance: what the labels are worth.
         resamples: Of each bootstrap.
         pairs: Of brains for MS-SSIM within a set.
         seed: Of trainings, samples and what is drawn in measuring.
         devices: GPUs, or processes on a CPU, of each training.
         jobs: Models at a time on this machine; the processor's cores are shared among them.
     """
-    for name, value, least in (("samples", samples, 2), ("jobs", jobs, 1), ("devices", devices, 1), ("seed", seed, 0)):
+    for name, value, least in (
+        ("samples", samples, 2),
+        ("jobs", jobs, 1),
+        ("devices", devices, 1),
+        ("seed", seed, 0),
+        ("segmenter", segmenter, 0),
+    ):
         if value < least:
             raise UserError(f"--{name}: expected {least} or more, got {value}")
     known = REGISTRATIONS if registration else GENERATORS
@@ -94,6 +103,7 @@ def benchmark(
     done = {name: plan.results(name) for name, record in records.items() if record["status"] == "ok"}
     done |= {name: path.resolve() for name, path in (sets or {}).items()}
     options = {} if registration else {"labels": labels, "resamples": resamples, "pairs": pairs, "keep": "true"}
+    options |= {"segmenter": segmenter} if segmenter and not registration else {}
     note = evaluate(plan, done, options, jobs)
     make = registration_tables if registration else generator_tables
     tables = make(records, plan.evaluation, sides.measured if registration else samples)

@@ -17,6 +17,7 @@ from cortexgen.evaluation.reading import IMAGES, LABELS, BrainSet
 from cortexgen.evaluation.registration import evaluate_registration
 from cortexgen.evaluation.run import Evaluation, Options
 from cortexgen.evaluation.tables import REAL
+from cortexgen.evaluation.usefulness import ALL, Learning
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.io.paths import is_file_name
@@ -42,6 +43,9 @@ def evaluate(
     held_out: str | None = None,
     train: Roots | None = None,
     train_fields: bool = True,
+    segmenter: int = 0,
+    augment: str | None = None,
+    segmenter_seeds: int = 1,
     spacing: float | None = None,
     real_images: str = IMAGES,
     images: str | None = None,
@@ -91,6 +95,12 @@ def evaluate(
         held_out: Names of real brains that the generator hasn't seen, comma-separated, 05,10 for instance.
         train: The brains it has seen, where they are not among the real ones.
         train_fields: Look for copies of them in fields too, not in images alone; each is registered for that.
+        segmenter: Train small segmenters for so many steps, 600 for instance, by the label maps beside the images of
+            both sides: what one of the training subjects makes of the set says how right its labels are, and what one
+            of the set makes of held-out real brains what they are worth. Needs --train or --held_out.
+        augment: Numbers of training subjects, comma-separated, 5,10,20,all for instance: also what a segmenter makes of
+            held-out brains that learned from so many, alone and together with the set.
+        segmenter_seeds: Trainings of each segmenter, whose mean is taken.
         spacing: Compare at this voxel size in mm, instead of the real brains' own.
         real_images: File name pattern of the images in REAL.
         images: File name pattern of the images in SYNTHETIC; *_T1w.nii*, with --registration *_desc-warped_T1w.nii*.
@@ -151,12 +161,13 @@ def evaluate(
     if labels not in (known := [*names("labellers"), "none"]):
         raise UserError(f"--labels: expected {', '.join(known)}, got {labels}")
     given = labels == "given" or real_labels is not None
+    learning = _learning(segmenter, augment, segmenter_seeds, seed, str(choose_device(device)), precision)
     classes = read_label_table(label_table) if label_table else None
     common: dict[str, Any] = {
         "rescale": rescale,
         "ignore_affine": ignore_affine,
         "choice": choice,
-        "labels": (label_pattern or LABELS) if given else None,
+        "labels": (label_pattern or LABELS) if given or learning else None,
     }
     ours = BrainSet(real, real_labels, classes=classes, images=real_images, **common)
     if spacing is not None:
@@ -177,6 +188,7 @@ def evaluate(
         seed=seed,
         device=str(choose_device(device)),
         train_fields=train_fields,
+        learning=learning,
     )
     trained_on = BrainSet(train, **common) if train else None
     failures: dict[str, str] = {}
@@ -197,6 +209,24 @@ def evaluate(
 for _protocol in ("standard", "paper"):
     _names = ", ".join(metric.name for metric in declared() if metric.protocol == _protocol)
     evaluate.__doc__ = str(evaluate.__doc__).replace(f"MEASURED_IN_{_protocol}", _names)
+
+
+def _learning(
+    steps: int, augment: str | None, seeds: int, seed: int, device: str, precision: Precision
+) -> Learning | None:
+    """How segmenters learn, if they do."""
+    if steps < 0:
+        raise UserError(f"--segmenter: expected 0 or more steps, got {steps}")
+    if not steps:
+        if augment is not None:
+            raise UserError("--augment: give --segmenter, the steps of each training, too")
+        return None
+    numbers: list[int | None] = []
+    for text in listed(augment):
+        if text != ALL and not text.isdecimal():
+            raise UserError(f"--augment: expected numbers of subjects, or {ALL}, got {text}")
+        numbers.append(None if text == ALL else int(text))
+    return Learning(steps, numbers, seeds, seed, device, precision)
 
 
 def named_sets(given: Sequence[str]) -> dict[str, Path]:

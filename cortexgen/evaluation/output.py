@@ -1,6 +1,7 @@
 """The tables and the record of an evaluation."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def write_evaluation(
     record = settings(Path(out, RECORD)) or {}
     options = evaluation.options
     record |= {
-        "options": {**vars(options), "held_out": sorted(options.held_out)},
+        "options": {**asdict(options), "held_out": sorted(options.held_out)},
         "labels": evaluation.labeller.description if evaluation.labeller else None,
         "features": [network.label for network in evaluation.networks],
         "brains": {r.name: len(r.store) for r in (evaluation.real, *evaluation.sets)},

@@ -23,6 +23,7 @@ from cortexgen.evaluation.images import Sides
 from cortexgen.evaluation.labelling import RegisteredLabels
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Measures, Store
+from cortexgen.evaluation.usefulness import Learning, Worth, real_sides
 from cortexgen.io.labels import label_type
 from cortexgen.io.paths import folder_within
 from cortexgen.runner.cohort import HERE, Runner
@@ -45,6 +46,7 @@ class Options:
     seed: int = 0
     device: str = "cpu"
     train_fields: bool = True
+    learning: Learning | None = None
 
 
 @dataclass
@@ -59,6 +61,7 @@ class SetResult:
         rows: of its comparisons with the real brains.
         regions, effects: rows of those tables.
         ageing: rows of the tables of `evaluation.ageing`, by name.
+        worth, worth_classes: rows of what segmenters say of its labels.
         copies: nearest training subjects, in images and in fields.
         notes: what couldn't be measured and why.
     """
@@ -72,6 +75,8 @@ class SetResult:
     regions: list[Row] = field(default_factory=list)
     effects: list[Row] = field(default_factory=list)
     ageing: dict[str, list[Row]] = field(default_factory=dict)
+    worth: list[Row] = field(default_factory=list)
+    worth_classes: list[Row] = field(default_factory=list)
     copies: list[Copies] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -150,6 +155,7 @@ class Evaluation:
             if result is not self.train or options.train_fields:
                 self._label(result)
         self._real_images: dict[str, Tensor] = {}
+        self._worth: Worth | None = None
         self.metrics = declared()
 
     @property
@@ -184,6 +190,8 @@ class Evaluation:
                 self._features(result, network, protocol)
             self._images(result, protocol)
         self._copies(result)
+        if self.options.learning is not None:
+            result.attempt("labels' worth", lambda: self._labels_worth(result))
         return result
 
     def _set(self, name: str, folder: str, brains: BrainSet) -> SetResult:
@@ -264,6 +272,16 @@ class Evaluation:
     def _copies(self, result: SetResult) -> None:
         for compared in UNITS:
             result.attempt(f"nearest neighbours in {compared}", partial(self._nearest, result, compared))
+
+    def _labels_worth(self, result: SetResult) -> None:
+        """What segmenters say of the label maps that came with a set: of training subjects, or of it."""
+        options, train = self.options, self.train.store if self.train else None
+        assert options.learning is not None
+        if self._worth is None:
+            sides = real_sides(self.real.store, train, options.held_out)
+            folder = folder_within(self.out, "work", "segmenters")
+            self._worth = Worth(*sides, folder, options.learning, self.real.store.brains.classes, options.resamples)
+        result.worth, result.worth_classes = self._worth.rows(result.name, result.store)
 
     def _maps(self, result: SetResult, compared: str) -> Maps | None:
         if compared == "images":

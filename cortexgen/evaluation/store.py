@@ -81,6 +81,10 @@ class Store:
         paths = [str(path and path.absolute()) for path in (scan.image, scan.labels)]
         return digest([*paths, hashes, str(self.grid), options])
 
+    def key(self, i: int) -> str:
+        """What the files of brain i, and how they are read, are told by."""
+        return str(read_record(self.folder / self.names[i] / "source.json")["key"])
+
     def covariates(self, i: int) -> Mapping[str, Any]:
         """Row i's covariates."""
         return next(scan.covariates for scan in self.brains.scans if scan.name == self.names[i])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from cortexgen.evaluation import ageing, anatomy, comparison, copies, effects, published
+from cortexgen.evaluation import ageing, anatomy, comparison, copies, effects, published, usefulness
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
 from cortexgen.evaluation.table import Column, Table, measured
@@ -123,6 +123,13 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
         ("regions", "Regional volumes", anatomy.REGION_COLUMNS, _of(sets, lambda r: r.regions)),
         ("effects", "Effects of covariates on volumes", effects.COLUMNS, _of(sets, lambda r: r.effects)),
         *((name, *about, _of(sets, partial(_ageing, name))) for name, about in ageing.TABLES.items()),
+        ("labels", "What the labels are worth", usefulness.COLUMNS, _of(sets, lambda r: r.worth)),
+        (
+            "labels_classes",
+            "What the labels are worth, by class",
+            usefulness.CLASS_COLUMNS,
+            _of(sets, lambda r: r.worth_classes),
+        ),
         ("copies", "Nearest training subjects", copies.COLUMNS, _of(sets, lambda r: [c.row() for c in r.copies])),
         ("copies_brains", "Nearest training subject of each brain", (), brains),
     ):

@@ -49,6 +49,11 @@ HEADINGS = {
         "d is the set less the real brains, over the pooled SD: above 0, the set's region is too large.",
     ),
     "effects": ("Effects of covariates", "Estimated in the real brains and in the set, ICV held constant."),
+    "labels": (
+        "What the labels are worth",
+        "A small segmenter learns from labelled brains and is judged on others, by Dice. One of real brains judges the "
+        "set's labels; one of the set is judged on real brains that none has learned from, beside one of real brains.",
+    ),
     "age_bands": ("Bands of age", "Not measured: an interval wider than ±0.4, or fewer than three brains of a side."),
     "age_slopes": ("Ageing", "Slope of a straight line and curvature of a parabola; volumes as they are."),
 }
