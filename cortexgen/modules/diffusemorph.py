@@ -111,7 +111,7 @@ class DiffuseMorphModule(RegistrationModule):
         mirror: bool = False,
         refine: int = 0,
         refine_lr: float = 0.22,
-        refine_smoothness: float = 7.2,
+        refine_smoothness: float = 6.0,
         refine_intensity: float = 0.0,
         frames: int = 0,
         synthesis: int = 0,

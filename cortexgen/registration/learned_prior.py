@@ -81,7 +81,7 @@ class PriorRefined(nn.Module, Registration):
         self.refinement = replace(
             refinement,
             residual=self.prior.residual if refinement.learned else None,
-            direction=self.prior.direction if refinement.share else None,
+            direction=self.prior.direction,
         )
 
     @property

@@ -15,11 +15,17 @@ FLOOR = 1e-3  # variance of noise: what contrasts less than that moves nothing
 SHARPNESS = 0.5  # of what a blur over three voxels takes away
 BETAS = (0.7, 0.9)
 SQUARINGS = 2  # that are enough for a gradient
+REACH = 3  # voxels: half-width of each of the two triangles that smooth a step
 TIGHT = 0.05  # a determinant below it may be that of a fold when the flow is integrated finely
 
 
 def _sharpened(image: Tensor) -> Tensor:
     return image + SHARPNESS * (image - antialias(image, (3, 3, 3)))
+
+
+def smoothed_step(step: Tensor) -> Tensor:
+    """A field `[1, 3, D, H, W]`, smoothed along each axis by a triangle of three voxels' half-width, twice."""
+    return antialias(antialias(step, [REACH] * 3), [REACH] * 3)
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,11 @@ class Refinement:
 
     The velocity lives on the images' own grid. A step takes the gradient by the displacement, in closed form, for that
     by the velocity, to which it is equal where the flow is short: nothing is differentiated through the squarings. Both
-    images are sharpened before, for the sake of small structures. The steps are Adam's with one second moment for all
-    voxels, so that places with little to say don't move as far as the cortex does; the rate warms up and falls as half
-    a cosine. In the end the velocity is smoothed once where its flow is about to fold, which costs less than to find it
-    folded afterwards.
+    images are sharpened before, for the sake of small structures. What is smooth in a gradient counts for more (a
+    Sobolev gradient; Neuberger, 1997), so that places move together, and less roughness is to be paid for. The steps
+    are Adam's with one second moment for all voxels, so that places with little to say don't move as far as the cortex
+    does; the rate warms up and falls as half a cosine. In the end the velocity is smoothed once where its flow is about
+    to fold, which costs less than to find it folded afterwards.
 
     Attributes:
         steps: how many.
@@ -46,12 +53,12 @@ class Refinement:
         learned: its weight: a step's gradient has `2 learned R(v)` a voxel more (regularization by denoising, Romano et
             al., SIAM J. Imaging Sciences 2017).
         direction: what of a gradient `[1, 3, D, H, W]` is added to it, at the same size,
-        share: times this.
+        share: times this; 0 leaves the gradient alone.
     """
 
     steps: int
     lr: float = 0.22
-    smoothness: float = 7.2
+    smoothness: float = 6.0
     intensity: float = 0.0
     window: int = 5
     foreground: bool = True
@@ -59,8 +66,8 @@ class Refinement:
     squarings: int = 7
     residual: Callable[[Tensor], Tensor] | None = None
     learned: float = 0.0
-    direction: Callable[[Tensor], Tensor] | None = None
-    share: float = 0.0
+    direction: Callable[[Tensor], Tensor] = smoothed_step
+    share: float = 3.0
 
     @torch.no_grad()
     def __call__(self, velocity: Tensor, moving: Tensor, fixed: Tensor) -> Tensor:
@@ -88,7 +95,7 @@ class Refinement:
             gradient.addcmul_(slope, by_intensity, value=-1 if back else 1)
             if self.residual is not None:
                 gradient.add_(self.residual(v), alpha=2 * self.learned / v.numel())
-            if self.direction is not None:
+            if self.share:
                 along = self.direction(gradient)
                 gradient.add_(along, alpha=self.share * float(gradient.norm() / along.norm().clamp(min=1e-12)))
             mean.lerp_(gradient, 1 - BETAS[0])

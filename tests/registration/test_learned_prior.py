@@ -52,7 +52,7 @@ def test_the_direction_is_linear_in_the_step_and_knows_no_mean():
 def test_where_images_say_nothing_the_denoisers_force_leads_to_the_mean():
     """The maximum of the posterior is the prior's then; without the force a constant velocity stays."""
     prior, start = FieldPrior(denoise, 2), torch.full((1, 3, *SHAPE), 3.0)
-    how = {"smoothness": 0.1, "lr": 0.5, "foreground": False}
+    how = {"smoothness": 0.1, "lr": 0.5, "foreground": False, "share": 0.0}
     kept = Refinement(60, **how)(start, flat(0.5), flat(0.5))
     torch.testing.assert_close(kept, start)
     found = Refinement(60, residual=prior.residual, learned=1.0, **how)(start, flat(0.5), flat(0.5))
@@ -64,7 +64,7 @@ def test_a_share_of_each_step_follows_the_direction():
     velocity = smooth(1)
     images = flat(0.5), flat(0.5)
     how = {"smoothness": 1.0, "lr": 0.1, "foreground": False, "symmetric": False}
-    plain = velocity - Refinement(1, **how)(velocity, *images)
+    plain = velocity - Refinement(1, share=0.0, **how)(velocity, *images)
 
     def first_component(gradient):
         return 7 * gradient * torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1, 1)

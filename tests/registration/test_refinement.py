@@ -1,11 +1,13 @@
 """Gradient steps on a pair's velocity, against autograd and known shifts."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import convolve1d
 
 from cortexgen.losses import RegistrationLoss, local_ncc
 from cortexgen.registration import refinement
-from cortexgen.registration.refinement import FLOOR, SHARPNESS, Refinement
+from cortexgen.registration.refinement import FLOOR, SHARPNESS, Refinement, smoothed_step
 from cortexgen.spatial import antialias, folded, folded_cubes, integrate, warp
 
 SHAPE = (20, 22, 18)
@@ -41,7 +43,7 @@ def test_steps_go_where_autograd_does_in_both_spaces_by_turns(foreground):
 
     start = 0.1 * antialias(torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(8)), (4, 4, 4))
     one, two, alone = (
-        start - Refinement(n, 0.01, 3.0, foreground=foreground, symmetric=symmetric)(start, moving, fixed)
+        start - Refinement(n, 0.01, 3.0, foreground=foreground, symmetric=symmetric, share=0.0)(start, moving, fixed)
         for n, symmetric in ((1, True), (2, True), (2, False))
     )
     here, there = gradient(start, "fixed"), gradient(start, "moving")
@@ -50,6 +52,15 @@ def test_steps_go_where_autograd_does_in_both_spaces_by_turns(foreground):
     both = here + 0.43 * there
     assert likeness(two, both) > max(0.92, likeness(two, here) + 0.01)
     assert likeness(alone, here) > likeness(alone, both) + 0.01
+
+
+def test_a_smoothed_step_is_scipys_by_a_triangle_twice():
+    step = torch.randn(1, 3, 14, 12, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = step.numpy()
+    for axis in (2, 3, 4):
+        for _ in range(2):
+            expected = convolve1d(expected, np.array([1, 2, 3, 2, 1]) / 9, axis=axis, mode="nearest")
+    np.testing.assert_allclose(smoothed_step(step).numpy(), expected, atol=1e-6)
 
 
 def test_the_rate_is_the_steps_root_mean_square_and_falls():
