@@ -4,27 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
-from cortexgen.atlas.box import brain_box
-from cortexgen.atlas.template import Template
-from cortexgen.contracts import Frame, Registration, Solved
+from cortexgen.contracts import Solved
+from cortexgen.registration.boxed import BoxRegistration
 
 
-class AffineOnly(Registration):
-    """What the affine to template space gives by itself; needs no weights.
-
-    Arguments:
-        template: around whose brain it works.
-        spacing: of its grid in millimetres.
-    """
-
-    def __init__(self, template: Template, spacing: float = 2.0) -> None:
-        self.grid = brain_box(template.to(template.grid.at_spacing(spacing)))
-        self.spacing = spacing
-
-    @property
-    def frame(self) -> Frame:
-        """The box of the template's brain; its fields are displacements."""
-        return Frame(self.grid, self.grid)
+class AffineOnly(BoxRegistration):
+    """What the affine to template space gives by itself."""
 
     def describe(self) -> dict[str, Any]:
         return {"Weights": "affine alone", "Template": None, "Parameters": {"spacing": self.spacing}}
