@@ -133,7 +133,8 @@ def test_tables_take_intervals_and_floors_of_an_evaluation(tmp_path: Path) -> No
     row |= {"value_low": 0.7, "value_high": 0.9, "floor": 0.5, "floor_low": 0.4, "floor_high": 0.6}
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "comparison.json").write_text(json.dumps({"rows": [row, row | {"set": "b", "value": 0.6}]}))
-    record = {"title": "A", "key": {"budget": "1 min"}, "training": [{"wall": 90.0, "peak_mib": 512, "batches": 3}]}
+    record = {"title": "A", "key": {"budget": "1 min"}, "training": []}
+    record["training"] += [{"finished": True, "wall": 90.0, "peak_mib": 512, "batches": 3}, {"finished": False}]
     record["use"] = {"wall": 10.0, "processor": 18.0, "peak_mib": 2048}
     tables = generator_tables({"a": record}, tmp_path, 5)
     text = tables["images"].to_markdown().replace("\\", "")

@@ -75,7 +75,8 @@ class Plan:
             return record
         try:
             paths = self._trained(name, model, record, path)
-            files: list[str | Path] = [path for fit, path in paths.items() if fit != "registered"]
+            taken = " ".join(map(str, model.given.values()))  # PIRATE+'s denoiser is where another training began
+            files: list[str | Path] = [paths[fit.name] for fit in model.fits if f"{{{fit.name}}}" in taken]
             record["parameters"] = sum(_parameters(path) for path in [*files, *model.shipped])
             record["use"] = self._use(name, model, paths)._asdict()
             record |= {"status": "ok", "reason": ""}

@@ -118,7 +118,7 @@ def cost_table(records: Mapping[str, Row], uses: int) -> Table:
     """What training of each model cost, and one sample, or one image, of `uses`."""
     rows = []
     for record in records.values():
-        fits, use = record["training"], record.get("use")
+        fits, use = [fit for fit in record["training"] if fit["finished"]], record.get("use")
         row: dict[str, Any] = {"method": record["title"], "budget": record["key"]["budget"] or None}
         if fits:
             row["trained"] = sum(fit.get("wall", 0.0) for fit in fits) / 60
