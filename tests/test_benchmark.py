@@ -1,12 +1,15 @@
 """`cortexgen benchmark` from a cohort to its tables."""
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
-from cortexgen.benchmark.calls import Cost, call
+from cortexgen.benchmark.calls import PARTLY, Cost, call
 from cortexgen.benchmark.tables import generator_tables
 from cortexgen.cli import run
 from cortexgen.errors import UserError
@@ -30,7 +33,12 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls without processes of their own, whose starts take seconds; those of `compared` have them."""
 
     def called(words: Iterable[object], log: Path, threads: int) -> Cost:
-        run([*map(str, words)])
+        try:
+            run([*map(str, words)])
+        except UserError as error:
+            if PARTLY not in str(error):
+                raise
+            return Cost(1.0, 2.0, 512.0, str(error))
         return Cost(1.0, 2.0, 512.0)
 
     monkeypatch.setattr("cortexgen.benchmark.plan.call", called)
@@ -86,16 +94,64 @@ def test_what_was_done_is_not_done_again_and_more_can_be_measured(
         bench(cohort, compared, models="hagan", **{**SMALL, "held_out": "*1,*4"})
 
 
-def test_a_model_that_fails_is_named_and_the_others_go_on(cohort: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.ckpt"
-    broken.write_bytes(b"PK")
-    theirs = "{people: " + str(cohort) + "}"
-    options = {**SMALL, "models": "hagan,affine"}
+def test_a_model_that_fails_is_named_and_the_others_go_on(
+    cohort: Path, compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverged(*_: object) -> Cost:
+        raise UserError("the training diverged")
+
+    monkeypatch.setattr("cortexgen.benchmark.plan.call", diverged)
+    with pytest.raises(UserError, match=r"none of 1 model.*hagan: the training diverged"):
+        bench(cohort, tmp_path / "out", models="hagan", **SMALL)
+    with pytest.raises(UserError, match=r"1 of 2 model.*the others are compared; vaegan: the training diverged"):
+        bench(cohort, compared, models="hagan,vaegan", **{**SMALL, "sets": "{people: " + str(cohort) + "}"})
+    assert "the training diverged" in (compared / "benchmark.html").read_text()
     with pytest.raises(UserError, match="there is no affine"):
-        bench(cohort, tmp_path / "out", **options)
-    weights = "{hagan: " + str(broken) + "}"
-    with pytest.raises(UserError, match=r"none of 1 model.*hagan: .*broken.ckpt"):
-        bench(cohort, tmp_path / "out", **{**SMALL, "models": "hagan", "weights": weights, "sets": theirs})
+        bench(cohort, tmp_path / "out", **{**SMALL, "models": "hagan,affine"})
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_set_that_cannot_be_measured_does_not_cost_the_others(cohort: Path, compared: Path, tmp_path: Path) -> None:
+    blank = tmp_path / "blank"
+    shutil.copytree(cohort, blank)
+    for path in blank.glob("sub-*/anat/*_T1w.nii.gz"):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.zeros(image.shape, np.float32), image.affine), path)
+    theirs = f"{{people: {cohort}, blank: {blank}}}"
+    bench(cohort, compared, models="hagan", **{**SMALL, "sets": theirs})
+    assert {"HA-GAN", "people"} <= set(rows(compared, "images"))
+    assert "blank" in (compared / "benchmark.html").read_text()
+
+
+def test_what_was_finished_is_not_overwritten_by_other_settings(cohort: Path, compared: Path) -> None:
+    before = (compared / "models" / "hagan" / "record.json").read_text()
+    for other, said in (({"seed": 3}, "seed 0, now it is 3"), ({"steps": 1}, "budget 2 steps, now it is 1 steps")):
+        with pytest.raises(UserError, match=said):
+            bench(cohort, compared, models="hagan", **{**SMALL, **other})
+    assert (compared / "models" / "hagan" / "record.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"held_out": "0009"}, "0009 fits no subject"),
+        ({"sets": "{vaegan: COHORT}"}, "vaegan is the name of a model"),
+        ({"sets": "{theirs: COHORT/none}"}, "theirs: there is no"),
+        ({"sets": "{real: COHORT}"}, "another set is called 'real' too"),
+        ({"weights": "{vaegan: COHORT/none.ckpt}"}, "there is no vaegan; there are hagan"),
+        ({"weights": "{hagan: COHORT/none.ckpt}"}, "none.ckpt"),
+        ({"models": "cortexgen", "weights": "{cortexgen: COHORT}"}, "cortexgen has 0 trainings"),
+        ({"models": "vaegan", "weights": "{vaegan: HAGAN}"}, "holds HAGAN, vaegan is VAEGAN"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_trained(
+    cohort: Path, compared: Path, tmp_path: Path, options: dict[str, str], said: str
+) -> None:
+    last = compared / "models" / "hagan" / "run" / "checkpoints" / "last.ckpt"
+    words = {k: v.replace("COHORT", str(cohort)).replace("HAGAN", str(last)) for k, v in options.items()}
+    with pytest.raises(UserError, match=said):
+        bench(cohort, tmp_path / "out", **{**SMALL, "models": "hagan", **words})
+    assert not (tmp_path / "out" / "models").exists()
 
 
 def test_a_budget_is_needed(cohort: Path, tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
 from cortexgen.data.cohort import Scan, read_cohort, split_subjects, write_participants
-from cortexgen.data.cohorts import Roots, folders_of
+from cortexgen.data.cohorts import Roots, all_scans, folders_of, read_cohorts
 from cortexgen.errors import UserError
 
 SHARED = ("dataset_description.json", "participants.json", "dseg.tsv", "dseg.json")
@@ -25,33 +25,64 @@ class Sides(NamedTuple):
     measured: int
 
 
-def part(roots: Roots, out: Path, held_out: Sequence[str] = ()) -> Sides:
-    """Lay each cohort out twice, as links to the subjects of either side with their participants.tsv.
+class Division(NamedTuple):
+    """A cohort's scans, and the subjects of it that are held out."""
+
+    root: Path
+    scans: list[Scan]
+    held_out: set[str]
+
+    def side(self, held_out: bool) -> list[Scan]:
+        """Those of the subjects that are held out, or of the others."""
+        return [scan for scan in self.scans if (scan.subject in self.held_out) == held_out]
+
+
+def divide(roots: Roots, held_out: Sequence[str] = ()) -> dict[str, Division]:
+    """The scans of each cohort, by its name, and who of them is held out; an id is on one side in all cohorts.
 
     Arguments:
         roots: one cohort or several, BIDS derivatives.
-        out: folder to lay them in.
         held_out: names of subjects, or patterns such as `*0`; a fifth of each cohort unless given.
 
     Raises:
         UserError: if a name fits nobody, or too few subjects are left on a side.
     """
-    sides: dict[str, list[Path]] = {"train": [], "held-out": []}
-    counts, fitting = {"train": 0, "held-out": 0}, set[str]()
+    found: dict[str, Division] = {}
+    fitting, sides = set[str](), dict[str, bool]()  # whether an id is held out, as the first cohort that has it says
     for name, root in folders_of(roots).items():
         scans = [scan for scan in read_cohort(root) if not scan.problem]
         chosen = _held_out(scans, held_out, fitting)
-        for side, folders in sides.items():
-            kept = [scan for scan in scans if (scan.subject in chosen) == (side == "held-out")]
-            if kept:  # a cohort may be on one side alone
-                folders.append(_lay(kept, root, out / side / name.replace("/", "-")))
-                counts[side] += len({scan.subject for scan in kept})
+        for scan in scans:
+            sides.setdefault(scan.subject, scan.subject in chosen)
+        found[name] = Division(root, scans, {scan.subject for scan in scans if sides[scan.subject]})
     if unknown := [pattern for pattern in held_out if pattern not in fitting]:
         raise UserError(f"--held_out: {', '.join(unknown)} fits no subject")
-    for side, count in counts.items():
-        if count < LEAST:
-            raise UserError(f"--held_out: {count} subject(s) on the side {side}, expected {LEAST} or more")
-    return Sides(sides["train"], sides["held-out"], counts["train"], counts["held-out"])
+    for side, number in _numbers(found).items():
+        if number < LEAST:
+            raise UserError(f"--held_out: {number} subject(s) on the side {side}, expected {LEAST} or more")
+    return found
+
+
+def _numbers(division: Mapping[str, Division]) -> dict[str, int]:
+    """Subjects on each side."""
+    sides = {"train": False, "held-out": True}
+    return {
+        side: sum(len({scan.subject for scan in each.side(held_out)}) for each in division.values())
+        for side, held_out in sides.items()
+    }
+
+
+def part(division: Mapping[str, Division], out: Path) -> Sides:
+    """Lay each cohort out twice in a folder, as links to the subjects of either side with their participants.tsv."""
+    sides: dict[bool, list[Path]] = {False: [], True: []}
+    for name, each in division.items():
+        for held_out, folders in sides.items():
+            if kept := each.side(held_out):  # a cohort may be on one side alone
+                folders.append(
+                    _lay(kept, each.root, out / ("held-out" if held_out else "train") / name.replace("/", "-"))
+                )
+    numbers = _numbers(division)
+    return Sides(sides[False], sides[True], numbers["train"], numbers["held-out"])
 
 
 def _held_out(scans: Sequence[Scan], patterns: Sequence[str], fitting: set[str]) -> set[str]:
@@ -89,7 +120,8 @@ def without_held_out(registered: Path, sides: Sides, out: Path) -> Path:
     Raises:
         UserError: if there are none of theirs.
     """
-    trained = {path.name for folder in sides.train for path in folder.glob("sub-*")}
+    cohorts = read_cohorts(folders_of(sides.train), read_cohort)
+    trained = {scan.subject for scan in all_scans(cohorts)}  # as `register` calls them
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for path in sorted(registered.iterdir()):

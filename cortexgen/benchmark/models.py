@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from cortexgen.errors import UserError
+from cortexgen.training.presets import find_preset
 from cortexgen.weights.reading import APPEARANCE, GENERATE, REGISTER
 
 
@@ -46,6 +50,12 @@ class Fit:
     data: str = "train"
     options: Sequence[object] = ()
     limited: bool = True
+
+    @property
+    def class_name(self) -> str:
+        """Of the module that it trains."""
+        models = [yaml.safe_load(Path(find_preset(name)).read_text(encoding="utf-8"))["model"] for name in self.configs]
+        return str(next(model["class_path"] for model in models if "class_path" in model))
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,10 @@ def cost_table(records: Mapping[str, Row], uses: int) -> Table:
             row["trained"] = sum(fit.get("wall", 0.0) for fit in fits) / 60
             row["trained_processor"] = sum(fit.get("processor", 0.0) for fit in fits) / 60
             row["batches"] = sum(fit.get("batches", 0) for fit in fits)
-            row["batch"] = 60 * row["trained"] / row["batches"] if row["batches"] else None
+            whole = row["batches"] and not any(
+                fit.get("resumed") for fit in fits
+            )  # else earlier calls' time is not known
+            row["batch"] = 60 * row["trained"] / row["batches"] if whole else None
             row["training_memory"] = max(fit.get("peak_mib", 0.0) for fit in fits) / 1024
         if record.get("parameters"):
             row["parameters"] = record["parameters"] / 1e6

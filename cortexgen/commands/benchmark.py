@@ -1,15 +1,17 @@
 """`cortexgen benchmark`: generators, or registrations, trained and compared on a cohort of yours."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from cortexgen.benchmark.calls import call
-from cortexgen.benchmark.cohorts import Sides, part, without_held_out
-from cortexgen.benchmark.models import GENERATORS, REGISTRATIONS, Budget, chosen
+from cortexgen.benchmark.cohorts import Sides, divide, part, without_held_out
+from cortexgen.benchmark.models import GENERATORS, REGISTRATIONS, Budget, Model, chosen
 from cortexgen.benchmark.plan import Plan, Row, roots
 from cortexgen.benchmark.run import evaluate, run_models
 from cortexgen.benchmark.tables import generator_tables, registration_tables
 from cortexgen.commands import listed
+from cortexgen.commands.evaluate import named_sets
 from cortexgen.data.cohorts import Roots, folders_of
 from cortexgen.errors import UserError
 from cortexgen.io import write_json
@@ -84,24 +86,28 @@ def benchmark(
             raise UserError(f"--{name}: expected {least} or more, got {value}")
     known = REGISTRATIONS if registration else GENERATORS
     wanted = chosen(listed(models), known, "--models")
-    chosen([*(weights or {})], known, "--weights")
+    chosen([*(weights or {})], wanted, "--weights")
+    theirs = _others(sets or {}, known)
     budget = _budget(minutes, steps, needed=[n for n, m in wanted.items() if m.limited and n not in (weights or {})])
     folders = [*folders_of(cohort).values()]
     facts: Row = {"cohort": [str(folder.resolve()) for folder in folders]}
     facts |= {"registration": registration, "held_out": held_out}
-    if claim(out, lambda root: _same(root, facts), [*folders, *(sets or {}).values()]):
+    division = divide(cohort, listed(held_out))
+    inputs = [*folders, *theirs.values(), *filter(None, [registered])]
+    if claim(out, lambda root: _same(root, facts), inputs):
         write_json(Path(out, RECORD), facts)
     out = Path(out).resolve()
-    sides = part(cohort, out / "cohort", listed(held_out))
+    sides = part(division, out / "cohort")
     threads = max(1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0]) // jobs)
     if any(model.registered for model in wanted.values()):
         registered = _registered(out, sides, registered, jobs)
     given = {name: path.resolve() for name, path in (weights or {}).items()}
     plan = Plan(out, sides, budget, None if registration else samples, seed, threads, devices, registered, given)
+    plan.check(wanted)
     records = plan.before(known) | run_models(plan, wanted, jobs)
     records = {name: records[name] for name in known if name in records}
     done = {name: plan.results(name) for name, record in records.items() if record["status"] == "ok"}
-    done |= {name: path.resolve() for name, path in (sets or {}).items()}
+    done |= theirs
     options = {} if registration else {"labels": labels, "resamples": resamples, "pairs": pairs, "keep": "true"}
     options |= {"segmenter": segmenter} if segmenter and not registration else {}
     note = evaluate(plan, done, options, jobs)
@@ -130,6 +136,21 @@ def _budget(minutes: float | None, steps: int | None, needed: list[str]) -> Budg
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name}: expected more than 0, got {value}")
     return Budget(minutes, steps)
+
+
+def _others(sets: Mapping[str, Path], known: Mapping[str, Model]) -> dict[str, Path]:
+    """Folders of others' brains by name.
+
+    Raises:
+        UserError: if one isn't there, or its name is a model's or can't be a set's.
+    """
+    found = named_sets([f"{name}={path}" for name, path in sets.items()])
+    for name, path in found.items():
+        if name in known:
+            raise UserError(f"--sets: {name} is the name of a model; call it otherwise")
+        if not path.exists():
+            raise UserError(f"--sets: {name}: there is no {path}")
+    return {name: path.resolve() for name, path in found.items()}
 
 
 def _same(out: Path, facts: Row) -> bool:

@@ -17,7 +17,7 @@ from cortexgen.evaluation.reading import IMAGES, LABELS, BrainSet
 from cortexgen.evaluation.registration import evaluate_registration
 from cortexgen.evaluation.run import Evaluation, Options
 from cortexgen.evaluation.tables import REAL
-from cortexgen.evaluation.usefulness import ALL, Learning
+from cortexgen.evaluation.usefulness import ALL, HELD_OUT, REAL_BRAINS, Learning
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.io.paths import is_file_name
@@ -134,6 +134,8 @@ def evaluate(
     sets, choice, runner = named_sets(synthetic), HeaderChoice(trust, orientation), Runner(jobs, scheduler)
     folders = folders_of(real).values()
     where, inputs = place(folder.resolve() for folder in folders), [*folders, *sets.values()]
+    if registration and segmenter:
+        raise UserError("--segmenter: --registration measures registrations, whose labels are the template's")
     if registration:
         sources = Sources(
             images=images or WARPED,
@@ -150,7 +152,7 @@ def evaluate(
         found = evaluate_registration(real, sets, out, sources, runner)
         note_sets(out, facts, found.registered)
         write_registered_report(out / REPORT, found)
-        close(found.problems, {}, out)
+        close(found.problems, {}, out, len(sets))
         return
     if (real_labels is None) != (synthetic_labels is None):
         raise UserError("--real_labels and --synthetic_labels: give both, from one segmenter, so that sides are alike")
@@ -161,6 +163,10 @@ def evaluate(
     if labels not in (known := [*names("labellers"), "none"]):
         raise UserError(f"--labels: expected {', '.join(known)}, got {labels}")
     given = labels == "given" or real_labels is not None
+    if segmenter and train is None and not listed(held_out):
+        raise UserError(
+            "--segmenter: learns from some real brains and is judged on others; give --train, or --held_out"
+        )
     learning = _learning(segmenter, augment, segmenter_seeds, seed, str(choose_device(device)), precision)
     classes = read_label_table(label_table) if label_table else None
     common: dict[str, Any] = {
@@ -168,6 +174,7 @@ def evaluate(
         "ignore_affine": ignore_affine,
         "choice": choice,
         "labels": (label_pattern or LABELS) if given or learning else None,
+        "labels_needed": given,
     }
     ours = BrainSet(real, real_labels, classes=classes, images=real_images, **common)
     if spacing is not None:
@@ -203,7 +210,7 @@ def evaluate(
     write_report(out / REPORT, evaluation, tables, failures)
     if not keep:
         evaluation.clear()
-    close(evaluation.problems, failures, out)
+    close(evaluation.problems, failures, out, len(sets))
 
 
 for _protocol in ("standard", "paper"):
@@ -243,14 +250,17 @@ def named_sets(given: Sequence[str]) -> dict[str, Path]:
         name = name.removesuffix(".gz").removesuffix(".nii")
         if not is_file_name(name):
             raise UserError(f"{text}: a set can't be called {name!r}, which names a folder; give NAME=FOLDER")
-        if name in sets or name in ("real", REAL):
+        if name in sets or name in ("real", REAL, REAL_BRAINS, HELD_OUT):
             raise UserError(f"{text}: another set is called {name!r} too; give NAME=FOLDER")
         sets[name] = path
     return sets
 
 
-def close(problems: Mapping[str, str], failures: Mapping[str, str], out: Path) -> None:
+def close(problems: Mapping[str, str], failures: Mapping[str, str], out: Path, sets: int) -> None:
     """Say where results are.
+
+    Arguments:
+        sets: how many there were.
 
     Raises:
         UserError: if a set or a brain couldn't be used.
@@ -258,7 +268,8 @@ def close(problems: Mapping[str, str], failures: Mapping[str, str], out: Path) -
     print(f"evaluated: {out / REPORT}, tables in {out / TABLES}")
     if failures:
         name, why = next(iter(failures.items()))
-        raise UserError(f"{len(failures)} set(s) could not be evaluated; {name}: {why}")
+        rest = ", the others are evaluated" if len(failures) < sets else ""
+        raise UserError(f"{len(failures)} set(s) could not be evaluated{rest}; {name}: {why}")
     if problems:
         name, why = next(iter(problems.items()))
         raise UserError(f"{len(problems)} brain(s) could not be used, the others are evaluated; {name}: {why}")

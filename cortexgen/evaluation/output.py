@@ -13,7 +13,7 @@ from cortexgen.evaluation.tables import build
 from cortexgen.io import write_json
 from cortexgen.io.atomic import remove_leftovers
 from cortexgen.io.output import claim, contents, examine, settings
-from cortexgen.io.paths import within
+from cortexgen.io.paths import visible, within
 
 RECORD, REPORT, TABLES = "evaluation.json", "evaluation.html", "tables"
 REGISTRATIONS = "registration", TABLES, REPORT
@@ -71,6 +71,9 @@ def write_evaluation(
     tables = build(evaluation, seconds)
     for name, table in tables.items():
         table.write(within(out, TABLES, name))
+    for path in visible(Path(out, TABLES)):
+        if path.stem not in tables:  # of an earlier call, which measured more
+            within(out, TABLES, path.name).unlink()
     record = settings(Path(out, RECORD)) or {}
     options = evaluation.options
     record |= {

@@ -70,6 +70,7 @@ class BrainSet:
         images: str = IMAGES,
         labels: str | None = LABELS,
         choice: HeaderChoice = NO_CHOICE,
+        labels_needed: bool = True,
     ) -> None:
         """Find the brains, and read one header.
 
@@ -85,6 +86,7 @@ class BrainSet:
                 none); those of another size are refused.
             images, labels: file name patterns; None for no labels.
             choice: what decides where headers leave a choice.
+            labels_needed: leave brains out whose label map can't be read; otherwise they go without, which is noted.
 
         Raises:
             UserError: if there is no image, none of them can be read, two have one name, or no label map of
@@ -92,7 +94,7 @@ class BrainSet:
         """
         folders = folders_of(path)
         self.path, self.name = Path(place(folders.values())), " and ".join(folders)
-        self.rescale, self.ignore_affine = rescale, ignore_affine
+        self.rescale, self.ignore_affine, self.labels_needed = rescale, ignore_affine, labels_needed
         self.choice = dataclasses.replace(choice, ignored=ignore_affine)
         self.scans = all_scans(read_cohorts(folders, lambda folder: find_images(folder, images, labels)))
         self.problems: dict[str, str] = {}
@@ -158,7 +160,13 @@ class BrainSet:
         else:
             image = in_unit(image, scan.image)
         image = self._placed(image, found, grid, treatments, scan.image)
-        labels = None if scan.labels is None else self._labels(scan.labels, grid, treatments)
+        labels = None
+        try:
+            labels = None if scan.labels is None else self._labels(scan.labels, grid, treatments)
+        except UserError as error:
+            if self.labels_needed:
+                raise
+            treatments["without the label map, which can't be used"] = f", the first: {error}"
         return Brain(scan.name, image, labels, grid, treatments)
 
     def _labels(self, source: Path, grid: Grid, treatments: dict[str, str]) -> Tensor:

@@ -31,7 +31,7 @@ from cortexgen.runner.cohort import HERE, Runner
 Given = Sides | Sequence[Anatomy] | Sequence[Tensor]
 EVERY = 4  # voxels of the template, of which one is taken for growth
 KEPT = 6  # fields of a set, for the page
-LABELS, MEASURES = 2, 3  # raised when a labeller or `measure_brain` gives something else for the same brain
+LABELS, MEASURES = 3, 3  # raised when a labeller or `measure_brain` gives something else for the same brain
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,9 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
         if record.get("key") != key or not (folder / "image.npy").is_file():
             brain = self.brains.read(scan)
-            write_array(folder / "image.npy", _packed(brain.image))
-            if brain.labels is not None:
+            if brain.labels is not None:  # before the image, which says that both are there
                 write_array(folder / "labels.npy", brain.labels.numpy().astype(label_type(int(brain.labels.max()))))
+            write_array(folder / "image.npy", _packed(brain.image))
             record = {"key": key, "treatments": brain.treatments}
             write_json(folder / "source.json", record)
         return {"status": "ok", "treatments": record["treatments"]}

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cortexgen.atlas.labels import class_numbers, classes_of
+from cortexgen.atlas.labels import classes_of
 from cortexgen.errors import UserError
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.store import Store, digest
@@ -146,7 +146,7 @@ class Worth:
                 raise UserError(f"a segmenter needs {LEAST} or more, found {maps}")
         self.train, self.test, self.folder, self.learning = train, test, folder, learning
         self.resamples, self.names = resamples, dict(classes or {})
-        self.numbers = class_numbers({*self.names, *train.found(), *test.found()})
+        self.numbers = sorted({0, *train.found(), *test.found()})
 
     def rows(self, name: str, store: Store) -> tuple[list[Row], list[Row]]:
         """Rows of the table of a set, and of that of its classes.
@@ -173,17 +173,19 @@ class Worth:
         return rows, [row for _, rows in found[:3] for row in rows]
 
     def _row(self, learned: str, sides: Sequence[Labelled], judged: str, test: Labelled) -> tuple[Row, list[Row]]:
-        scores = torch.stack([self._scores(learned, sides, test, k) for k in range(self.learning.seeds)]).nanmean(dim=0)
+        each = [self._scores(learned, sides, test, k) for k in range(self.learning.seeds)]
+        known = sorted(set.intersection(*map(set, each)))
+        scores = torch.stack([torch.stack([found[i] for i in known]) for found in each]).nanmean(dim=0)
         dice = bootstrap_interval(_mean, scores, n=self.resamples, seed=self.learning.seed)
         counts = [sum(len(s) for s in sides if (s.store is self.train.store) == real) for real in (True, False)]
         row: Row = {"learned": learned, "n_learned": counts[0], "n_synthetic": counts[1], "judged": judged}
         row |= {"n": len(scores), "dice": dice, "seeds": self.learning.seeds}
-        each = [(self.names.get(n, str(n)), float(d)) for n, d in zip(self.numbers[1:], scores.nanmean(0), strict=True)]
+        dices = zip(self.numbers[1:], scores.nanmean(dim=0).tolist(), strict=True)
         about = {"learned": learned, "judged": judged}
-        return row, [{"class": name, **about, "dice": d} for name, d in each if d == d]
+        return row, [{"class": self.names.get(n, str(n)), **about, "dice": d} for n, d in dices if d == d]
 
-    def _scores(self, learned: str, sides: Sequence[Labelled], test: Labelled, repeat: int) -> Tensor:
-        """Dice `[N, classes - 1]` on brains of a segmenter that learned from one set, or of two."""
+    def _scores(self, learned: str, sides: Sequence[Labelled], test: Labelled, repeat: int) -> dict[int, Tensor]:
+        """Dice `[classes - 1]` on each brain, by its row, of a segmenter that learned from one set, or of two."""
         path, how, store = self._trained(learned, sides, repeat), self.learning, test.store
         judge = partial(_judge, path, store, self.numbers, how.device, how.precision)
         found = store.measure(f"segmented-{path.stem}", path.stem, judge, only=test.index)
@@ -191,7 +193,7 @@ class Worth:
             raise UserError(
                 f"{store.name}: {next(iter(store.brains.problems.values()), 'no brain could be segmented')}"
             )
-        return torch.stack([torch.from_numpy(found[i]["dice"]) for i in sorted(found)])
+        return {i: torch.from_numpy(measures["dice"]) for i, measures in found.items()}
 
     def _trained(self, learned: str, sides: Sequence[Labelled], repeat: int) -> Path:
         how, seed = self.learning, self.learning.seed + repeat
@@ -211,12 +213,7 @@ def real_sides(real: Store, train: Store | None, held_out: Collection[str]) -> t
     Arguments:
         train: brains to learn from; the real ones that aren't held out unless given.
         held_out: names of real brains.
-
-    Raises:
-        UserError: if it isn't said who is who.
     """
-    if train is None and not held_out:
-        raise UserError("segmenters learn from some real brains and are judged on others: give --train, or --held_out")
     names = list(real.names)
     learning = set(train.names) if train else set(names) - set(held_out)
     ours = Labelled(train) if train else Labelled(real, [i for i, name in enumerate(names) if name in learning])

@@ -14,21 +14,25 @@ from cortexgen.io import write_text
 class Intervals(Callback):
     """Fits a preset's `val_check_interval`, in batches, to the training.
 
-    There is a validation at the end of one that is shorter, and `check_val_every_n_epoch` holds where epochs are.
+    There is a validation at the end of one that is shorter by its steps or epochs, and `check_val_every_n_epoch` holds
+    where epochs are.
     """
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         interval, limit = trainer.val_check_interval, trainer.limit_train_batches
         if stage != "fit" or not isinstance(interval, int):
             return
-        if trainer.check_val_every_n_epoch is None:
-            if trainer.max_steps > 0:
-                steps = max(1, trainer.max_steps // pl_module.optimizer_steps)
-                trainer.val_check_interval = min(interval, steps * trainer.accumulate_grad_batches)
-            return
         batches = len(cast(Any, trainer).datamodule.train_dataloader())
-        if interval > (min(batches, limit) if isinstance(limit, int) else int(batches * limit)):
-            trainer.val_check_interval = 1.0
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if trainer.check_val_every_n_epoch is not None:
+            trainer.val_check_interval = interval if interval <= batches else 1.0
+            return
+        if trainer.max_steps > 0:
+            steps = max(1, trainer.max_steps // pl_module.optimizer_steps)
+            interval = min(interval, steps * trainer.accumulate_grad_batches)
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            interval = min(interval, max(1, batches) * trainer.max_epochs)
+        trainer.val_check_interval = interval
 
 
 class Pictures(Callback):

@@ -118,14 +118,30 @@ def test_training_subjects_may_be_a_cohort_of_their_own(sets: tuple[Path, Path, 
     ]
 
 
+def test_a_label_map_that_cannot_be_used_costs_the_segmenter_alone_a_brain(
+    sets: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    real, good, _ = sets
+    shutil.copytree(good, tmp_path / "odd")
+    path = next((tmp_path / "odd").glob("sub-0001/anat/*_dseg.nii.gz"))
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.where(np.asarray(image.dataobj) == 3, 1035, 0).astype(np.int16), image.affine), path)
+    out = tmp_path / "out"
+    call = ["evaluate", str(real), str(tmp_path / "odd"), str(out), *QUICK, "2", "--held_out", held_out(real)]
+    run(call)
+    assert "unknown label 1035" in note(out) and {r["n"] for r in rows(out) if r["judged"] == "odd"} == {3}
+    assert {r["n"] for r in rows(out, "comparison")} == {4}
+    place = call.index("--segmenter")
+    run(call[:place] + call[place + 2 :])
+    assert not (out / "tables" / "labels.json").exists() and (out / "tables" / "comparison.json").exists()
+
+
 def note(out: Path) -> str:
     return str(json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["notes"])
 
 
 def test_what_cannot_be_measured_is_a_note(sets: tuple[Path, Path, Path], tmp_path: Path) -> None:
     real, good, _ = sets
-    run(["evaluate", str(real), f"good={good}", str(tmp_path / "a"), *QUICK, "2"])
-    assert "give --train, or --held_out" in note(tmp_path / "a")
     shutil.copytree(good, tmp_path / "bare")
     for path in (tmp_path / "bare").glob("sub-*/anat/*_dseg.*"):
         path.unlink()
@@ -137,6 +153,8 @@ def test_what_cannot_be_measured_is_a_note(sets: tuple[Path, Path, Path], tmp_pa
     "options, message",
     [
         (["--augment", "5"], "give --segmenter"),
+        (["--segmenter", "5", "--held_out", ""], "give --train, or --held_out"),
+        (["--segmenter", "5", "--registration", "true"], "labels are the template's"),
         (["--segmenter", "-1"], "expected 0 or more steps"),
         (["--segmenter", "5", "--augment", "some"], "expected numbers of subjects, or all, got some"),
         (["--segmenter", "5", "--augment", "1"], "2 real subjects or more"),
@@ -145,4 +163,5 @@ def test_what_cannot_be_measured_is_a_note(sets: tuple[Path, Path, Path], tmp_pa
 )
 def test_mistakes_are_one_line(sets: tuple[Path, Path, Path], tmp_path: Path, options: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        run(["evaluate", str(sets[0]), str(sets[1]), str(tmp_path / "out"), "--labels", "none", *options])
+        call = ["evaluate", str(sets[0]), str(sets[1]), str(tmp_path / "out"), "--labels", "none"]
+        run([*call, "--held_out", "0001,0002", *options])

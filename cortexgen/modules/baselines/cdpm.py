@@ -66,7 +66,7 @@ class CDPM(BaselineModule):
         blocks: residual blocks a level.
         slices: at a time, observed ones among them.
         lr: learning rate of Adam.
-        sampler: "ancestral" (as published), "ddim" or "dpm++" (a run-time option, as those that
+        sampler: "ancestral" (of second order; published: DDPM's), "ddim" or "dpm++" (a run-time option, as those that
             follow; this one and the next are kept in the checkpoint).
         steps: of each chunk, 1000 as published, evenly respaced if fewer.
         num_samples: how many brains `predict` writes.
