@@ -133,3 +133,11 @@ def real_brains() -> Path:
     if not root.is_dir():
         pytest.skip("the real brains (ds002748-2mm) are not here; set CORTEXGEN_DATA to their folder")
     return root
+
+
+@pytest.fixture
+def small_segmenter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segmenters that learn in seconds."""
+    monkeypatch.setattr("cortexgen.metrics.segmenter.PATCH", 16)
+    monkeypatch.setattr("cortexgen.metrics.segmenter.CHANNELS", (8, 16))
+    monkeypatch.setattr("cortexgen.metrics.segmenter.RATE", 0.03)

@@ -13,7 +13,6 @@ from cortexgen.benchmark.calls import PARTLY, Cost, call
 from cortexgen.benchmark.tables import generator_tables
 from cortexgen.cli import run
 from cortexgen.errors import UserError
-from cortexgen.metrics import segmenter
 
 SMALL = {"held_out": "*2,*4", "samples": 4, "resamples": 20, "pairs": 6, "labels": "none", "steps": 2}
 
@@ -74,16 +73,12 @@ def test_published_rows_stand_beside_and_are_marked(compared: Path) -> None:
     assert published["HA-GAN"]["ms_ssim"] == 0.78 and "Table 1" in published["HA-GAN"]["published"]
 
 
-@pytest.mark.usefixtures("in_process")
-def test_what_was_done_is_not_done_again_and_more_can_be_measured(
-    cohort: Path, compared: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("in_process", "small_segmenter")
+def test_what_was_done_is_not_done_again_and_more_can_be_measured(cohort: Path, compared: Path) -> None:
     def state() -> dict[Path, int]:
         files = (p for p in (compared / "models").rglob("*") if p.is_file())
         return {p: p.stat().st_mtime_ns for p in files}
 
-    monkeypatch.setattr(segmenter, "PATCH", 16)
-    monkeypatch.setattr(segmenter, "CHANNELS", (8, 16))
     before = state()
     bench(cohort, compared, models="hagan", segmenter=2, **{**SMALL, "sets": "{people: " + str(cohort) + "}"})
     assert state() == before

@@ -1,6 +1,5 @@
 """One model: trained, drawn from or used to register, its costs recorded; what was done is not done again."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from cortexgen.benchmark.cohorts import Sides
 from cortexgen.benchmark.models import Budget, Fit, Model
 from cortexgen.data.cohort import read_cohort
 from cortexgen.errors import UserError
+from cortexgen.evaluation.store import digest
 from cortexgen.io import write_json
 from cortexgen.io.bids import sha256, source_hash
 from cortexgen.io.output import read_record
@@ -62,7 +62,7 @@ class Plan:
             for folder in side
             for scan in read_cohort(folder)
         ]
-        told = hashlib.sha256("".join(map(source_hash, images)).encode()).hexdigest()
+        told = digest([source_hash(image) for image in images])
         return f"{self.sides.trained} and {self.sides.measured} ({told[:12]})"
 
     @property

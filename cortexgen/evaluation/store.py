@@ -93,6 +93,10 @@ class Store:
         """Brain i, `[1, D, H, W]` in [0, 1]."""
         return self._volume("image.npy", i)
 
+    def has_labels(self, i: int) -> bool:
+        """Whether a label map came with brain i."""
+        return (self.folder / self.names[i] / "labels.npy").is_file()
+
     def labels(self, i: int) -> Tensor | None:
         """The label map that came with brain i, `[1, D, H, W]`, or None."""
         path = self.folder / self.names[i] / "labels.npy"

@@ -81,7 +81,7 @@ class Labelled:
     def __init__(self, store: Store, index: Sequence[int] | None = None) -> None:
         self.store = store
         wanted = range(len(store)) if index is None else index
-        self.index = [i for i in wanted if store.labels(i) is not None]
+        self.index = [i for i in wanted if store.has_labels(i)]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -214,10 +214,11 @@ def real_sides(real: Store, train: Store | None, held_out: Collection[str]) -> t
         train: brains to learn from; the real ones that aren't held out unless given.
         held_out: names of real brains.
     """
-    names = list(real.names)
-    learning = set(train.names) if train else set(names) - set(held_out)
-    ours = Labelled(train) if train else Labelled(real, [i for i, name in enumerate(names) if name in learning])
-    return ours, Labelled(real, [i for i, name in enumerate(names) if name not in learning])
+    learning = set(train.names) if train else set(real.names) - set(held_out)
+    rows = {
+        inside: [i for i, name in enumerate(real.names) if (name in learning) == inside] for inside in (True, False)
+    }
+    return Labelled(train) if train else Labelled(real, rows[True]), Labelled(real, rows[False])
 
 
 def _mean(rows: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,11 @@ import pytest
 
 from cortexgen.cli import run
 from cortexgen.errors import UserError
-from cortexgen.metrics import segmenter
 from cortexgen.simulation.cohort import simulate_cohort
 
+pytestmark = pytest.mark.usefixtures("small_segmenter")
 QUICK = ("--labels", "none", "--random_features", "false", "--protocol", "standard", "--pairs", "2")
 QUICK += ("--resamples", "20", "--device", "cpu", "--precision", "32", "--segmenter")
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(segmenter, "PATCH", 16)
-    monkeypatch.setattr(segmenter, "CHANNELS", (8, 16))
-    monkeypatch.setattr(segmenter, "RATE", 0.03)
-    yield
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,16 @@
 """A segmenter learns what its labels say, no more and no less; sizes small enough for seconds."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from cortexgen.metrics import segmenter
 from cortexgen.metrics.segmenter import overlaps, random_patch, segmented, small_unet, train_segmenter
 
+pytestmark = pytest.mark.usefixtures("small_segmenter")
 SHAPE = (24, 20, 16)
 Pair = tuple[Tensor, Tensor]
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(segmenter, "PATCH", 16)
-    monkeypatch.setattr(segmenter, "CHANNELS", (8, 16))
-    monkeypatch.setattr(segmenter, "RATE", 0.03)
-    yield
 
 
 def brain(seed: int, moved: int = 0) -> Pair:
