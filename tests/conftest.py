@@ -9,12 +9,14 @@ import torch
 
 from cortexgen.atlas.template import Template
 from cortexgen.cli import run
+from cortexgen.figures import brains
 from cortexgen.simulation import simulate_cohort
 from cortexgen.weights import load_checkpoint, save_weights
 
 CONF = Path(__file__).parent / "conf"
 SUBJECTS = 5
 
+brains.DPI = 40.0  # of the pictures that trainings draw
 torch.set_num_threads(1)  # tests are many small operations, on which threads wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes they start, too
 os.environ.setdefault("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))  # fonts need not be looked for again

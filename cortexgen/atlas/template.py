@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -29,6 +29,7 @@ MNI152_FILE = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"  # of nilearn
 # Of its array (uint8 counts); another array is another template.
 MNI152_SHA256 = "a42242e3dc051f80e18cf23eb12618a6f09ff951defa2d1e9687d8dcb8810bbf"
 BRAIN_FOREGROUND = 0.05
+KEPT, KEPT_VOXELS = 4, 2_000_000  # templates on other grids, and the voxels of such
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Template:
     grid: Grid
     hash: str
     numbers: tuple[int, ...] = ()
+    _elsewhere: dict[Any, "Template"] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # every process has the default one
         return (load_template, ()) if self.name == MNI152 and self is _mni152() else super().__reduce_ex__(protocol)
@@ -62,12 +64,23 @@ class Template:
         return self.image > BRAIN_FOREGROUND
 
     def to(self, grid: Grid) -> "Template":
-        """The template on another grid: image and class probabilities resampled with antialiasing."""
+        """The template on another grid: image and class probabilities resampled with antialiasing.
+
+        Those on the last few grids are kept, where they are small: a cohort has one grid or two.
+        """
         if grid.matches(self.grid):
             return replace(self, grid=grid)
-        image = resample(self.image[None], self.grid.torch_affine, grid.shape, grid.torch_affine)[0]
-        labels = None if self.labels is None else labels_on(self.labels, self.grid, grid)
-        return replace(self, image=image, labels=labels, grid=grid)
+        place = (tuple(grid.shape), grid.torch_affine.numpy().tobytes())
+        found = self._elsewhere.get(place)
+        if found is None:
+            image = resample(self.image[None], self.grid.torch_affine, grid.shape, grid.torch_affine)[0]
+            labels = None if self.labels is None else labels_on(self.labels, self.grid, grid)
+            found = replace(self, image=image, labels=labels, grid=grid)
+            if image.numel() <= KEPT_VOXELS:
+                self._elsewhere[place] = found
+            if len(self._elsewhere) > KEPT:
+                self._elsewhere.pop(next(iter(self._elsewhere)))
+        return replace(found, grid=grid)
 
 
 def load_template(

@@ -23,7 +23,7 @@ from torch import Tensor
 from cortexgen.atlas.template import Template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
-from cortexgen.spatial import integrate, jacobian_determinant, resample, stencil_determinants
+from cortexgen.spatial import integrate, jacobian_determinant, present_labels, resample, stencil_determinants
 
 INTEGRATION_STEPS = 7
 AGE_RANGE = (20.0, 80.0)
@@ -121,7 +121,7 @@ def known_regions(template: Template) -> list[int]:
     Raises:
         UserError: if the template has no labels or none that is known.
     """
-    present = [] if template.labels is None else torch.unique(template.labels).tolist()
+    present = [] if template.labels is None else present_labels(template.labels).tolist()
     known = [k for k in present if template.classes[k] in VARIATION]
     if not known:
         raise UserError(f"{template.name}: a simulation needs labels with names such as {', '.join(VARIATION)}")
