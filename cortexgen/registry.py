@@ -33,6 +33,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "metrics": {  # a metric, or several of one subject
         "anatomy": "cortexgen.evaluation.anatomy:METRICS",
+        "texture": "cortexgen.evaluation.texture:METRICS",
         "features": "cortexgen.evaluation.distribution:METRICS",
         "images": "cortexgen.evaluation.images:METRICS",
     },

@@ -320,3 +320,13 @@ def test_registrations_of_several_cohorts(
     measured = [r for r in _table(tmp_path / "evaluated", "registration_subjects") if r["method"] == "ours"]
     found = {row["participant_id"]: float(row["dice"]) for row in measured}
     assert found == pytest.approx({name: row["dice"] for name, row in rows.items()}, abs=1e-3)
+
+
+def test_the_texture_of_a_set_is_that_of_its_images(evaluated: Path) -> None:
+    assert _value(evaluated, "spectrum", "itself") == _value(evaluated, "edge", "itself") == 0
+    assert _value(evaluated, "gradients", "itself") == 1 and _value(evaluated, "intensities", "itself") == 0
+    assert _value(evaluated, "spectrum") > 0 and _value(evaluated, "intensities") > 0
+    rows = _table(evaluated, "texture")
+    assert {row["curve"] for row in rows} >= {"power", "WM", "Cortical-GM", "edge"}
+    assert all(float(row["mean"]) == pytest.approx(float(row["real"])) for row in rows if row["set"] == "itself")
+    assert "How images look" in (evaluated / "evaluation.html").read_text(encoding="utf-8")

@@ -116,6 +116,12 @@ def sharpness(image: Tensor, labels: Tensor, names: Sequence[str], spacing: Sequ
     return float(along.mean() / step)
 
 
+def named_classes(labels: Tensor, classes: Mapping[int, str] | None) -> tuple[list[int], Tensor, list[str]]:
+    """Numbers of the classes, labels `[1, D, H, W]` as indices of them, and their names, "label-9" where 9 has none."""
+    numbers = class_numbers([*present_labels(labels).tolist(), *(classes or {})])
+    return numbers, classes_of(labels, numbers), [(classes or {}).get(k, f"label-{k}") for k in numbers]
+
+
 def measure_brain(image: Tensor, labels: Tensor, classes: Mapping[int, str] | None, grid: Grid) -> dict[str, Any]:
     """A brain's anatomy in numbers.
 
@@ -133,9 +139,8 @@ def measure_brain(image: Tensor, labels: Tensor, classes: Mapping[int, str] | No
     if not labels.any():
         raise UserError("its label map is empty")
     mask = intracranial_mask(labels, grid.spacing)
-    numbers = class_numbers([*present_labels(labels).tolist(), *(classes or {})])
-    size, labels = len(numbers), classes_of(labels, numbers)
-    names = [(classes or {}).get(k, f"label-{k}") for k in numbers]
+    numbers, labels, names = named_classes(labels, classes)
+    size = len(numbers)
     flat, cubic = labels.flatten(), grid.voxel_volume / 1000
     middle = float(_world(grid, labels > 0)[0])
     left = torch.bincount(flat, weights=_left_share(grid, middle).flatten(), minlength=size)

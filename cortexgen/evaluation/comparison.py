@@ -14,7 +14,7 @@ from cortexgen.registry import everything
 
 Better = Literal["lower", "higher", "real"] | float | None
 Protocol = Literal["standard", "paper"]
-Needs = Literal["anatomy", "growth", "features", "image", "sets"]
+Needs = Literal["anatomy", "growth", "texture", "features", "image", "sets"]
 Statistic = Callable[[Tensor, Tensor], float]
 Row = dict[str, Value]
 POSITIVE, SHARE = (0.0, math.inf), (0.0, 1.0)  # bounds
@@ -44,8 +44,8 @@ class Metric:
         name: a key, such as "mean_d", unique among those of a protocol; a feature network's follows it.
         title: for tables.
         needs: what `rows` is given: the "anatomy" of a set (`Anatomy`), its "growth" (log |J| of each brain at voxels
-            of the template, `[N, V]`), its "features" (`[N, F]`), the "image" of one brain (`[1, D, H, W]`), or both
-            "sets" (`Sides`).
+            of the template, `[N, V]`), its "texture" (`Texture`), its "features" (`[N, F]`), the "image" of one brain
+            (`[1, D, H, W]`), or both "sets" (`Sides`).
         statistic: of rows of the real brains and rows of the set's.
         rows: what the statistic takes rows of, `[N, *]`; of an image, its numbers; of both sets, the rows of both. None
             where it can't be measured.

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.contracts import Labelled, Labeller
 from cortexgen.errors import UserError
+from cortexgen.evaluation.store import Store
 from cortexgen.io import Grid
 from cortexgen.registration.registrar import Registrar
 from cortexgen.runner.precision import Precision
@@ -70,3 +73,8 @@ class RegisteredLabels(Labeller):
         labels, _ = warp_labels(moving.space.labels[None], positions, len(moving.space.classes))
         growth = log_jacobian(maps.flow(solved.field, back=True))[0]
         return Labelled(labels[0], growth, solved.field[0])
+
+
+def measured_labels(store: Store, i: int) -> Tensor:
+    """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
+    return torch.from_numpy(np.asarray(store.measured("labels", i, "labels"), dtype=np.int64))

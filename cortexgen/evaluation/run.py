@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,15 +19,16 @@ from cortexgen.evaluation.comparison import Metric, Needs, Protocol, Row, declar
 from cortexgen.evaluation.copies import UNITS, Copies, Maps, coarse_images, find_copies
 from cortexgen.evaluation.effects import effect_rows
 from cortexgen.evaluation.images import Sides
-from cortexgen.evaluation.labelling import RegisteredLabels
+from cortexgen.evaluation.labelling import RegisteredLabels, measured_labels
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Measures, Store
+from cortexgen.evaluation.texture import Texture, curve_rows, measured_texture
 from cortexgen.evaluation.usefulness import Learning, Worth, real_sides
 from cortexgen.io.labels import label_type
 from cortexgen.io.paths import folder_within
 from cortexgen.runner.cohort import HERE, Runner
 
-Given = Sides | Sequence[Anatomy] | Sequence[Tensor]
+Given = Sides | Sequence[Anatomy] | Sequence[Texture] | Sequence[Tensor]
 EVERY = 4  # voxels of the template, of which one is taken for growth
 KEPT = 6  # fields of a set, for the page
 LABELS, MEASURES = 3, 3  # raised when a labeller or `measure_brain` gives something else for the same brain
@@ -61,6 +61,8 @@ class SetResult:
         rows: of its comparisons with the real brains.
         regions, effects: rows of those tables.
         ageing: rows of the tables of `evaluation.ageing`, by name.
+        texture: how its images look.
+        curves: rows of the table of that.
         worth, worth_classes: rows of what segmenters say of its labels.
         copies: nearest training subjects, in images and in fields.
         notes: what couldn't be measured and why.
@@ -75,6 +77,8 @@ class SetResult:
     regions: list[Row] = field(default_factory=list)
     effects: list[Row] = field(default_factory=list)
     ageing: dict[str, list[Row]] = field(default_factory=dict)
+    texture: Texture | None = None
+    curves: list[Row] = field(default_factory=list)
     worth: list[Row] = field(default_factory=list)
     worth_classes: list[Row] = field(default_factory=list)
     copies: list[Copies] = field(default_factory=list)
@@ -100,11 +104,6 @@ class SetResult:
             action()
         except UserError as error:
             self.notes.append(f"{self.name}: {what} not measured: {error}")
-
-
-def measured_labels(store: Store, i: int) -> Tensor:
-    """The label map of brain i that was measured, `[1, D, H, W]`, int64."""
-    return torch.from_numpy(np.asarray(store.measured("labels", i, "labels"), dtype=np.int64))
 
 
 def _label(labeller: Labeller, store: Store, kept: set[int], i: int) -> Mapping[str, object]:
@@ -185,6 +184,8 @@ class Evaluation:
         self._label(result)
         if result.anatomy and self.real.anatomy:
             result.attempt("anatomy", lambda: self._anatomy(result))
+        if "standard" in self.options.protocols:
+            result.attempt("texture", lambda: self._texture(result))
         for protocol in self.options.protocols:
             for network in self.networks:
                 self._features(result, network, protocol)
@@ -250,6 +251,16 @@ class Evaluation:
         result.effects = effect_rows(ours, theirs, (covariates[0], covariates[1]))
         real, synthetic = (People.of(a.volumes, rows) for a, rows in zip((ours, theirs), covariates, strict=True))
         result.ageing = age_rows(ours.regions, real, synthetic, self.options.resamples, self.options.seed)
+
+    def _texture(self, result: SetResult) -> None:
+        for each in (self.real, result):
+            if each.texture is None:
+                labelled, labeller = each.anatomy.index if each.anatomy else (), self.labeller
+                about = (f"{LABELS} {labeller.key}", labeller.classes) if labelled and labeller else ("", None)
+                each.texture = measured_texture(each.store, labelled, *about)
+        assert self.real.texture is not None and result.texture is not None
+        self._compare(result, self._wanted("texture", "standard"), (self.real.texture, result.texture), "images")
+        result.curves = curve_rows(self.real.texture, result.texture)
 
     def _features(self, result: SetResult, network: dist.Network, protocol: Protocol) -> None:
         def action() -> None:

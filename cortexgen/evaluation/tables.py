@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from cortexgen.evaluation import ageing, anatomy, comparison, copies, effects, published, usefulness
+from cortexgen.evaluation import ageing, anatomy, comparison, copies, effects, published, texture, usefulness
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.run import Evaluation, SetResult
 from cortexgen.evaluation.table import Column, Table, measured
@@ -21,7 +21,7 @@ D = (
     "template's voxels in each brain, medians over voxels. Less than real brains get against real ones is no better: "
     "copies and repetitions do that."
 )
-ANATOMY, IMAGES = ("anatomy", "growth"), ("features", "sets", "image")  # what metrics of a table need
+ANATOMY, IMAGES = ("anatomy", "growth"), ("features", "sets", "image", "texture")  # what metrics of a table need
 
 
 def _rows(evaluation: Evaluation, protocol: str) -> dict[str, dict[str, Row]]:
@@ -123,6 +123,7 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
         ("regions", "Regional volumes", anatomy.REGION_COLUMNS, _of(sets, lambda r: r.regions)),
         ("effects", "Effects of covariates on volumes", effects.COLUMNS, _of(sets, lambda r: r.effects)),
         *((name, *about, _of(sets, partial(_ageing, name))) for name, about in ageing.TABLES.items()),
+        ("texture", "Spectra, intensities and the grey-white edge", texture.COLUMNS, _of(sets, lambda r: r.curves)),
         ("labels", "What the labels are worth", usefulness.COLUMNS, _of(sets, lambda r: r.worth)),
         (
             "labels_classes",

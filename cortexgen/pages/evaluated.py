@@ -15,8 +15,10 @@ from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.copies import UNITS
 from cortexgen.evaluation.run import Evaluation, SetResult
 from cortexgen.evaluation.table import Column, Table
+from cortexgen.evaluation.texture import EDGE, POWER, groups
 from cortexgen.figures.charts import volume_distributions
 from cortexgen.figures.comparison import distance_histograms, distributions, effect_forest, plain
+from cortexgen.figures.texture import curve, texture_curves
 from cortexgen.metrics.cortex import Cortex
 from cortexgen.metrics.memorization import FRACTION
 from cortexgen.metrics.resampling import Interval
@@ -85,6 +87,7 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
         brains.registrations(page, evaluation, labeller)
     page.section("Slices", about="evaluated/slices")
     brains.slices(page, evaluation)
+    _texture(page, sets)
     _volumes(page, real, sets)
     if labeller and real.growth is not None and any(result.growth is not None for result in sets):
         page.section("Growth on the template", about="evaluated/growth")
@@ -186,6 +189,31 @@ def _volumes(page: Report, real: SetResult, sets: Sequence[SetResult]) -> None:
     cortex = any(title in kept for title, _ in CORTEX.values())
     page.section("Cortex and whole brain" if cortex else "Whole brain", about="evaluated/cortex" * cortex)
     page.figure(distributions(groups, kept), "A point a brain; boxes span the quartiles, with the median.", dpi=120)
+
+
+TEXTURE = {
+    POWER: "Power by frequency",
+    "WM": "Intensities of white matter",
+    "Cortical-GM": "Intensities of the cortex",
+    "Ventricles": "Intensities of the ventricles",
+    EDGE: "Across the grey-white boundary",
+}
+
+
+def _texture(page: Report, sets: Sequence[SetResult]) -> None:
+    """Curves of how images look."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for result in sets:
+        for name, rows in groups(result.curves).items():
+            found.setdefault(name, {})[result.name] = rows
+    if not found:
+        return
+    page.section("How images look", about="evaluated/texture")
+    curves = [
+        curve(TEXTURE.get(name, name), str(next(iter(rows.values()))[0]["unit"]), rows, name == POWER)
+        for name, rows in found.items()
+    ]
+    page.figure(texture_curves(curves), "Means of the sets; the band holds 95 % of the real brains.", dpi=110)
 
 
 def _measures(anatomy: Anatomy) -> dict[str, np.ndarray]:
