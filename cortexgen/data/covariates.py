@@ -79,6 +79,11 @@ class CovariateEncoder:
                 out[b, i, -1] = 1
         return out.flatten(1).to(device)
 
+    def known(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a row there is a place for in `encode`: no other names, and no other levels than the cohort's."""
+        found = {name: value for name in self.specs if (value := _of(row, name)) is not None}
+        return {k: v for k, v in found.items() if str(spelt(v)) in self.specs[k].get("levels", [str(spelt(v))])}
+
     def columns(self) -> dict[str, int]:
         """The column of each number in the design, by name; a square's comes next."""
         out, column = {}, 0

@@ -14,7 +14,7 @@ from cortexgen.errors import UserError
 from cortexgen.evaluation.comparison import POSITIVE, SHARE, Metric, Protocol
 from cortexgen.evaluation.store import Store, Volumes
 from cortexgen.metrics.box import bounding_box
-from cortexgen.metrics.classifier import FOLDS, told_apart
+from cortexgen.metrics.classifier import FOLDS, told_apart, told_apart_auc
 from cortexgen.metrics.coverage import precision_and_coverage
 from cortexgen.metrics.features import extract_features, paper_input, published_real_rows, standard_input
 from cortexgen.metrics.frechet import frechet_distance
@@ -134,6 +134,7 @@ METRICS = (
     Metric("density", "Density", "features", _density, better=1.0, bounds=POSITIVE, least=NEIGHBOURS + 1, heading=None),
     Metric("coverage", "Coverage", "features", _covered, better="higher", bounds=SHARE, least=NEIGHBOURS + 1),
     Metric("told_apart", "Told apart", "features", told_apart, better=0.5, bounds=SHARE, least=2 * FOLDS),
+    Metric("auc", "Told apart, AUC", "features", told_apart_auc, better=0.5, bounds=SHARE, least=2 * FOLDS),
     Metric("fid", "FID", "features", lambda x, y: frechet_distance(published_real_rows(x), y), protocol="paper"),
     Metric("mmd", "Feature MMD, linear, pairs", "features", _published_mmd, protocol="paper"),
 )

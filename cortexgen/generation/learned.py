@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cortexgen.atlas.fitting import fit_labels
 from cortexgen.data.appearance import place_of
+from cortexgen.data.covariates import CovariateEncoder
 from cortexgen.data.style import STYLE, drawn_style, restyled
 from cortexgen.errors import UserError
 from cortexgen.generation.appearance import Appearance, Rendered, Shape, UnfitAppearance
@@ -93,8 +94,14 @@ class LearnedAppearance(Appearance):
         return options | sampling | {"appearance_precision": arithmetic}
 
     def render(self, shape: Shape) -> Rendered:
-        known = self.module.contract["covariates"]
-        given = {k: v for k, v in shape.conditions.items() if k in known and v is not None}
+        encoder = CovariateEncoder(self.module.contract["covariates"])
+        given = encoder.known(shape.conditions)
+        for name in encoder.specs.keys() & shape.conditions.keys() - given.keys():
+            if (value := shape.conditions[name]) is not None:
+                text = (
+                    f"appearance: its weights know no {name} {value}; each brain looks as one of those that they know"
+                )
+                warnings.warn(text, stacklevel=2)
         chosen = drawn_style(self.people, given | self.style, shape.random("style"))
         box = _box(shape.image[0] > 0, shape.grid)
         noise = torch.randn((2, *shape.grid.shape), generator=shape.random("appearance"))

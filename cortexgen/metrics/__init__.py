@@ -8,7 +8,7 @@ from cortexgen.metrics.anatomy import (
     wasabi,
     wasserstein_index,
 )
-from cortexgen.metrics.classifier import told_apart
+from cortexgen.metrics.classifier import area_under_curve, balanced_accuracy, told_apart, told_apart_auc
 from cortexgen.metrics.cortex import Cortex, cortical_measures
 from cortexgen.metrics.coverage import Coverage, expected_coverage, precision_and_coverage
 from cortexgen.metrics.distances import pairwise_distances

@@ -10,6 +10,38 @@ PENALTY = 0.1  # of the squared weights, where a row of features has a squared n
 def told_apart(real: Tensor, synthetic: Tensor, folds: int = FOLDS, penalty: float = PENALTY) -> float:
     """Cross-validated balanced accuracy of a ridge classifier; about .5 where two sets are of one kind, 1 at best.
 
+    Arguments:
+        real, synthetic: features, `[N, F]` and `[M, F]`.
+    """
+    return balanced_accuracy(*decisions(real, synthetic, folds, penalty))
+
+
+def told_apart_auc(real: Tensor, synthetic: Tensor, folds: int = FOLDS, penalty: float = PENALTY) -> float:
+    """The area under the curve of the classifier of `told_apart`."""
+    return area_under_curve(*decisions(real, synthetic, folds, penalty))
+
+
+def balanced_accuracy(real: Tensor, synthetic: Tensor) -> float:
+    """Mean of the shares of real scores above 0 and of synthetic ones that are not; NaN if one is."""
+    if real.isnan().any() or synthetic.isnan().any():
+        return float("nan")
+    return float(((real > 0).double().mean() + (synthetic <= 0).double().mean()) / 2)
+
+
+def area_under_curve(real: Tensor, synthetic: Tensor) -> float:
+    """How often a real brain has a higher score than a synthetic one, ties counted half; NaN if a score is.
+
+    It is the area under the receiver operating characteristic (Hanley and McNeil, Radiology 1982).
+    """
+    if real.isnan().any() or synthetic.isnan().any():
+        return float("nan")
+    difference = real[:, None] - synthetic[None]
+    return float((difference > 0).double().mean() + 0.5 * (difference == 0).double().mean())
+
+
+def decisions(real: Tensor, synthetic: Tensor, folds: int = FOLDS, penalty: float = PENALTY) -> tuple[Tensor, Tensor]:
+    """What a ridge classifier of the other folds says of each row, `[N]` and `[M]`: above 0 for real; NaN of too few.
+
     Features are standardized over both sets. With kernel `K = x xᵀ / F + 1`, classes y = ±1 and weights w that give
     both sides one sum, `(K + penalty / w) a = y` on the rows of the other folds, and the sign of `K a` decides (kernel
     ridge regression, Saunders et al., ICML 1998). Rows that are equal, as a bootstrap has them, are in one fold, so
@@ -25,15 +57,13 @@ def told_apart(real: Tensor, synthetic: Tensor, folds: int = FOLDS, penalty: flo
     kernel = x @ x.T / max(1, x.shape[1]) + 1
     weight = torch.where(y > 0, len(y) / (2 * len(real)), len(y) / (2 * len(synthetic)))
     fold = _folds(x, y, folds)
-    answer = torch.zeros_like(y)
+    answer = torch.full_like(y, torch.nan)
     for k in range(folds):
         rows, test = torch.nonzero(fold != k).flatten(), torch.nonzero(fold == k).flatten()
-        if not len(test) or len(y[rows].unique()) < 2:
-            return float("nan")
-        system = kernel[rows][:, rows] + torch.diag(penalty / weight[rows])
-        answer[test] = kernel[test][:, rows] @ torch.linalg.solve(system, y[rows])
-    right = (answer * y > 0).double()
-    return float((right[y > 0].mean() + right[y < 0].mean()) / 2)
+        if len(test) and len(y[rows].unique()) == 2:
+            system = kernel[rows][:, rows] + torch.diag(penalty / weight[rows])
+            answer[test] = kernel[test][:, rows] @ torch.linalg.solve(system, y[rows])
+    return answer[y > 0], answer[y < 0]
 
 
 def _folds(x: Tensor, y: Tensor, folds: int) -> Tensor:

@@ -51,6 +51,19 @@ def shape(seed=0, **conditions):
     return Shape(image, labels, CLASSES, GRID, torch.zeros(3, *GRID.shape), 1.0, conditions, random)
 
 
+def test_a_cohort_that_the_weights_do_not_know_is_drawn_from_theirs():
+    network = Network()
+    network.contract["covariates"]["cohort"] = {"levels": ["a", "b"]}
+    network.contract["people"] = [row | {"cohort": name} for row, name in zip(PEOPLE, "aab", strict=True)]
+    appearance = LearnedAppearance(network)
+    with pytest.warns(UserWarning, match="its weights know no cohort c; each brain looks as one"):
+        appearance.render(shape(age=60, cohort="c"))
+    assert network.seen[-1][3]["cohort"] in "ab"
+    for known in "ab":
+        appearance.render(shape(age=60, cohort=known))
+        assert network.seen[-1][3]["cohort"] == known
+
+
 def test_noise_is_of_the_whole_grid_whatever_part_is_worked_on():
     network = Network()
     rendered = LearnedAppearance(network).render(shape())

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from cortexgen.metrics import told_apart
-from cortexgen.metrics.classifier import PENALTY, _folds
+from cortexgen.metrics import area_under_curve, balanced_accuracy, told_apart, told_apart_auc
+from cortexgen.metrics.classifier import PENALTY, _folds, decisions
 
 
 def normal(n: int, features: int, seed: int) -> torch.Tensor:
@@ -57,3 +58,21 @@ def test_brains_that_are_drawn_twice_are_not_recognized() -> None:
 
 def test_of_one_brain_there_is_no_answer() -> None:
     assert math.isnan(told_apart(normal(1, 3, 0), normal(1, 3, 1)))
+
+
+def test_area_and_accuracy_are_scikit_learns_with_ties() -> None:
+    real, synthetic = (normal(n, 1, seed)[:, 0].mul(2).round() for n, seed in ((30, 9), (17, 10)))
+    real = real + 0.5
+    labels, scores = [1] * 30 + [0] * 17, torch.cat([real, synthetic]).numpy()
+    assert area_under_curve(real, synthetic) == pytest.approx(roc_auc_score(labels, scores))
+    assert balanced_accuracy(real, synthetic) == pytest.approx(balanced_accuracy_score(labels, scores > 0))
+    assert math.isnan(area_under_curve(real, synthetic * math.nan))
+
+
+def test_the_area_of_two_gaussians() -> None:
+    real, synthetic = normal(400, 4, 2), normal(400, 4, 3)
+    synthetic[:, 0] += 1.0
+    found = told_apart_auc(real, synthetic)
+    assert found == pytest.approx(0.5 * (1 + math.erf(0.5)), abs=0.04)  # of a shift of 1 SD: Phi(1 / sqrt 2)
+    assert found == area_under_curve(*decisions(real, synthetic))
+    assert told_apart_auc(normal(400, 4, 2), normal(400, 4, 3)) == pytest.approx(0.5, abs=0.06)
