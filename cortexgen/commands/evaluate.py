@@ -10,12 +10,14 @@ from cortexgen.contracts import Labeller
 from cortexgen.data.cohorts import Roots, folders_of, place
 from cortexgen.errors import UserError
 from cortexgen.evaluation.comparison import declared
+from cortexgen.evaluation.discrimination import Telling
 from cortexgen.evaluation.distribution import load_extractors
 from cortexgen.evaluation.output import REPORT, TABLES, examine_evaluation, note_sets, open_evaluation, write_evaluation
 from cortexgen.evaluation.pairs import FIELDS, WARPED, WARPED_LABELS, Sources
 from cortexgen.evaluation.reading import IMAGES, LABELS, BrainSet
 from cortexgen.evaluation.registration import evaluate_registration
-from cortexgen.evaluation.run import Evaluation, Options
+from cortexgen.evaluation.results import Options
+from cortexgen.evaluation.run import Evaluation
 from cortexgen.evaluation.tables import REAL
 from cortexgen.evaluation.usefulness import ALL, HELD_OUT, REAL_BRAINS, Learning
 from cortexgen.io import HeaderChoice
@@ -43,6 +45,7 @@ def evaluate(
     held_out: str | None = None,
     train: Roots | None = None,
     train_fields: bool = True,
+    classifier: int = 0,
     segmenter: int = 0,
     augment: str | None = None,
     segmenter_seeds: int = 1,
@@ -95,6 +98,9 @@ def evaluate(
         held_out: Names of real brains that the generator hasn't seen, comma-separated, 05,10 for instance.
         train: The brains it has seen, where they are not among the real ones.
         train_fields: Look for copies of them in fields too, not in images alone; each is registered for that.
+        classifier: Train a small 3D network for so many steps, 200 for instance, on four fifths of the real brains and
+            of the set at a time, to tell them apart, and see whether it can on the others; beside real brains from
+            real ones. Takes ten brains or more of each kind.
         segmenter: Train small segmenters for so many steps, 600 for instance, by the label maps beside the images of
             both sides: what one of the training subjects makes of the set says how right its labels are, and what one
             of the set makes of held-out real brains what they are worth. Needs --train or --held_out.
@@ -134,8 +140,11 @@ def evaluate(
     sets, choice, runner = named_sets(synthetic), HeaderChoice(trust, orientation), Runner(jobs, scheduler)
     folders = folders_of(real).values()
     where, inputs = place(folder.resolve() for folder in folders), [*folders, *sets.values()]
-    if registration and segmenter:
-        raise UserError("--segmenter: --registration measures registrations, whose labels are the template's")
+    if classifier < 0:
+        raise UserError(f"--classifier: expected 0 or more steps, got {classifier}")
+    if registration and (segmenter or classifier):
+        name = "segmenter" if segmenter else "classifier"
+        raise UserError(f"--{name}: measures sets of brains, not --registration")
     if registration:
         sources = Sources(
             images=images or WARPED,
@@ -196,6 +205,7 @@ def evaluate(
         device=str(choose_device(device)),
         train_fields=train_fields,
         learning=learning,
+        telling=Telling(classifier, seed, str(choose_device(device)), precision) if classifier else None,
     )
     trained_on = BrainSet(train, **common) if train else None
     failures: dict[str, str] = {}

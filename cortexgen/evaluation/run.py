@@ -1,7 +1,6 @@
 """Sets of synthetic brains against real ones: everything measured, as tables."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,17 @@ from cortexgen.evaluation import distribution as dist
 from cortexgen.evaluation.ageing import People, age_rows
 from cortexgen.evaluation.anatomy import region_rows
 from cortexgen.evaluation.brain import Anatomy, collect, measure_brain, present_classes
-from cortexgen.evaluation.comparison import Metric, Needs, Protocol, Row, declared
-from cortexgen.evaluation.copies import UNITS, Copies, Maps, coarse_images, find_copies
+from cortexgen.evaluation.comparison import Metric, Needs, Protocol, declared
+from cortexgen.evaluation.copies import UNITS, Maps, coarse_images, find_copies
+from cortexgen.evaluation.discrimination import Classifiers
 from cortexgen.evaluation.effects import effect_rows
 from cortexgen.evaluation.images import Sides
 from cortexgen.evaluation.labelling import RegisteredLabels, measured_labels
 from cortexgen.evaluation.reading import BrainSet
-from cortexgen.evaluation.store import Measures, Store
+from cortexgen.evaluation.results import Options, SetResult
+from cortexgen.evaluation.store import Store
 from cortexgen.evaluation.texture import Texture, curve_rows, measured_texture
-from cortexgen.evaluation.usefulness import Learning, Worth, real_sides
+from cortexgen.evaluation.usefulness import Worth, real_sides
 from cortexgen.io.labels import label_type
 from cortexgen.io.paths import folder_within
 from cortexgen.runner.cohort import HERE, Runner
@@ -32,78 +33,6 @@ Given = Sides | Sequence[Anatomy] | Sequence[Texture] | Sequence[Tensor]
 EVERY = 4  # voxels of the template, of which one is taken for growth
 KEPT = 6  # fields of a set, for the page
 LABELS, MEASURES = 3, 3  # raised when a labeller or `measure_brain` gives something else for the same brain
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is measured, and how closely: the options of `cortexgen evaluate`; the device is the feature networks'."""
-
-    protocols: tuple[Protocol, ...] = ("standard", "paper")
-    held_out: frozenset[str] = frozenset()
-    pairs: int = 200
-    passes: int = 1
-    resamples: int = 500
-    seed: int = 0
-    device: str = "cpu"
-    train_fields: bool = True
-    learning: Learning | None = None
-
-
-@dataclass
-class SetResult:
-    """What was found of a set.
-
-    Attributes:
-        name: of the set.
-        store: its brains.
-        anatomy: None without labels.
-        growth: log |J| of each labelled brain on the template, `[N, 1, d, h, w]`, where labels come by registration.
-        rows: of its comparisons with the real brains.
-        regions, effects: rows of those tables.
-        ageing: rows of the tables of `evaluation.ageing`, by name.
-        texture: how its images look.
-        curves: rows of the table of that.
-        worth, worth_classes: rows of what segmenters say of its labels.
-        copies: nearest training subjects, in images and in fields.
-        notes: what couldn't be measured and why.
-    """
-
-    name: str
-    store: Store
-    measured: dict[int, Measures] = field(default_factory=dict)
-    anatomy: Anatomy | None = None
-    growth: Tensor | None = None
-    rows: list[Row] = field(default_factory=list)
-    regions: list[Row] = field(default_factory=list)
-    effects: list[Row] = field(default_factory=list)
-    ageing: dict[str, list[Row]] = field(default_factory=dict)
-    texture: Texture | None = None
-    curves: list[Row] = field(default_factory=list)
-    worth: list[Row] = field(default_factory=list)
-    worth_classes: list[Row] = field(default_factory=list)
-    copies: list[Copies] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def labelled(self) -> list[str]:
-        """Names of the brains that have labels."""
-        return [self.store.names[i] for i in self.anatomy.index] if self.anatomy else []
-
-    def field(self) -> tuple[int, Tensor] | None:
-        """The labelled brain nearest the middle of the set whose field was kept, and its velocity `[3, d, h, w]`."""
-        index = self.anatomy.index if self.anatomy else []
-        for k in sorted(range(len(index)), key=lambda k: abs(k - len(index) // 2)):
-            velocity = self.store.measured("labels", index[k], "velocity")
-            if velocity is not None:
-                return index[k], torch.from_numpy(velocity).float()
-        return None
-
-    def attempt(self, what: str, action: Callable[[], object]) -> None:
-        """Do something; where there are too few brains for it, note that."""
-        try:
-            action()
-        except UserError as error:
-            self.notes.append(f"{self.name}: {what} not measured: {error}")
 
 
 def _label(labeller: Labeller, store: Store, kept: set[int], i: int) -> Mapping[str, object]:
@@ -191,6 +120,8 @@ class Evaluation:
                 self._features(result, network, protocol)
             self._images(result, protocol)
         self._copies(result)
+        if self.options.telling is not None:
+            result.attempt("classifier", lambda: self._told_apart(result))
         if self.options.learning is not None:
             result.attempt("labels' worth", lambda: self._labels_worth(result))
         return result
@@ -283,6 +214,13 @@ class Evaluation:
     def _copies(self, result: SetResult) -> None:
         for compared in UNITS:
             result.attempt(f"nearest neighbours in {compared}", partial(self._nearest, result, compared))
+
+    def _told_apart(self, result: SetResult) -> None:
+        """Whether a small network tells a set from real brains."""
+        assert self.options.telling is not None
+        folder = folder_within(self.out, "work", "classifiers")
+        how = self.options.telling, self.options.resamples
+        result.told_apart = [Classifiers(self.real.store, self.view, folder, *how).row(result.store)]
 
     def _labels_worth(self, result: SetResult) -> None:
         """What segmenters say of the label maps that came with a set: of training subjects, or of it."""

@@ -3,9 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from cortexgen.evaluation import ageing, anatomy, comparison, copies, effects, published, texture, usefulness
+from cortexgen.evaluation import (
+    ageing,
+    anatomy,
+    comparison,
+    copies,
+    discrimination,
+    effects,
+    published,
+    texture,
+    usefulness,
+)
 from cortexgen.evaluation.comparison import Row
-from cortexgen.evaluation.run import Evaluation, SetResult
+from cortexgen.evaluation.results import SetResult
+from cortexgen.evaluation.run import Evaluation
 from cortexgen.evaluation.table import Column, Table, measured
 
 REAL = "real against real"
@@ -124,6 +135,7 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
         ("effects", "Effects of covariates on volumes", effects.COLUMNS, _of(sets, lambda r: r.effects)),
         *((name, *about, _of(sets, partial(_ageing, name))) for name, about in ageing.TABLES.items()),
         ("texture", "Spectra, intensities and the grey-white edge", texture.COLUMNS, _of(sets, lambda r: r.curves)),
+        ("classifier", "Told apart by a network", discrimination.COLUMNS, _of(sets, lambda r: r.told_apart)),
         ("labels", "What the labels are worth", usefulness.COLUMNS, _of(sets, lambda r: r.worth)),
         (
             "labels_classes",

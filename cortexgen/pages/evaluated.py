@@ -13,7 +13,8 @@ from cortexgen.evaluation.anatomy import SMALL
 from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Row
 from cortexgen.evaluation.copies import UNITS
-from cortexgen.evaluation.run import Evaluation, SetResult
+from cortexgen.evaluation.results import SetResult
+from cortexgen.evaluation.run import Evaluation
 from cortexgen.evaluation.table import Column, Table
 from cortexgen.evaluation.texture import EDGE, POWER, groups
 from cortexgen.figures.charts import volume_distributions
@@ -51,6 +52,11 @@ HEADINGS = {
         "d is the set less the real brains, over the pooled SD: above 0, the set's region is too large.",
     ),
     "effects": ("Effects of covariates", "Estimated in the real brains and in the set, ICV held constant."),
+    "classifier": (
+        "Told apart by a network",
+        "A small 3D network learns from four fifths of the brains, and is asked about the others. At .5 it can't tell "
+        "them from real ones; what it says of real brains against real ones is beside it.",
+    ),
     "labels": (
         "What the labels are worth",
         "A small segmenter learns from labelled brains and is judged on others, by Dice. One of real brains judges the "

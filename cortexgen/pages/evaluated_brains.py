@@ -10,7 +10,8 @@ from torch import Tensor
 from cortexgen.errors import UserError
 from cortexgen.evaluation.copies import Copies
 from cortexgen.evaluation.labelling import RegisteredLabels, measured_labels
-from cortexgen.evaluation.run import Evaluation, SetResult
+from cortexgen.evaluation.results import SetResult
+from cortexgen.evaluation.run import Evaluation
 from cortexgen.figures.brains import cohort
 from cortexgen.figures.comparison import neighbours, plain
 from cortexgen.figures.deformations import log_jacobian_map, registration

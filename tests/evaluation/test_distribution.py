@@ -82,7 +82,14 @@ def test_the_random_feature_distance_is_gauss_against_gauss(sets: tuple[Store, S
     assert found["fid_random"].statistic(*few) == pytest.approx(expected, rel=1e-6)
     assert found["fid_random"].title == "Random-feature distance"
     assert "untrained" in network.label
-    assert set(found) == {"fid_random", "mmd_random", "density_random", "coverage_random", "told_apart_random", "auc_random"}
+    assert set(found) == {
+        "fid_random",
+        "mmd_random",
+        "density_random",
+        "coverage_random",
+        "told_apart_random",
+        "auc_random",
+    }
     assert found["coverage_random"].statistic(*both) < 0.3  # they are all dimmer
 
 

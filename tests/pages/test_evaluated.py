@@ -25,7 +25,8 @@ from cortexgen.errors import UserError
 from cortexgen.evaluation.distribution import load_extractors
 from cortexgen.evaluation.labelling import GivenLabels, Labelled
 from cortexgen.evaluation.reading import BrainSet
-from cortexgen.evaluation.run import Evaluation, Options
+from cortexgen.evaluation.results import Options
+from cortexgen.evaluation.run import Evaluation
 from cortexgen.evaluation.table import Table
 from cortexgen.evaluation.tables import build
 from cortexgen.io import Grid
