@@ -161,6 +161,7 @@ def test_sections_come_in_order(case: Case) -> None:
         "Regional volumes",
         "Nearest training subjects",
         "Slices",
+        "How images look",
         "Distributions of regional volumes",
         "Cortex and whole brain",
         "How to read this page",
