@@ -113,7 +113,9 @@ def test_a_metric_needs_two_brains_of_each_side_that_have_its_number() -> None:
 
 
 def test_what_a_metric_needs_is_known() -> None:
-    with pytest.raises(ValueError, match="metric shift needs 'images', expected one of anatomy, growth, texture, features, im"):
+    with pytest.raises(
+        ValueError, match="metric shift needs 'images', expected one of anatomy, growth, texture, features, im"
+    ):
         Metric("shift", "Shift", "images", _shift)  # type: ignore[arg-type]
 
 
