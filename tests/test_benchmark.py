@@ -13,6 +13,7 @@ from cortexgen.benchmark.calls import PARTLY, Cost, call
 from cortexgen.benchmark.tables import generator_tables
 from cortexgen.cli import run
 from cortexgen.errors import UserError
+from cortexgen.evaluation.tables import REAL
 
 SMALL = {"held_out": "*2,*4", "samples": 4, "resamples": 20, "pairs": 6, "labels": "none", "steps": 2}
 
@@ -89,6 +90,7 @@ def test_what_was_done_is_not_done_again_and_more_can_be_measured(cohort: Path, 
         bench(cohort, compared, models="hagan", **{**SMALL, "held_out": "*1,*4"})
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_model_that_fails_is_named_and_the_others_go_on(
     cohort: Path, compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,9 +189,14 @@ def test_tables_take_intervals_and_floors_of_an_evaluation(tmp_path: Path) -> No
     record = {"title": "A", "key": {"budget": "1 min"}, "training": []}
     record["training"] += [{"finished": True, "wall": 90.0, "peak_mib": 512, "batches": 3}, {"finished": False}]
     record["use"] = {"wall": 10.0, "processor": 18.0, "peak_mib": 2048}
+    told = {"set": "a", "auc": 0.75, "auc_low": 0.65, "auc_high": 0.85, "auc_floor": 0.55}
+    (tmp_path / "tables" / "classifier.json").write_text(json.dumps({"rows": [told]}))
     tables = generator_tables({"a": record}, tmp_path, 5)
     text = tables["images"].to_markdown().replace("\\", "")
     assert "0.80 [0.70, 0.90]" in text and "0.50 [0.40, 0.60]" in text and "**0.60**" in text
+    assert "**0.75** [0.65, 0.85]" in text and [r["network"] for r in tables["images"].rows if r["method"] == REAL] == [
+        0.55
+    ]
     assert "VAE-GAN" not in text  # of which nobody published this
     assert "labels" not in tables
     about = {"set": "a", "n_learned": 0, "n_synthetic": 0, "n": 4}

@@ -21,10 +21,12 @@ IMAGES = {
     ("fid_random", "standard"): Column("distance", "Random-feature distance", better="lower", format=".3g"),
     ("coverage_random", "standard"): Column("coverage", "Coverage", better="higher", format=".2f"),
     ("told_apart_random", "standard"): Column("told_apart", "Told apart", better=0.5, format=".2f"),
+    ("spectrum", "standard"): Column("spectrum", "Spectrum, |log₂ ratio|", better="lower", format=".2f"),
     ("contrast", "standard"): Column("contrast", "Contrast", better=1.0, format=".2f"),
     ("sharpness", "standard"): Column("sharpness", "Sharpness", better=1.0, format=".2f"),
     ("noise", "standard"): Column("noise", "Noise", better=1.0, format=".2f"),
 }
+NETWORK = Column("network", "Told apart by a network, AUC", better=0.5, format=".2f")
 ANATOMY = {
     ("mean_d", "standard"): Column("mean_d", "Mean |d| of volumes, ICV-adjusted", better="lower", format=".2f"),
     ("mean_raw_d", "standard"): Column("mean_raw_d", "Mean |d| of volumes", better="lower", format=".2f"),
@@ -57,7 +59,8 @@ COSTS = (
 READ = (
     "Measured against people whom no model was trained on. MS-SSIM with real: the published measure, of each brain and "
     "a real one; within the set: of its pairs, good where that of real pairs is. Told apart: balanced accuracy of a "
-    "cross-validated linear classifier on random features. Contrast, sharpness, noise: ratios to real brains' means."
+    "cross-validated linear classifier on random features; by a network: area under the curve of small 3D networks. "
+    "Spectrum: of six bands' mean power. Contrast, sharpness, noise: ratios to real brains' means."
 )
 WORTH = (
     "Small segmenters, all of the same number of steps, that learned from the people to train on or from a model's "
@@ -80,6 +83,7 @@ def generator_tables(records: Mapping[str, Row], evaluation: Path, samples: int)
     """
     found = {(row["set"], (row["name"], row["protocol"])): row for row in _rows(evaluation, "comparison")}
     copies = {row["set"]: row for row in _rows(evaluation, "copies") if row["compared"] == "images"}
+    networks = {row["set"]: row for row in _rows(evaluation, "classifier")}
     floor: dict[str, Any] = {"method": REAL}
     rows = []
     for name in dict.fromkeys(name for name, _ in found):
@@ -88,9 +92,12 @@ def generator_tables(records: Mapping[str, Row], evaluation: Path, samples: int)
             if (name, place) in found:
                 row |= {"n": found[name, place]["n"], column.name: _interval(found[name, place], "value")}
                 floor.setdefault(column.name, _interval(found[name, place], "floor"))
+        if name in networks:
+            row[NETWORK.name] = _interval(networks[name], "auc")
+            floor.setdefault(NETWORK.name, _interval(networks[name], "auc_floor"))
         rows.append(row | {c.name: copies.get(name, {}).get(c.name) for c in COPIES})
     shown = {
-        "images": _table([floor, *rows, *published_rows()], [*IMAGES.values()], "Images", [READ, FLOOR]),
+        "images": _table([floor, *rows, *published_rows()], [*IMAGES.values(), NETWORK], "Images", [READ, FLOOR]),
         "anatomy": _table([floor, *rows], [*ANATOMY.values()], "Anatomy", [D, FLOOR]),
         "copies": _table(rows, COPIES, "Nearest training subjects"),
         "labels": _table(_worth(records, evaluation), LABELS, "What the labels are worth", [WORTH]),

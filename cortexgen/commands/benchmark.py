@@ -35,6 +35,7 @@ def benchmark(
     held_out: str | None = None,
     registered: Path | None = None,
     labels: str = "register",
+    classifier: int = 0,
     segmenter: int = 0,
     resamples: int = 500,
     pairs: int = 200,
@@ -67,6 +68,7 @@ def benchmark(
             cohort unless given.
         registered: What `cortexgen register` wrote of the cohort, for models that learn from fields; made unless given.
         labels: Of the evaluation: register, given, or none.
+        classifier: Steps of small 3D networks that learn to tell each model's brains from real ones, 200 for instance.
         segmenter: Steps of small segmenters that learn from the cohort's label maps and from each model's, where it
             makes some, 600 for instance: what the labels are worth.
         resamples: Of each bootstrap.
@@ -80,6 +82,7 @@ def benchmark(
         ("jobs", jobs, 1),
         ("devices", devices, 1),
         ("seed", seed, 0),
+        ("classifier", classifier, 0),
         ("segmenter", segmenter, 0),
     ):
         if value < least:
@@ -109,7 +112,8 @@ def benchmark(
     done = {name: plan.results(name) for name, record in records.items() if record["status"] == "ok"}
     done |= theirs
     options = {} if registration else {"labels": labels, "resamples": resamples, "pairs": pairs, "keep": "true"}
-    options |= {"segmenter": segmenter} if segmenter and not registration else {}
+    if not registration:
+        options |= {name: n for name, n in (("classifier", classifier), ("segmenter", segmenter)) if n}
     note = evaluate(plan, done, options, jobs)
     make = registration_tables if registration else generator_tables
     tables = make(records, plan.evaluation, sides.measured if registration else samples)

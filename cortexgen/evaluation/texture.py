@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cortexgen.atlas.template import BRAIN_FOREGROUND
+from cortexgen.errors import UserError
 from cortexgen.evaluation.brain import named_classes
 from cortexgen.evaluation.comparison import POSITIVE, SHARE, Metric, Row
 from cortexgen.evaluation.labelling import measured_labels
@@ -79,18 +80,25 @@ def measured_texture(
         labelled: brains whose labels were measured.
         key: what these depend on.
         classes: names of the labels by number.
+
+    Raises:
+        UserError: if no brain could be measured.
     """
-    found = store.measure("texture", f"{VERSION} {key}", partial(_measure, store, frozenset(labelled), classes))
+    bare = [i for i in range(len(store)) if i not in set(labelled)]
+    found = store.measure("texture", f"{VERSION} {key}", partial(_measure, store, True, classes), only=[*labelled])
+    found |= store.measure("texture", f"{VERSION} bare", partial(_measure, store, False, None), only=bare)
+    if not found:
+        raise UserError(next(iter(store.brains.problems.values()), "there are no brains"))
     return collect(found, 0.5 / max(store.grid.spacing))
 
 
-def _measure(store: Store, labelled: Collection[int], classes: Mapping[int, str] | None, i: int) -> Mapping[str, Any]:
+def _measure(store: Store, labelled: bool, classes: Mapping[int, str] | None, i: int) -> Mapping[str, Any]:
     image, spacing = store.image(i), store.grid.spacing
     measures: dict[str, Any] = {
         "power": relative_power(image, spacing),
         "gradient": gradient_energy(image, image > BRAIN_FOREGROUND, spacing),
     }
-    if i not in labelled:
+    if not labelled:
         return measures
     _, indices, names = named_classes(measured_labels(store, i), classes)
     return measures | {

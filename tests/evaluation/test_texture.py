@@ -1,7 +1,9 @@
 """How images look: damages of known kinds move the measure that is there to see them, and only worse ones more."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from cortexgen.atlas.template import Template, load_template
-from cortexgen.evaluation.texture import METRICS, POWER, Texture, collect, curve_rows, groups
+from cortexgen.evaluation.reading import BrainSet
+from cortexgen.evaluation.store import Store
+from cortexgen.evaluation.texture import METRICS, POWER, Texture, collect, curve_rows, groups, measured_texture
 from cortexgen.metrics.resampling import Interval
 from cortexgen.metrics.texture import edge_profile, gradient_energy, relative_power, tissue_histograms
 
@@ -105,3 +109,20 @@ def test_without_labels_there_are_spectra_alone(template: Template) -> None:
     assert list(groups(curve_rows(real, other))) == [POWER]
     known = {m.name for m in METRICS if m.rows(real) is not None}
     assert known == {"spectrum", "gradients"}
+
+
+def test_a_brain_whose_labels_came_later_is_measured_again(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    for k in range(2):
+        image = np.random.default_rng(k).uniform(0.2, 1, (8, 8, 8)).astype(np.float32)
+        nib.save(nib.Nifti1Image(image, np.diag([4.0, 4, 4, 1])), tmp_path / "set" / f"{k}.nii.gz")
+    store = Store("set", BrainSet(tmp_path / "set", rescale=False), tmp_path / "work")
+    store.fill()
+    assert measured_texture(store).edge.isnan().all()
+    labels = np.ones((1, 8, 8, 8), np.uint8)
+    labels[:, 4:] = 2
+    store.measure("labels", "k", lambda _: {"labels": labels})
+    names = {1: "Cerebral-White-Matter", 2: "Cerebral-Cortex"}
+    found = measured_texture(store, [1], "k", names)
+    assert found.edge[0].isnan().all() and not found.edge[1].isnan().all()
+    assert not measured_texture(store, [0, 1], "k", names).edge.isnan().all(dim=1).any()
