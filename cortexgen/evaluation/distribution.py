@@ -94,13 +94,19 @@ def features(store: Store, network: Network, protocol: Protocol, view: Frame, de
     """Features of every brain of a set in a protocol's input, `[N, F]`, kept on disk.
 
     Random features see the image itself in the standard protocol, trained ones a standardized one.
+
+    Raises:
+        UserError: if no brain has any.
     """
     trained = isinstance(network, MedicalNet)
     box, source, prepare = "", store.images(), standard_input if trained else None
     if protocol == "paper":
         box, source, prepare = view.key, (as_published if trained else paper_volumes)(store, view), None
     key = f"{network.sha256} {protocol} {box}"
-    found = store.measure(f"{network.name}-{protocol}", key, partial(_features, network, device, source, prepare))
+    kind = f"{network.name}-{protocol}"
+    found = store.measure(kind, key, partial(_features, network, device, source, prepare))
+    if not found:
+        raise UserError(next(iter(store.brains.problems.values()), "there are no brains"))
     return torch.stack([torch.from_numpy(found[i]["features"]) for i in sorted(found)])
 
 
