@@ -215,3 +215,18 @@ def test_a_trained_network_is_sent_as_the_name_of_its_file(tmp_path: Path) -> No
     again = pickle.loads(sent)
     assert len(sent) < 1000 and again.label == network.label
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), network.parameters(), strict=True))
+
+
+def test_a_set_none_of_whose_brains_has_features_is_one_line(
+    sets: tuple[Store, Store, dist.Frame], tmp_path: Path
+) -> None:
+    (tmp_path / "spots").mkdir()
+    real, _, view = sets
+    for k in range(2):
+        image = np.zeros((SIDE, SIDE, SIDE), np.float32)
+        image[SIDE // 2, SIDE // 2, SIDE // 2] = 1
+        nib.save(nib.Nifti1Image(image, real.brains.grid.affine[:, [2, 1, 0, 3]]), tmp_path / "spots" / f"{k}.nii.gz")
+    store = Store("spots", BrainSet(tmp_path / "spots", rescale=False), tmp_path / "work")
+    store.fill()
+    with pytest.raises(UserError, match="95 % of the paper's"):
+        dist.features(store, RandomFeatures(), "paper", view, "cpu")
