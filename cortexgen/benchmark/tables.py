@@ -90,8 +90,12 @@ def generator_tables(records: Mapping[str, Row], evaluation: Path, samples: int)
         row: dict[str, Any] = {"method": records[name]["title"] if name in records else name}
         for place, column in {**IMAGES, **ANATOMY}.items():
             if (name, place) in found:
-                row |= {"n": found[name, place]["n"], column.name: _interval(found[name, place], "value")}
-                floor.setdefault(column.name, _interval(found[name, place], "floor"))
+                row |= {
+                    "n": max(found[name, place]["n"], row.get("n", 0)),
+                    column.name: _interval(found[name, place], "value"),
+                }
+                if (real := _interval(found[name, place], "floor")) is not None:
+                    floor.setdefault(column.name, real)
         if name in networks:
             row[NETWORK.name] = _interval(networks[name], "auc")
             floor.setdefault(NETWORK.name, _interval(networks[name], "auc_floor"))

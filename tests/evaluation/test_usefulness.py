@@ -145,7 +145,7 @@ def test_what_cannot_be_measured_is_a_note(sets: tuple[Path, Path, Path], tmp_pa
     [
         (["--augment", "5"], "give --segmenter"),
         (["--segmenter", "5", "--held_out", ""], "give --train, or --held_out"),
-        (["--segmenter", "5", "--registration", "true"], "labels are the template's"),
+        (["--segmenter", "5", "--registration", "true"], "measures sets of brains"),
         (["--segmenter", "-1"], "expected 0 or more steps"),
         (["--segmenter", "5", "--augment", "some"], "expected numbers of subjects, or all, got some"),
         (["--segmenter", "5", "--augment", "1"], "2 real subjects or more"),
