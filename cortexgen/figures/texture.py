@@ -36,7 +36,7 @@ class Curve(NamedTuple):
 
 
 def texture_curves(found: Sequence[Curve]) -> Figure:
-    """A panel a curve: real brains' mean in their band, and a line a set.
+    """A panel a curve: real brains' mean in their band, and a line a set, which looks alike in all panels.
 
     Raises:
         ValueError: if there is nothing to draw.
@@ -44,10 +44,12 @@ def texture_curves(found: Sequence[Curve]) -> Figure:
     if not found:
         raise ValueError("expected curves, got none")
     figure, axes_of = panels(len(found), 3, 10, 2.6, 0.5)
+    order = list(dict.fromkeys(name for curve in found for name in curve.sets))
     for axes, curve in zip(axes_of, found, strict=True):
         axes.fill_between(curve.at, curve.low, curve.high, color=REAL, alpha=0.2, lw=0)
         axes.plot(curve.at, curve.real, color=REAL, lw=2, label="real brains")
-        for k, (name, values) in enumerate(curve.sets.items()):
+        for name, values in curve.sets.items():
+            k = order.index(name)
             dashes = ("-", "--", ":")[k // len(LINES) % 3]
             axes.plot(curve.at, values, dashes, color=LINES[k % len(LINES)], lw=1.2, label=plain(name, 24))
         if curve.logarithmic:
