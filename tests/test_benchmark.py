@@ -185,7 +185,9 @@ def test_tables_take_intervals_and_floors_of_an_evaluation(tmp_path: Path) -> No
     row = {"set": "a", "name": "told_apart_random", "protocol": "standard", "n": 9, "value": 0.8}
     row |= {"value_low": 0.7, "value_high": 0.9, "floor": 0.5, "floor_low": 0.4, "floor_high": 0.6}
     (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "comparison.json").write_text(json.dumps({"rows": [row, row | {"set": "b", "value": 0.6}]}))
+    few = row | {"set": "few", "n": 2, "value": 0.99, "floor": None}  # too few for a floor, which others have
+    rows_of = [few, row, row | {"set": "b", "value": 0.6}]
+    (tmp_path / "tables" / "comparison.json").write_text(json.dumps({"rows": rows_of}))
     record = {"title": "A", "key": {"budget": "1 min"}, "training": []}
     record["training"] += [{"finished": True, "wall": 90.0, "peak_mib": 512, "batches": 3}, {"finished": False}]
     record["use"] = {"wall": 10.0, "processor": 18.0, "peak_mib": 2048}
