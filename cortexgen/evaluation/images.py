@@ -10,9 +10,12 @@ from torch import Tensor
 
 from cortexgen.errors import UserError
 from cortexgen.evaluation.comparison import Metric
-from cortexgen.evaluation.distribution import Frame, as_published
-from cortexgen.evaluation.store import Store, Volumes
+from cortexgen.evaluation.distribution import as_published
+from cortexgen.evaluation.frame import Frame
+from cortexgen.evaluation.store import Store, Volumes, digest
+from cortexgen.io import write_json
 from cortexgen.io.bids import Row
+from cortexgen.io.output import read_record
 from cortexgen.metrics.mmd import Grams, gram_matrices, published_image_mmd, unbiased_mmd2
 from cortexgen.metrics.ms_ssim import ms_ssim, published_ms_ssim
 
@@ -103,17 +106,45 @@ def _published_products(sides: Sides) -> tuple[Tensor, Tensor]:
     return image_products(as_published(sides.real, sides.view), as_published(sides.synthetic, sides.view))
 
 
+@dataclass(frozen=True)
+class _Side:
+    """Images of a set, and what those of brain i are told by."""
+
+    volumes: Volumes
+    store: Store
+
+    def key(self, i: int) -> str:
+        return self.store.key(i)
+
+
 def _scores(
-    measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], pairs: Pairs, store: Store, what: str
+    measure: Measure, first: _Side, second: _Side, pairs: Pairs, what: str, view: Frame, version: int = 1
 ) -> Tensor:
-    """`measure(first[i], second[j])` of some pairs as a matrix, NaN elsewhere; raises a UserError if it fails."""
-    table = torch.full((len(first), len(second)), torch.nan, dtype=torch.float64)
-    items = {f"{i} {j}": (i, j) for i, j in pairs}
-    work = partial(_score, measure, first, second)
-    for name, row in store.runner.run(work, items, f"{what} of {store.name}", "pair").items():
-        if row["status"] == "failed":
-            raise UserError(row["reason"])
-        table[items[name]] = row["score"]
+    """`measure(first[i], second[j])` of some pairs as a matrix, NaN elsewhere, kept in the second set's folder.
+
+    Arguments:
+        what: a name for the scores.
+        version: of the measure; raised when it gives something else for the same images.
+
+    Raises:
+        UserError: if it fails.
+    """
+    store = second.store
+    table = torch.full((len(first.volumes), len(second.volumes)), torch.nan, dtype=torch.float64)
+    keys = {f"{i} {j}": f"{first.key(i)} {second.key(j)}" for i, j in pairs}
+    mark = digest([what, version, view.key, sorted(keys.items())])
+    path = store.folder / f"{what.replace(' ', '-').lower()}-{mark:.12}.json"
+    found = read_record(path).get("scores")
+    if not found:
+        items = {f"{i} {j}": (i, j) for i, j in pairs}
+        work = partial(_score, measure, first.volumes, second.volumes)
+        rows = store.runner.run(work, items, f"{what} of {store.name}", "pair")
+        if lost := [str(row["reason"]) for row in rows.values() if row["status"] == "failed"]:
+            raise UserError(lost[0])
+        found = {name: row["score"] for name, row in rows.items()}
+        write_json(path, {"scores": found})
+    for i, j in pairs:
+        table[i, j] = found[f"{i} {j}"]
     return table
 
 
@@ -121,11 +152,11 @@ def _score(measure: Measure, first: Sequence[Tensor], second: Sequence[Tensor], 
     return {"status": "ok", "score": measure(first[pair[0]], second[pair[1]])}
 
 
-def _within(measure: Measure, volumes: Sequence[Tensor], pairs: int, seed: int, store: Store, what: str) -> Tensor:
+def _within(measure: Measure, side: _Side, pairs: int, seed: int, what: str, view: Frame) -> Tensor:
     """`_scores` of random pairs of one set, symmetric."""
-    every = torch.combinations(torch.arange(len(volumes)))
+    every = torch.combinations(torch.arange(len(side.volumes)))
     drawn = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:pairs]]
-    table = _scores(measure, volumes, volumes, drawn.tolist(), store, what)
+    table = _scores(measure, side, side, drawn.tolist(), what, view)
     return torch.where(table.isnan(), table.T, table)
 
 
@@ -137,7 +168,7 @@ def diversity(store: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
     """
     if len(store) < 2:
         raise UserError(f"MS-SSIM needs 2 or more brains, got {len(store)}")
-    return _within(partial(_ms_ssim, view), store.images(), pairs, seed, store, "MS-SSIM")
+    return _within(partial(_ms_ssim, view), _Side(store.images(), store), pairs, seed, "MS-SSIM", view)
 
 
 def _ms_ssim(view: Frame, a: Tensor, b: Tensor) -> float:
@@ -162,16 +193,16 @@ def _alone(x: Tensor) -> float:
 
 def published_scores(real: Store, synthetic: Store, view: Frame, passes: int, seed: int = 0) -> Tensor:
     """The published MS-SSIM of each synthetic brain against real ones at random, `[N, M]`, NaN for pairs not drawn."""
-    theirs, ours = as_published(real, view), as_published(synthetic, view)
+    theirs, ours = (_Side(as_published(store, view), store) for store in (real, synthetic))
     partners = torch.randint(len(real), (passes, len(synthetic)), generator=torch.Generator().manual_seed(seed))
     drawn = [(i, j) for row in partners.tolist() for j, i in enumerate(row)]
-    return _scores(published_ms_ssim, theirs, ours, drawn, synthetic, "published MS-SSIM")
+    return _scores(published_ms_ssim, theirs, ours, drawn, "published MS-SSIM", view)
 
 
 def published_real_scores(real: Store, view: Frame, pairs: int, seed: int = 0) -> Tensor:
     """The published MS-SSIM of pairs of real brains, its means shifted, `[N, N]`, NaN for pairs not drawn."""
     score = partial(published_ms_ssim, shifted=True)
-    return _within(score, as_published(real, view), pairs, seed, real, "published MS-SSIM")
+    return _within(score, _Side(as_published(real, view), real), pairs, seed, "published MS-SSIM of real brains", view)
 
 
 def _published_pairs(sides: Sides) -> tuple[Tensor, Tensor]:

@@ -54,9 +54,11 @@ class MedicalNet(nn.Module):
         verified: whether that is the one expected.
         path: of the file.
         distance: what a Fréchet distance of these features is called.
+        protocols: that they are measured in.
     """
 
     distance = "FID"
+    protocols = ("standard", "paper")
 
     def __init__(self, depth: int = 50, name: str = "random", sha256: str = "", verified: bool = False) -> None:
         super().__init__()

@@ -27,9 +27,11 @@ class RandomFeatures(nn.Module):
         name: "random-conv-v1-seed0" for seed 0.
         sha256: of weights and biases.
         distance: what a Fréchet distance of these features is called.
+        protocols: that they are measured in.
     """
 
     distance = "random-feature distance"
+    protocols = ("standard",)
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from cortexgen.evaluation import distribution as dist
 from cortexgen.evaluation import images
 from cortexgen.evaluation.comparison import Metric, Protocol
 from cortexgen.evaluation.copies import coarse_images
+from cortexgen.evaluation.frame import Frame, frame
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Store
 from cortexgen.metrics.features import paper_input
@@ -44,11 +45,11 @@ def _set(root: Path, n: int, seed: int, brightness: float = 1.0) -> Store:
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store, dist.Frame]:
+def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Store, Frame]:
     """Eight real, six dimmer synthetic balls, and their frame."""
     folder = tmp_path_factory.mktemp("sets")
     real, synthetic = _set(folder / "real", 8, 0), _set(folder / "dim", 6, 1, 0.8)
-    return real, synthetic, dist.frame(real)
+    return real, synthetic, frame(real)
 
 
 def _of(network: dist.Network, protocol: Protocol) -> dict[str, Metric]:
@@ -61,13 +62,13 @@ def _image(name: str, protocol: Protocol) -> Metric:
     return next(metric for metric in images.METRICS if (metric.name, metric.protocol) == (name, protocol))
 
 
-def test_the_frame_is_the_real_brains_box(sets: tuple[Store, Store, dist.Frame]) -> None:
+def test_the_frame_is_the_real_brains_box(sets: tuple[Store, Store, Frame]) -> None:
     places = torch.nonzero(sets[2].mask[0])
     largest = max(int((torch.nonzero(image[0])[:, 0]).max()) for image in sets[0].images())
     assert int(places[:, 0].max()) == largest
 
 
-def test_the_random_feature_distance_is_gauss_against_gauss(sets: tuple[Store, Store, dist.Frame]) -> None:
+def test_the_random_feature_distance_is_gauss_against_gauss(sets: tuple[Store, Store, Frame]) -> None:
     real, synthetic, view = sets
     network = RandomFeatures()
     both = [dist.features(store, network, "standard", view, "cpu") for store in (real, synthetic)]
@@ -93,7 +94,24 @@ def test_the_random_feature_distance_is_gauss_against_gauss(sets: tuple[Store, S
     assert found["coverage_random"].statistic(*both) < 0.3  # they are all dimmer
 
 
-def test_trained_features_are_called_fid_and_carry_their_hash(sets: tuple[Store, Store, dist.Frame]) -> None:
+def test_scores_of_pairs_are_measured_once(sets: tuple[Store, Store, Frame], monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(*_: object) -> None:
+        raise UserError("measured again")
+
+    def scores(seed: int) -> list[torch.Tensor]:
+        real, synthetic, view = sets
+        within = images.diversity(synthetic, view, 4, seed), images.published_real_scores(real, view, 4, seed)
+        return [images.published_scores(real, synthetic, view, 2, seed), *within]
+
+    first = scores(5)
+    monkeypatch.setattr(images, "_score", again)
+    for before, after in zip(first, scores(5), strict=True):
+        torch.testing.assert_close(before, after, equal_nan=True)
+    with pytest.raises(UserError, match="measured again"):  # other pairs
+        scores(6)
+
+
+def test_trained_features_are_called_fid_and_carry_their_hash(sets: tuple[Store, Store, Frame]) -> None:
     network = MedicalNet(name="resnet_50_23dataset", sha256="0123", verified=True)
     names = _of(network, "paper")
     assert set(names) == {"fid_resnet50_23", "mmd_resnet50_23"}
@@ -109,7 +127,7 @@ def test_published_features_hold_the_first_half_of_the_real_brains_twice() -> No
         assert (metric.statistic(x, y) == metric.statistic(other, y)) == (metric.protocol == "paper")
 
 
-def test_image_mmd_from_the_volumes_themselves(sets: tuple[Store, Store, dist.Frame]) -> None:
+def test_image_mmd_from_the_volumes_themselves(sets: tuple[Store, Store, Frame]) -> None:
     real, synthetic, _ = sets
     x, y = (torch.stack(list(store.images())).flatten(1).double().numpy() for store in (real, synthetic))
     kernel = lambda a, b: (a @ b.T / x.shape[1] + 1) ** 3  # noqa: E731
@@ -141,7 +159,7 @@ def test_linear_mmd_in_pairs_rewards_mode_collapse() -> None:
     assert standard[1] > 3 * abs(standard[0])
 
 
-def test_diversity_is_the_mean_over_pairs_of_one_set(sets: tuple[Store, Store, dist.Frame]) -> None:
+def test_diversity_is_the_mean_over_pairs_of_one_set(sets: tuple[Store, Store, Frame]) -> None:
     real, synthetic, view = sets
     volumes = list(synthetic.images())
     scores = [ms_ssim(volumes[i], volumes[j], view.mask) for i in range(6) for j in range(i)]
@@ -167,7 +185,7 @@ def test_density_and_coverage_count_five_neighbours() -> None:
     assert {name for name, metric in metrics.items() if metric.fits(x[:5], y)} == {"fid_random", "mmd_random"}
 
 
-def test_published_ms_ssim_is_against_real_brains(sets: tuple[Store, Store, dist.Frame]) -> None:
+def test_published_ms_ssim_is_against_real_brains(sets: tuple[Store, Store, Frame]) -> None:
     real, synthetic, view = sets
     across = images.published_scores(real, synthetic, view, 1)
     assert (~across.isnan()).sum(dim=0).tolist() == [1] * 6
@@ -191,7 +209,7 @@ def test_extractors_that_are_not_there(tmp_path: Path) -> None:
     assert [network.name for network in dist.load_extractors([])] == ["random-conv-v1-seed0"]
 
 
-def test_other_processes_find_the_same_numbers(sets: tuple[Store, Store, dist.Frame], tmp_path: Path) -> None:
+def test_other_processes_find_the_same_numbers(sets: tuple[Store, Store, Frame], tmp_path: Path) -> None:
     network = RandomFeatures(seed=1)
 
     def found(folder: Path, runner: Runner) -> list[torch.Tensor]:
@@ -217,9 +235,7 @@ def test_a_trained_network_is_sent_as_the_name_of_its_file(tmp_path: Path) -> No
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), network.parameters(), strict=True))
 
 
-def test_a_set_none_of_whose_brains_has_features_is_one_line(
-    sets: tuple[Store, Store, dist.Frame], tmp_path: Path
-) -> None:
+def test_a_set_none_of_whose_brains_has_features_is_one_line(sets: tuple[Store, Store, Frame], tmp_path: Path) -> None:
     (tmp_path / "spots").mkdir()
     real, _, view = sets
     for k in range(2):
