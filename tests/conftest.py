@@ -41,7 +41,9 @@ def verb() -> Callable[..., object]:
     """Runs `cortexgen VERB --config CONFIG --config tests/conf/STAGE.yaml ...` in this process."""
 
     def call(name: str, config: str, *args: object) -> object:
-        stage = next((name for name in ("generate", "appearance", "baselines") if name in config), "register")
+        stage = next(
+            (name for name in ("generate", "appearance", "baselines", "features") if name in config), "register"
+        )
         small = CONF / f"{stage}.yaml"
         return run([name, "--config", config, "--config", str(small), *map(str, args)])
 

@@ -42,6 +42,7 @@ def evaluate(
     label_table: Path | None = None,
     medicalnet: str | None = None,
     random_features: bool = True,
+    features: str | None = None,
     held_out: str | None = None,
     train: Roots | None = None,
     train_fields: bool = True,
@@ -95,6 +96,8 @@ def evaluate(
         label_table: Names of their classes, a tab-separated file with columns index and name.
         medicalnet: MedicalNet's checkpoint files, or folders of them, comma-separated, for FID. Nothing is downloaded.
         random_features: Measure the distance of random features too.
+        features: Weights of a trained network of features, a file or a name, for distances where the real brains lie in
+            template space; it also says of each brain whether it looks as old as it was asked to be. null for none.
         held_out: Names of real brains that the generator hasn't seen, comma-separated, 05,10 for instance.
         train: The brains it has seen, where they are not among the real ones.
         train_fields: Look for copies of them in fields too, not in images alone; each is registered for that.
@@ -168,7 +171,7 @@ def evaluate(
     maps = [None] * len(sets) if synthetic_labels is None else [Path(text) for text in listed(synthetic_labels)]
     if len(maps) != len(sets):
         raise UserError(f"--synthetic_labels: {len(maps)} folders for {len(sets)} sets; give one for each, in order")
-    networks = load_extractors([Path(text) for text in listed(medicalnet)], random_features)
+    networks = load_extractors([Path(text) for text in listed(medicalnet)], random_features, features)
     if labels not in (known := [*names("labellers"), "none"]):
         raise UserError(f"--labels: expected {', '.join(known)}, got {labels}")
     given = labels == "given" or real_labels is not None

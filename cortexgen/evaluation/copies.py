@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cortexgen.evaluation.comparison import Row
-from cortexgen.evaluation.distribution import Frame
+from cortexgen.evaluation.frame import Frame
 from cortexgen.evaluation.store import Store
 from cortexgen.evaluation.table import Column
 from cortexgen.metrics.gaussian import gaussian
@@ -89,12 +89,18 @@ class Copies:
         ]
 
 
+def mirrored_box(store: Store, view: Frame) -> tuple[list[int], list[int]]:
+    """First and last voxel (D, H, W) of the frame's box, made symmetric about the grid's middle from left to right."""
+    low, high = list(view.low), list(view.high)
+    low[2] = min(low[2], store.grid.shape[2] - 1 - high[2])
+    high[2] = store.grid.shape[2] - 1 - low[2]
+    return low, high
+
+
 def coarse_images(store: Store, view: Frame) -> Tensor:
     """Every brain of a set, smoothed and at about 4 mm in the frame's box, `[N, 1, d, h, w]`, mirror images alike."""
     factor = [max(1.0, COARSE / size) for size in store.grid.spacing]
-    low, high = list(view.low), list(view.high)
-    low[2] = min(low[2], store.grid.shape[2] - 1 - high[2])  # the box is symmetric
-    high[2] = store.grid.shape[2] - 1 - low[2]
+    low, high = mirrored_box(store, view)
     size = [max(2, round((b - a + 1) / f)) for a, b, f in zip(low, high, factor, strict=True)]
     key = f"{SIGMA} {size} {low} {high}"
     found = store.measure("coarse", key, partial(_coarse, store, low, high, size))

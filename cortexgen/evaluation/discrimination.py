@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cortexgen.errors import UserError
 from cortexgen.evaluation.comparison import Row
-from cortexgen.evaluation.distribution import Frame
+from cortexgen.evaluation.frame import Frame
 from cortexgen.evaluation.store import Store, digest
 from cortexgen.evaluation.table import Column
 from cortexgen.io import write_json

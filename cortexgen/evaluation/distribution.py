@@ -1,7 +1,7 @@
 """Distances between the distributions of two sets, from features of their images and from the images themselves."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cortexgen.atlas.template import BRAIN_FOREGROUND
 from cortexgen.errors import UserError
 from cortexgen.evaluation.comparison import POSITIVE, SHARE, Metric, Protocol
+from cortexgen.evaluation.frame import Frame
 from cortexgen.evaluation.store import Store, Volumes
-from cortexgen.metrics.box import bounding_box
+from cortexgen.evaluation.trained import RegionFeatures
 from cortexgen.metrics.classifier import FOLDS, told_apart, told_apart_auc
 from cortexgen.metrics.coverage import precision_and_coverage
 from cortexgen.metrics.features import extract_features, paper_input, published_real_rows, standard_input
@@ -22,14 +22,18 @@ from cortexgen.metrics.medicalnet import MedicalNet, load_medicalnet
 from cortexgen.metrics.mmd import mmd2, published_feature_mmd
 from cortexgen.metrics.random_features import RandomFeatures
 
-Network = MedicalNet | RandomFeatures
+Network = MedicalNet | RandomFeatures | RegionFeatures
 Prepare = Callable[[Tensor], Tensor]
-TISSUE = 0.02  # of the real brains that have tissue where the brain's box reaches
 NEIGHBOURS = 5
 
 
-def load_extractors(paths: Sequence[Path], random_features: bool = True) -> list[Network]:
-    """MedicalNet from published checkpoint files, or from the folders that hold them, and random features.
+def load_extractors(
+    paths: Sequence[Path], random_features: bool = True, trained_features: Path | str | None = None
+) -> list[Network]:
+    """MedicalNet from published checkpoint files, or from the folders that hold them, random features, and ours.
+
+    Arguments:
+        trained_features: weights of a `FeatureModule`, a file or a name of the package's; none unless given.
 
     Raises:
         UserError: if a file is missing, has the wrong hash, or a folder has no checkpoint.
@@ -40,36 +44,8 @@ def load_extractors(paths: Sequence[Path], random_features: bool = True) -> list
         if not found:
             raise UserError(f"--medicalnet {path}: no resnet_*.pth in this folder")
         files += found
-    return [*map(load_medicalnet, files), *([RandomFeatures()] if random_features else [])]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The field of view of the real brains, which all sets are looked at in.
-
-    Attributes:
-        mask: where they have tissue, `[1, D, H, W]` bool.
-        low, high: first and last voxel (D, H, W) of its box.
-    """
-
-    mask: Tensor
-    low: list[int]
-    high: list[int]
-
-    @property
-    def key(self) -> str:
-        """Says which box."""
-        return f"{self.low} {self.high}"
-
-
-def frame(real: Store) -> Frame:
-    """Where at least 2 % of the real brains have tissue, and its box."""
-    count = sum((image > BRAIN_FOREGROUND for image in real.images()), torch.zeros(1, *real.grid.shape))
-    mask = count >= max(1.0, TISSUE * len(real))
-    box = bounding_box(mask)
-    if box is None:
-        raise UserError(f"{real.brains.path}: no voxel of any image is brighter than air")
-    return Frame(mask, *box)
+    ours = [] if trained_features is None else [RegionFeatures(trained_features)]
+    return [*ours, *map(load_medicalnet, files), *([RandomFeatures()] if random_features else [])]
 
 
 def paper_volumes(store: Store, view: Frame) -> Volumes:
@@ -93,11 +69,14 @@ def _signed(volumes: Volumes, i: int) -> Tensor:
 def features(store: Store, network: Network, protocol: Protocol, view: Frame, device: str) -> Tensor:
     """Features of every brain of a set in a protocol's input, `[N, F]`, kept on disk.
 
-    Random features see the image itself in the standard protocol, trained ones a standardized one.
+    Random features see the image itself in the standard protocol, MedicalNet a standardized one, ours the image in
+    template space, whatever the protocol.
 
     Raises:
         UserError: if no brain has any.
     """
+    if isinstance(network, RegionFeatures):
+        return _stacked(store, network.measure(store, view, device))
     trained = isinstance(network, MedicalNet)
     box, source, prepare = "", store.images(), standard_input if trained else None
     if protocol == "paper":
@@ -105,21 +84,27 @@ def features(store: Store, network: Network, protocol: Protocol, view: Frame, de
     key = f"{network.sha256} {protocol} {box}"
     kind = f"{network.name}-{protocol}"
     found = store.measure(kind, key, partial(_features, network, device, source, prepare))
+    return _stacked(store, found)
+
+
+def _stacked(store: Store, found: Mapping[int, Mapping[str, Any]]) -> Tensor:
     if not found:
         raise UserError(next(iter(store.brains.problems.values()), "there are no brains"))
     return torch.stack([torch.from_numpy(found[i]["features"]) for i in sorted(found)])
 
 
-def _features(network: Network, device: str, source: Volumes, prepare: Prepare | None, i: int) -> dict[str, Any]:
+def _features(
+    network: MedicalNet | RandomFeatures, device: str, source: Volumes, prepare: Prepare | None, i: int
+) -> dict[str, Any]:
     return {"features": extract_features(network.to(device), [source[i]], prepare)[0]}
 
 
 def of_network(metric: Metric, network: Network) -> Metric:
     """A metric of features, named after the network whose features it is given."""
-    trained = isinstance(network, MedicalNet)
-    key = network.name.replace("resnet_", "resnet").replace("_23dataset", "_23") if trained else "random"
+    name = network.name.replace("resnet_", "resnet").replace("_23dataset", "_23")
+    key = {RandomFeatures: "random", RegionFeatures: "region"}.get(type(network), name)
     title = metric.title.replace("FID", network.distance[:1].upper() + network.distance[1:])
-    return replace(metric, name=f"{metric.name}_{key}", title=title + f" ({key})" * trained)
+    return replace(metric, name=f"{metric.name}_{key}", title=title + f" ({key})" * (key != "random"))
 
 
 def _published_mmd(x: Tensor, y: Tensor) -> float:

@@ -11,6 +11,7 @@ from cortexgen.evaluation.brain import Anatomy
 from cortexgen.evaluation.comparison import Protocol, Row
 from cortexgen.evaluation.copies import Copies
 from cortexgen.evaluation.discrimination import Telling
+from cortexgen.evaluation.patch_copies import PatchCopies
 from cortexgen.evaluation.store import Measures, Store
 from cortexgen.evaluation.texture import Texture
 from cortexgen.evaluation.usefulness import Learning
@@ -46,9 +47,11 @@ class SetResult:
         ageing: rows of the tables of `evaluation.ageing`, by name.
         texture: how its images look.
         curves: rows of the table of that.
+        conditions: rows of what covariates are seen in its images.
         told_apart: row of the table of classifiers.
         worth, worth_classes: rows of what segmenters say of its labels.
         copies: nearest training subjects, in images and in fields.
+        patches: what of its brains is a part of a training subject.
         notes: what couldn't be measured and why.
     """
 
@@ -63,10 +66,12 @@ class SetResult:
     ageing: dict[str, list[Row]] = field(default_factory=dict)
     texture: Texture | None = None
     curves: list[Row] = field(default_factory=list)
+    conditions: list[Row] = field(default_factory=list)
     told_apart: list[Row] = field(default_factory=list)
     worth: list[Row] = field(default_factory=list)
     worth_classes: list[Row] = field(default_factory=list)
     copies: list[Copies] = field(default_factory=list)
+    patches: list[PatchCopies] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -1,6 +1,6 @@
 """Sets of synthetic brains against real ones: everything measured, as tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,19 @@ from cortexgen.evaluation.ageing import People, age_rows
 from cortexgen.evaluation.anatomy import region_rows
 from cortexgen.evaluation.brain import Anatomy, collect, measure_brain, present_classes
 from cortexgen.evaluation.comparison import Metric, Needs, Protocol, declared
+from cortexgen.evaluation.conditions import condition_rows
 from cortexgen.evaluation.copies import UNITS, Maps, coarse_images, find_copies
 from cortexgen.evaluation.discrimination import Classifiers
 from cortexgen.evaluation.effects import effect_rows
+from cortexgen.evaluation.frame import frame
 from cortexgen.evaluation.images import Sides
 from cortexgen.evaluation.labelling import RegisteredLabels, measured_labels
+from cortexgen.evaluation.patch_copies import detail_grid, detail_mask, details, find_patch_copies
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.results import Options, SetResult
 from cortexgen.evaluation.store import Store
 from cortexgen.evaluation.texture import Texture, curve_rows, measured_texture
+from cortexgen.evaluation.trained import RegionFeatures
 from cortexgen.evaluation.usefulness import Worth, real_sides
 from cortexgen.io.labels import label_type
 from cortexgen.io.paths import folder_within
@@ -78,7 +82,7 @@ class Evaluation:
         unknown = sorted(options.held_out - set(self.real.store.names) - set(real.problems))
         if unknown:
             raise UserError(f"--held_out: {', '.join(unknown[:5])} not among the {len(real)} real brains")
-        self.view = dist.frame(self.real.store)
+        self.view = frame(self.real.store)
         for result in self.all_sets:
             if result is not self.train or options.train_fields:
                 self._label(result)
@@ -115,9 +119,11 @@ class Evaluation:
             result.attempt("anatomy", lambda: self._anatomy(result))
         if "standard" in self.options.protocols:
             result.attempt("texture", lambda: self._texture(result))
+            result.attempt("conditions", lambda: self._conditions(result))
         for protocol in self.options.protocols:
             for network in self.networks:
-                self._features(result, network, protocol)
+                if protocol in network.protocols:
+                    self._features(result, network, protocol)
             self._images(result, protocol)
         self._copies(result)
         if self.options.telling is not None:
@@ -193,6 +199,17 @@ class Evaluation:
         self._compare(result, self._wanted("texture", "standard"), (self.real.texture, result.texture), "images")
         result.curves = curve_rows(self.real.texture, result.texture)
 
+    def _conditions(self, result: SetResult) -> None:
+        """What the trained networks of features see of what brains were asked to be."""
+        for network in self.networks:
+            if isinstance(network, RegionFeatures):
+                sides = []
+                for each in (self.real, result):
+                    seen = network.measure(each.store, self.view, self.options.device)
+                    sides.append(([each.store.covariates(i) for i in seen], list(seen.values())))
+                counts = self.options.resamples, self.options.seed
+                result.conditions = condition_rows(network.answers, sides[0], sides[1], *counts)
+
     def _features(self, result: SetResult, network: dist.Network, protocol: Protocol) -> None:
         def action() -> None:
             device = self.options.device
@@ -214,6 +231,7 @@ class Evaluation:
     def _copies(self, result: SetResult) -> None:
         for compared in UNITS:
             result.attempt(f"nearest neighbours in {compared}", partial(self._nearest, result, compared))
+        result.attempt("copies of parts", partial(self._patches, result))
 
     def _told_apart(self, result: SetResult) -> None:
         """Whether a small network tells a set from real brains."""
@@ -238,15 +256,31 @@ class Evaluation:
         return None if result.growth is None else (result.labelled, result.growth)
 
     def _nearest(self, result: SetResult, compared: str) -> None:
-        """Find copies of training subjects: the training set's own if there is one, real brains not in it held out."""
-        real, ours, held_out = self._maps(self.real, compared), self._maps(result, compared), set(self.options.held_out)
+        """Find copies of training subjects."""
+        both = self._seen_and_new(lambda each: self._maps(each, compared), result)
+        if both is not None:
+            mask = self.registered.template.mask if self.registered and compared == "fields" else None
+            result.copies.append(find_copies(compared, *both, mask))
+
+    def _patches(self, result: SetResult) -> None:
+        """Find parts of training subjects."""
+        store, view = self.real.store, self.view
+        both = self._seen_and_new(lambda each: details(each.store, view), result)
+        assert both is not None
+        result.patches = [find_patch_copies(*both, detail_mask(store, view), detail_grid(store, view))]
+
+    def _seen_and_new(
+        self, maps: Callable[[SetResult], Maps | None], result: SetResult
+    ) -> tuple[Maps, Maps, set[str]] | None:
+        """Maps of real brains and of a set's, and names of the held-out ones among the former: the training set's own
+        if there is one, and then real brains that aren't in it are held out. None where a side has no maps."""
+        real, ours, held_out = maps(self.real), maps(result), set(self.options.held_out)
         if real is None or ours is None:
-            return
+            return None
         if self.train is not None:
-            if (train := self._maps(self.train, compared)) is None:
-                return
+            if (train := maps(self.train)) is None:
+                return None
             new = [i for i, name in enumerate(real[0]) if name not in train[0]]
             held_out = {real[0][i] for i in new}
             real = (train[0] + [real[0][i] for i in new], torch.cat([train[1], real[1][new]]))
-        mask = self.registered.template.mask if self.registered and compared == "fields" else None
-        result.copies.append(find_copies(compared, real, ours, held_out, mask))
+        return real, ours, held_out

@@ -7,9 +7,11 @@ from cortexgen.evaluation import (
     ageing,
     anatomy,
     comparison,
+    conditions,
     copies,
     discrimination,
     effects,
+    patch_copies,
     published,
     texture,
     usefulness,
@@ -101,11 +103,11 @@ def table1(evaluation: Evaluation, seconds: Mapping[str, float]) -> Table:
     columns = [*published.METRICS, published.UNSTATED_MMD]
     names = {column.name for column in columns}
     columns += [c for c in _columns(evaluation, "paper", IMAGES) if c.name not in names]
-    notes = [f"Features: {network.label}." for network in evaluation.networks]
+    notes = [f"Features: {network.label}." for network in evaluation.networks if "paper" in network.protocols]
     if all(network.distance != "FID" for network in evaluation.networks):
         notes.append(
-            "FID and its MMD were not measured: they need MedicalNet's weights (--medicalnet). A random-feature "
-            "distance is no FID, and can't be set beside published figures."
+            "FID and its MMD were not measured: they need MedicalNet's weights (--medicalnet). Distances of other "
+            "features are no FID, and can't be set beside published figures."
         )
     caption = "Protocol paper: as published, quirks and all"
     more: dict[str, Row] = {name: {"seconds": s} for name, s in seconds.items()}
@@ -134,6 +136,7 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
         ("regions", "Regional volumes", anatomy.REGION_COLUMNS, _of(sets, lambda r: r.regions)),
         ("effects", "Effects of covariates on volumes", effects.COLUMNS, _of(sets, lambda r: r.effects)),
         *((name, *about, _of(sets, partial(_ageing, name))) for name, about in ageing.TABLES.items()),
+        ("conditions", "Covariates, as asked for and as seen", conditions.COLUMNS, _of(sets, lambda r: r.conditions)),
         ("texture", "Spectra, intensities and the grey-white edge", texture.COLUMNS, _of(sets, lambda r: r.curves)),
         ("classifier", "Told apart by a network", discrimination.COLUMNS, _of(sets, lambda r: r.told_apart)),
         ("labels", "What the labels are worth", usefulness.COLUMNS, _of(sets, lambda r: r.worth)),
@@ -144,6 +147,8 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
             _of(sets, lambda r: r.worth_classes),
         ),
         ("copies", "Nearest training subjects", copies.COLUMNS, _of(sets, lambda r: [c.row() for c in r.copies])),
+        ("patches", "Parts of training subjects", patch_copies.COLUMNS, _of(sets, _patches)),
+        ("patches_brains", "The part of each brain that is most a training subject's", (), _of(sets, _patches_brains)),
         ("copies_brains", "Nearest training subject of each brain", (), brains),
     ):
         if found:
@@ -153,6 +158,14 @@ def build(evaluation: Evaluation, seconds: Mapping[str, float] | None = None) ->
 
 def _ageing(name: str, result: SetResult) -> list[Row]:
     return result.ageing.get(name, [])
+
+
+def _patches(result: SetResult) -> list[Row]:
+    return [found.row() for found in result.patches]
+
+
+def _patches_brains(result: SetResult) -> list[Row]:
+    return [row for found in result.patches for row in found.rows()]
 
 
 def _of(sets: Sequence[SetResult], rows: Callable[[SetResult], list[Row]]) -> list[Row]:

@@ -170,10 +170,13 @@ class StageModule(LightningModule):
         """sha256 of every parameter, by name."""
         return state_hash(self)
 
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam."""
+        return torch.optim.Adam(self.parameters(), lr=self.h.lr, betas=tuple(self.h.betas))
+
     def configure_optimizers(self) -> Any:
-        """Adam with a linear warm-up, then constant or falling to a tenth as half a cosine by the last step."""
-        h = self.h
-        optimizer = torch.optim.Adam(self.parameters(), lr=h.lr, betas=tuple(h.betas))
+        """Its rate rises linearly, then is constant or falls to a tenth as half a cosine by the last step."""
+        h, optimizer = self.h, self.optimizer()
         total = self.trainer.estimated_stepping_batches if h.lr_decay else 0
 
         def factor(step: int) -> float:

@@ -52,6 +52,11 @@ HEADINGS = {
         "d is the set less the real brains, over the pooled SD: above 0, the set's region is too large.",
     ),
     "effects": ("Effects of covariates", "Estimated in the real brains and in the set, ICV held constant."),
+    "conditions": (
+        "Covariates, as asked for and as seen",
+        "A network that learned from real people says how old each brain looks, and of which sex, beside what it was "
+        "asked to be. Real brains, whose age is known, say what the network can see: its answers lean to the mean.",
+    ),
     "classifier": (
         "Told apart by a network",
         "A small 3D network learns from four fifths of the brains, and is asked about the others. At .5 it can't tell "
@@ -164,6 +169,9 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
     for result, c in found:
         if c.compared == "images":
             brains.nearest(page, evaluation, result, c)
+    if "patches" in tables:
+        page.section("Parts of training subjects", about="evaluated/patches")
+        page.results(tables["patches"])
     if "copies_brains" in tables:
         groups = groupby(tables["copies_brains"].rows, itemgetter("set", "compared"))
         rows = [row for _, group in groups for row in islice(group, NEAREST)]

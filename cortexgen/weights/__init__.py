@@ -2,11 +2,13 @@
 
 from cortexgen.weights.reading import (
     APPEARANCE,
+    FEATURES,
     GENERATE,
     REGISTER,
     load,
     load_appearance,
     load_checkpoint,
+    load_features,
     load_generator,
     load_registration,
     load_weights,
@@ -19,12 +21,14 @@ from cortexgen.weights.writing import card, save_weights, split_tensors
 
 __all__ = [
     "APPEARANCE",
+    "FEATURES",
     "GENERATE",
     "REGISTER",
     "card",
     "load",
     "load_appearance",
     "load_checkpoint",
+    "load_features",
     "load_generator",
     "load_registration",
     "load_weights",

@@ -19,8 +19,10 @@ from cortexgen.generation.velocities import Velocities
 from cortexgen.io import Grid
 from cortexgen.modules.appearance import AppearanceModule
 from cortexgen.modules.baselines.base import BaselineModule
+from cortexgen.modules.features import FeatureModule
 
 REGISTER, GENERATE, APPEARANCE = "register-mni152-2mm", "generate-mni152-2mm", "appearance-mni152-2mm"
+FEATURES = "features-mni152-2mm"
 MODULES = "cortexgen.modules"  # where a class without a path is looked for
 METADATA = "cortexgen"
 STATISTICS = "contract."  # tensors of the contract, beside the parameters
@@ -32,7 +34,7 @@ def shipped(name: str) -> Path:
 
 
 def shipped_names(stage: str = "") -> list[str]:
-    """Of the weights that come with the package, of a stage ("register", "generate", "appearance") or all."""
+    """Of the weights that come with the package, of a kind ("register", "features", ...) or all."""
     there = Path(str(files("cortexgen.weights"))).glob(f"{stage}*.safetensors")
     return sorted(path.stem for path in there)
 
@@ -240,6 +242,19 @@ def load_appearance(path: str | Path | None = None) -> Any:
     """
     module = _stage(path, APPEARANCE, AppearanceModule, "appearance needs stage 3's", "grid")
     missing = [key for key in ("covariates", "people", "deviation") if key not in module.contract]
+    if missing:
+        raise UserError(f"{path}: its description is damaged, {', '.join(missing)} missing")
+    return module
+
+
+def load_features(path: str | Path | None = None) -> Any:
+    """A trained network of features from a file, or the package's, by name or without one `FEATURES`.
+
+    Raises:
+        UserError: if the file holds something else, or says not what it was trained on.
+    """
+    module = _stage(path, FEATURES, FeatureModule, "features need a FeatureModule's", "grid")
+    missing = [key for key in ("answers", "volumes") if key not in module.contract]
     if missing:
         raise UserError(f"{path}: its description is damaged, {', '.join(missing)} missing")
     return module

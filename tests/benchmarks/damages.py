@@ -14,6 +14,12 @@ on, image and labels alike. OUT/undamaged holds them as they are: what it scores
                   them mirrored; participants.tsv names them in the column copy_of, which the program doesn't read
     ventricles    the lateral ventricles 1.25, 1.6, 2.2 times as large, by a flow that presses on what is around them
     flip          25, 50, 100 % of the brains mirrored
+    smooth        the cortex smoothed by a Gaussian of 1, 2, 4 mm, and its border with white matter likewise
+    contrast      grey matter moved by 15, 40, 80 % of the way to white matter's intensity (labels as they were)
+    ages          every brain gives way to one whose age lies 33, 67, 100 % nearer to the middle, while participants.tsv
+                  says what was asked for
+    labels        5, 15, 40 % of the labelled voxels get the label of a neighbour (images as they were)
+    others        25, 50, 100 % of the brains get the label map of another subject
 
 Sets that are there already are used again. At the end, a table says which measure of `evaluate` saw which damage: the
 undamaged set, the three severities, whether these are in order, and whether the worst lies beyond the undamaged set.
@@ -24,7 +30,7 @@ import csv
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -32,8 +38,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
-from torch import Tensor
+from damaged import (
+    Brain,
+    Change,
+    blurred,
+    enlarged,
+    flattened,
+    mirrored,
+    mislabelled,
+    noisy,
+    shifted,
+    smoothed,
+    traced,
+    untouched,
+)
 from tqdm import tqdm
 
 from cortexgen.atlas.intensity import normalize
@@ -42,10 +60,8 @@ from cortexgen.cli import run
 from cortexgen.data.cohort import Scan, read_cohort
 from cortexgen.errors import UserError
 from cortexgen.evaluation.table import Table
-from cortexgen.io import Grid, read_volume, write_volume
+from cortexgen.io import read_volume, write_volume
 from cortexgen.io.bids import Row, derivative, read_tsv, write_tsv
-from cortexgen.metrics.gaussian import gaussian
-from cortexgen.spatial import folded, identity, integrate, warp, warp_labels
 
 SEVERITIES: dict[str, tuple[float, ...]] = {
     "blur": (1, 2, 4),
@@ -55,129 +71,81 @@ SEVERITIES: dict[str, tuple[float, ...]] = {
     "copies": (10, 50, 100),
     "ventricles": (1.25, 1.6, 2.2),
     "flip": (25, 50, 100),
+    "smooth": (1, 2, 4),
+    "contrast": (15, 40, 80),
+    "ages": (33, 67, 100),
+    "labels": (5, 15, 40),
+    "others": (25, 50, 100),
 }
 VENTRICLE = "Lateral-Ventricle"
-SEEN_BY = {  # the measure that a damage must move, and in which direction
-    "blur": ("sharpness", -1),
-    "noise": ("noise", 1),
-    "shift": ("position", 1),
-    "collapse": ("spread", 1),
-    "ventricles": (VENTRICLE, 1),
-    "flip": ("asymmetry", 1),
-    "copies": ("mean_d", -1),
+JUDGED = "Dice by a segmenter of real brains"
+SEEN_BY = {  # the measures that a damage must move, and in which direction
+    "blur": (("sharpness", -1), ("gradients", -1), ("spectrum", 1), ("edge", 1)),
+    "noise": (("noise", 1), ("gradients", 1), ("spectrum", 1)),
+    "shift": (("position", 1),),
+    "collapse": (("spread", 1),),
+    "ventricles": ((VENTRICLE, 1),),
+    "flip": (("asymmetry", 1),),
+    "copies": (("mean_d", -1), ("patches", 1)),
+    "smooth": (("folding_d", -1), ("spectrum", 1), ("sharpness", -1)),
+    "contrast": (("contrast", -1), ("intensities", 1)),
+    "ages": (("age slope", -1), ("age r", -1)),
+    "labels": ((JUDGED, -1),),
+    "others": ((JUDGED, -1),),
 }
-NEAR, FAR = 3.0, 14.0  # mm, Gaussians of where ventricles grow and of what gives way
-STRONGEST = 4.0  # flow that is tried
-MET = 0.03  # relative error of a ventricle's volume
-TRACE = 0.01  # standard deviation of the noise that tells copies apart
-
-
-class Brain(NamedTuple):
-    """An image `[1, D, H, W]` in [0, 1], its labels, and the grid of both."""
-
-    image: Tensor
-    labels: Tensor
-    grid: Grid
-
-
-Change = Callable[[Brain, torch.Generator], Brain]
+LABELS_ONLY = ("labels", "others")  # which distances of images don't see
+DISTANCES = ("fid_random", "mmd_random", "auc_random", "fid_region", "mmd_region", "auc_region")
 
 
 class Member(NamedTuple):
-    """One brain of a damaged set: its name there, the scan that it is made from, how, and whose copy it is."""
+    """One brain of a damaged set: its name there, the scan that it is made from, how, whose copy it is, and the scan
+    whose covariates it is said to have, and whose labels it gets, if they are not its own."""
 
     name: str
     scan: Scan
     change: Change
     copy_of: str = "n/a"
+    asked: Scan | None = None
+    labels: Scan | None = None
 
 
-def untouched(brain: Brain, random: torch.Generator) -> Brain:
-    """The brain."""
-    return brain
+def nearer(other: Sequence[Scan], share: float) -> list[Scan]:
+    """For each scan the one whose age is nearest to its own, drawn to the median age by a share."""
+    ages = np.array([float(scan.covariates["age"]) for scan in other])
+    wanted = ages + share * (np.median(ages) - ages)
+    return [other[int(np.abs(ages - age).argmin())] for age in wanted]
 
 
-def blurred(brain: Brain, random: torch.Generator, mm: float) -> Brain:
-    """The image smoothed by a Gaussian, over the edge of the brain too."""
-    return brain._replace(image=gaussian(brain.image[None], mm / brain.grid.spacing[0])[0])
+def members(
+    damage: str, severity: float, real: Sequence[Scan], other: Sequence[Scan], number: Mapping[str, int]
+) -> list[Member]:
+    """The brains of a damaged set, as many as `other`; milder sets of collapse, copies, flip, others lie in worse ones.
 
-
-def noisy(brain: Brain, random: torch.Generator, sd: float) -> Brain:
-    """The magnitude of the image with complex noise, where there is brain."""
-    real, imaginary = (torch.randn(brain.image.shape, generator=random) * sd for _ in range(2))
-    return brain._replace(image=torch.hypot(brain.image + real, imaginary) * (brain.image > 0))
-
-
-def shifted(brain: Brain, random: torch.Generator, mm: float) -> Brain:
-    """Image and labels moved to the right."""
-    voxels = round(mm / brain.grid.spacing[2])
-    if brain.image[..., -voxels:].any():
-        raise UserError(f"a shift by {mm:g} mm would push the brain out of its grid, {brain.grid}")
-    image, labels = (volume.roll(voxels, -1) for volume in brain[:2])
-    return Brain(image, labels, brain.grid)
-
-
-def mirrored(brain: Brain, random: torch.Generator) -> Brain:
-    """Left and right swapped, about x = 0."""
-    return Brain(brain.image.flip(-1), brain.labels.flip(-1), brain.grid)
-
-
-def traced(brain: Brain, random: torch.Generator, mirror: bool = False) -> Brain:
-    """The brain again with a trace of noise and a gain of 0.95 to 1, so that no file equals its original."""
-    brain = mirrored(brain, random) if mirror else brain
-    gain = 1 - 0.05 * float(torch.rand(1, generator=random))
-    return brain._replace(image=noisy(brain, random, TRACE).image * gain)
-
-
-def swelling(labels: Tensor, grid: Grid, ventricle: int) -> Tensor:
-    """A velocity that makes the ventricles grow and their surroundings give way, `[1, 3, D, H, W]` in voxels.
-
-    The gradient of the potential whose Laplacian is the ventricles' mask, smoothed by a narrow Gaussian, less the same
-    smoothed by a wide one: nothing flows far away. As a pull-back it points to where the tissue came from. At strength
-    1, ventricles much larger than the narrow Gaussian grow by about e.
+    Arguments:
+        number: of each class in label maps, by name.
     """
-    waves = torch.stack(torch.meshgrid(*(torch.fft.fftfreq(n) * 2 * torch.pi for n in grid.shape), indexing="ij"))
-    square = waves.square().sum(dim=0)
-    near, far = (torch.exp(-square * (mm / grid.spacing[0]) ** 2 / 2) for mm in (NEAR, FAR))
-    growth = torch.fft.fftn((labels[0] == ventricle).float()) * (near - far)
-    return torch.fft.ifftn(1j * waves * growth / square.clamp(min=1e-6), dim=(1, 2, 3)).real[None]
-
-
-def enlarged(brain: Brain, random: torch.Generator, factor: float, ventricle: int) -> Brain:
-    """The lateral ventricles larger by a factor, image and labels warped by a flow without folds.
-
-    Raises:
-        UserError: if the factor isn't met, or the flow folds.
-    """
-    velocity = swelling(brain.labels, brain.grid, ventricle)
-    before, classes = int((brain.labels == ventricle).sum()), int(brain.labels.max()) + 1
-
-    def flow(strength: float) -> tuple[Tensor, Tensor, float]:
-        displacement = integrate(strength * velocity)
-        labels, _ = warp_labels(brain.labels[None], identity(brain.grid.shape) + displacement, classes)
-        return displacement, labels[0], int((labels == ventricle).sum()) / before
-
-    strength = brentq(lambda s: flow(s)[2] - factor, 0, STRONGEST, xtol=0.01)
-    displacement, labels, found = flow(strength)
-    folds = int(folded(displacement))
-    if abs(found / factor - 1) > MET or folds:
-        raise UserError(f"ventricles grow by {found:.2f}, expected {factor:g}, and {folds} cubes of voxels fold")
-    return Brain(warp(brain.image[None], displacement)[0], labels, brain.grid)
-
-
-def members(damage: str, severity: float, real: Sequence[Scan], other: Sequence[Scan], ventricle: int) -> list[Member]:
-    """The brains of a damaged set, as many as `other`; milder sets of collapse, copies and flip lie in worse ones."""
+    tissues = {"cortex": number["Cerebral-Cortex"], "white": number["Cerebral-White-Matter"]}
     each: dict[str, Change] = {
         "blur": partial(blurred, mm=severity),
         "noise": partial(noisy, sd=severity),
         "shift": partial(shifted, mm=severity),
-        "ventricles": partial(enlarged, factor=severity, ventricle=ventricle),
+        "ventricles": partial(enlarged, factor=severity, ventricle=number[VENTRICLE]),
+        "smooth": partial(smoothed, mm=severity, **tissues),
+        "contrast": partial(flattened, percent=severity, **tissues),
+        "labels": partial(mislabelled, percent=severity),
     }
     if damage in each:
         return [Member(scan.name, scan, each[damage]) for scan in other]
     if damage == "collapse":
         return [Member(scan.name, other[i % int(severity)], traced) for i, scan in enumerate(other)]
+    if damage == "ages":
+        chosen = nearer(other, severity / 100)
+        return [Member(a.name, b, traced, asked=a) for a, b in zip(other, chosen, strict=True)]
     hit = round(severity / 100 * len(other))
+    if damage == "others":
+        following = [*other[1:], other[0]]
+        both = zip(other, following, strict=True)
+        return [Member(a.name, a, untouched, labels=b if i < hit else None) for i, (a, b) in enumerate(both)]
     if damage == "flip":
         return [Member(scan.name, scan, mirrored if i < hit else untouched) for i, scan in enumerate(other)]
     copies = [Member(f"sub-copy{i:02d}", real[i], partial(traced, mirror=i % 3 == 2), real[i].name) for i in range(hit)]
@@ -189,7 +157,7 @@ def make(member: Member) -> Brain:
     if member.scan.labels is None:
         raise UserError(f"{member.scan.image}: expected a dseg beside it")
     image, grid = read_volume(member.scan.image)
-    labels, _ = read_volume(member.scan.labels, labels=True)
+    labels, _ = read_volume((member.labels or member.scan).labels or member.scan.labels, labels=True)
     random = torch.Generator().manual_seed(zlib.crc32(member.name.encode()))
     changed = member.change(Brain(normalize(image, member.scan.image), labels, grid), random)
     return changed._replace(image=changed.image.clamp(0, 1))
@@ -204,7 +172,7 @@ def write_set(folder: Path, table: Path, chosen: Sequence[Member]) -> None:
         write_volume(derivative(folder, member.name, "T1w"), brain.image, brain.grid, np.uint8)
         write_volume(derivative(folder, member.name, "dseg"), brain.labels, brain.grid, np.uint8)
     shutil.copy(table, folder / "dseg.tsv")
-    rows = [{"participant_id": m.name, **m.scan.covariates, "copy_of": m.copy_of} for m in chosen]
+    rows = [{"participant_id": m.name, **(m.asked or m.scan).covariates, "copy_of": m.copy_of} for m in chosen]
     write_tsv(folder / "participants.tsv", rows)
 
 
@@ -218,35 +186,47 @@ def write_sets(cohort: Path, out: Path) -> dict[str, Path]:
     """Write the real brains, the undamaged others and every damaged set; returns the folders of all but the first."""
     real, other = halves(cohort)
     table = cohort / "dseg.tsv"
-    ventricle = next(k for k, name in read_label_table(table).items() if name == VENTRICLE)
+    number = {name: k for k, name in read_label_table(table).items()}
     sets = {"undamaged": [Member(scan.name, scan, untouched) for scan in other]}
     for damage, severities in SEVERITIES.items():
-        sets |= {f"{damage}-{s:g}": members(damage, s, real, other, ventricle) for s in severities}
+        sets |= {f"{damage}-{s:g}": members(damage, s, real, other, number) for s in severities}
     write_set(out / "real", table, [Member(scan.name, scan, untouched) for scan in real])
     for name, chosen in tqdm(sets.items(), desc="damaging", unit="set", disable=None):
         write_set(out / name, table, chosen)
     return {name: out / name for name in sets}
 
 
-def _value(rows: Sequence[Row], **wanted: str) -> float:
-    found = [row["value" if "value" in row else "d"] for row in rows if all(row[k] == v for k, v in wanted.items())]
+def _value(tables: Mapping[str, Sequence[Row]], name: str, measure: str) -> float:
+    """A measure of a set, from the table that has it; NaN if none has."""
+    places: dict[str, tuple[str, dict[str, str], str]] = {
+        VENTRICLE: ("regions", {"region": VENTRICLE}, "d"),
+        "patches": ("patches", {}, "flagged"),
+        "age slope": ("conditions", {"covariate": "age"}, "slope"),
+        "age r": ("conditions", {"covariate": "age"}, "r"),
+        JUDGED: ("labels", {"judged": name}, "dice"),
+    }
+    table, wanted, column = places.get(measure, ("comparison", {"name": measure, "protocol": "standard"}, "value"))
+    wanted = {"set": name, **wanted}
+    found = [row[column] for row in tables.get(table, ()) if all(row[k] == v for k, v in wanted.items())]
     return float(found[0]) if found and found[0] is not None else float("nan")
 
 
 def verdict(out: Path) -> list[Row]:
-    """A row a damage: its measure for the undamaged set and each severity, and whether the order is right."""
-    comparisons, regions = (read_csv(out / "evaluation" / "tables" / f"{n}.csv") for n in ("comparison", "regions"))
+    """A row a damage and measure: its value for the undamaged set and each severity, and whether the order is right."""
+    folder = out / "evaluation" / "tables"
+    tables = {path.stem: read_csv(path) for path in folder.glob("*.csv")}
     rows: list[Row] = []
-    for damage, (measure, sign) in SEEN_BY.items():
+    for damage, seen in SEEN_BY.items():
         names = ["undamaged", *(f"{damage}-{severity:g}" for severity in SEVERITIES[damage])]
-        if measure == VENTRICLE:
-            values = [_value(regions, set=name, region=measure) for name in names]
-        else:
-            values = [_value(comparisons, set=name, name=measure) for name in names]
-        steps = [sign * (b - a) for a, b in pairwise(values[1:])]
-        row: Row = {"damage": damage, "measure": measure, **dict(zip(("undamaged", *"123"), values, strict=True))}
-        worse = sign * (values[-1] - values[0]) > 0
-        rows.append(row | {"in_order": all(step > 0 for step in steps), "beyond_undamaged": worse})
+        distances = () if damage in LABELS_ONLY else tuple((name, 1) for name in DISTANCES)
+        for measure, sign in (*seen, *distances):
+            values = [_value(tables, name, measure) for name in names]
+            if all(np.isnan(values)):
+                continue
+            steps = [sign * (b - a) for a, b in pairwise(values)]
+            row: Row = {"damage": damage, "measure": measure, **dict(zip(("undamaged", *"123"), values, strict=True))}
+            worse = sign * (values[-1] - values[0]) > 0
+            rows.append(row | {"in_order": all(step > 0 for step in steps[1:]), "beyond_undamaged": worse})
     return rows
 
 

@@ -11,7 +11,7 @@ from cortexgen.cli import run
 from cortexgen.errors import UserError
 from cortexgen.evaluation import discrimination
 from cortexgen.evaluation.discrimination import Classifiers, Telling
-from cortexgen.evaluation.distribution import frame
+from cortexgen.evaluation.frame import frame
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Store
 from cortexgen.metrics.resampling import Interval
