@@ -21,6 +21,9 @@ IMAGES = {
     ("fid_random", "standard"): Column("distance", "Random-feature distance", better="lower", format=".3g"),
     ("coverage_random", "standard"): Column("coverage", "Coverage", better="higher", format=".2f"),
     ("told_apart_random", "standard"): Column("told_apart", "Told apart", better=0.5, format=".2f"),
+    ("fid_region", "standard"): Column("region", "Region-feature distance", better="lower", format=".3g"),
+    ("coverage_region", "standard"): Column("region_coverage", "Coverage, region", better="higher", format=".2f"),
+    ("told_apart_region", "standard"): Column("region_told", "Told apart, region", better=0.5, format=".2f"),
     ("spectrum", "standard"): Column("spectrum", "Spectrum, |log₂ ratio|", better="lower", format=".2f"),
     ("contrast", "standard"): Column("contrast", "Contrast", better=1.0, format=".2f"),
     ("sharpness", "standard"): Column("sharpness", "Sharpness", better=1.0, format=".2f"),
@@ -39,6 +42,15 @@ COPIES = (
     Column("copies", "Copies", better="lower"),
     Column("ratio", "Distance to a training subject / held-out people's", better=1.0, format=".2f"),
     Column("apart", "Distance within the set / real", better=1.0, format=".2f"),
+)
+PARTS = (
+    Column("flagged", "Brains with a part like a training subject's", better="lower"),
+    Column("expected", "of so many new people", format=".1f"),
+)
+CONDITIONS = (
+    Column("age_error", "Error of age seen", "years", better="lower", format=".1f"),
+    Column("age_slope", "Slope of age seen on asked", better=1.0, format=".2f"),
+    Column("sex_right", "Sex seen right", better="higher", format=".2f"),
 )
 LABELS = (
     Column("right", "Dice of a segmenter of real people on it", better="higher", format=".3f"),
@@ -59,13 +71,19 @@ COSTS = (
 READ = (
     "Measured against people whom no model was trained on. MS-SSIM with real: the published measure, of each brain and "
     "a real one; within the set: of its pairs, good where that of real pairs is. Told apart: balanced accuracy of a "
-    "cross-validated linear classifier on random features; by a network: area under the curve of small 3D networks. "
+    "cross-validated linear classifier on random features, or on those of a network that was trained to tell age, sex, "
+    "style and volumes, region by region; by a network: area under the curve of small 3D networks. "
     "Spectrum: of six bands' mean power. Contrast, sharpness, noise: ratios to real brains' means."
 )
 WORTH = (
     "Small segmenters, all of the same number of steps, that learned from the people to train on or from a model's "
     "brains, by the label maps that came with them; in the first row, of people on held-out people."
 )
+ASKED = (
+    "What a network that learned from other real people sees of the age and sex that a brain was asked to have; in the "
+    "first row, of held-out people, whose age is known. Its answers lean to the mean, so that their slope is below 1."
+)
+PART = "A part is a cube of 24 mm, more one training subject's than any other's; five in a hundred new people have one."
 COST = (
     "A training, and the drawing of all samples, are calls of the program, each a process of its own, with start-up: "
     "seconds on the clock, and of the processors (user and system), and the largest resident set. A batch's seconds "
@@ -83,6 +101,7 @@ def generator_tables(records: Mapping[str, Row], evaluation: Path, samples: int)
     """
     found = {(row["set"], (row["name"], row["protocol"])): row for row in _rows(evaluation, "comparison")}
     copies = {row["set"]: row for row in _rows(evaluation, "copies") if row["compared"] == "images"}
+    parts = {row["set"]: row for row in _rows(evaluation, "patches")}
     networks = {row["set"]: row for row in _rows(evaluation, "classifier")}
     floor: dict[str, Any] = {"method": REAL}
     rows = []
@@ -99,11 +118,13 @@ def generator_tables(records: Mapping[str, Row], evaluation: Path, samples: int)
         if name in networks:
             row[NETWORK.name] = _interval(networks[name], "auc")
             floor.setdefault(NETWORK.name, _interval(networks[name], "auc_floor"))
-        rows.append(row | {c.name: copies.get(name, {}).get(c.name) for c in COPIES})
+        row |= {c.name: copies.get(name, {}).get(c.name) for c in COPIES}
+        rows.append(row | {c.name: parts.get(name, {}).get(c.name) for c in PARTS})
     shown = {
         "images": _table([floor, *rows, *published_rows()], [*IMAGES.values(), NETWORK], "Images", [READ, FLOOR]),
         "anatomy": _table([floor, *rows], [*ANATOMY.values()], "Anatomy", [D, FLOOR]),
-        "copies": _table(rows, COPIES, "Nearest training subjects"),
+        "conditions": _table(_asked(records, evaluation), CONDITIONS, "Covariates, as asked for and as seen", [ASKED]),
+        "copies": _table(rows, [*COPIES, *PARTS], "Nearest training subjects", [PART]),
         "labels": _table(_worth(records, evaluation), LABELS, "What the labels are worth", [WORTH]),
         "costs": cost_table(records, samples),
     }
@@ -163,6 +184,21 @@ def _worth(records: Mapping[str, Row], evaluation: Path) -> list[Row]:
             place |= {"n": row["n"], "right": dice}
         elif row["learned"] == name:
             place |= {"n": n, "useful": dice}
+    return [floor, *found.values()] if found else []
+
+
+def _asked(records: Mapping[str, Row], evaluation: Path) -> list[Row]:
+    """What is seen of each model's covariates, below what is seen of real people's."""
+    floor: Row = {"method": REAL}
+    found: dict[str, Row] = {}
+    for row in _rows(evaluation, "conditions"):
+        name = row["set"]
+        place = found.setdefault(name, {"method": records[name]["title"] if name in records else name, "n": row["n"]})
+        for column in CONDITIONS:
+            covariate, _, measure = column.name.partition("_")
+            if covariate == row["covariate"]:
+                floor |= {"n": row["n_real"], column.name: _interval(row, f"{measure}_real")}
+                place[column.name] = _interval(row, measure)
     return [floor, *found.values()] if found else []
 
 

@@ -1,6 +1,6 @@
 """The page of `cortexgen benchmark`: the tables of all models, and a row of brains of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from cortexgen import figures
 from cortexgen.atlas.intensity import normalize
 from cortexgen.benchmark.plan import Plan, Row
-from cortexgen.data.cohort import find_scans
+from cortexgen.data.cohort import Scan, find_scans
 from cortexgen.errors import UserError
 from cortexgen.evaluation.table import Table
 from cortexgen.figures.planes import PLANES
@@ -70,17 +70,17 @@ def _brains(page: Report, plan: Plan, sets: Mapping[str, Path]) -> None:
     rows: dict[str, list[Tensor]] = {}
     for title, folder in {"Held-out people": real, **sets}.items():
         try:
-            rows[title] = _images(folder, grid)
+            rows[title] = shown_images(find_scans(folder), grid)
         except UserError as error:
             page.text(f"{title}: no picture, {error}")
     for plane in PLANES:
         page.figure(figures.cohort(rows, grid, plane), f"{plane.capitalize()} slices, a row a model.", dpi=110)
 
 
-def _images(folder: Path, grid: Grid) -> list[Tensor]:
-    """The first images of a folder on a grid, `[D, H, W]` each."""
+def shown_images(scans: Sequence[Scan], grid: Grid) -> list[Tensor]:
+    """The first images on a grid, `[D, H, W]` each."""
     out = []
-    for scan in find_scans(folder)[:SHOWN]:
+    for scan in scans[:SHOWN]:
         scan.check()
         image, found = read_volume(scan.image)
         image = normalize(image, scan.image)

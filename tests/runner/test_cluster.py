@@ -34,6 +34,7 @@ CALLS = {
     "evaluate": ("evaluate", "COHORT", "same=COHORT", "OUT", *QUICK),
     "registration": ("evaluate", "COHORT", "same=COHORT", "OUT", "--registration", *WARPED),
 }
+FAST = ("generate", "evaluate")  # the others' runner is the same, and each worker imports all of it again
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def results(out: Path) -> dict[str, Any]:
     return found | {"problems": read_record(out / "evaluation.json").get("problems")}
 
 
-@pytest.mark.parametrize("command", CALLS)
+@pytest.mark.parametrize("command", [c if c in FAST else pytest.param(c, marks=pytest.mark.slow) for c in CALLS])
 def test_a_killed_worker_loses_nothing(
     command: str, cohort: Path, fine: Path, trained: dict[str, Path], cluster: Any, tmp_path: Path
 ) -> None:
