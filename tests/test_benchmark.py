@@ -214,5 +214,20 @@ def test_tables_take_intervals_and_floors_of_an_evaluation(tmp_path: Path) -> No
         ("real against real", 20, 0.9, 0.9),
         ("A", 5, 0.8, 0.7),
     ]
+    asked = {"set": "a", "n": 5, "n_real": 20}
+    seen = [
+        asked
+        | {"covariate": "age", "error": 7.0, "error_real": 5.0, "slope": 0.4, "slope_low": 0.2, "slope_high": 0.6},
+        asked | {"covariate": "sex", "right": 0.6, "right_real": 0.9},
+    ]
+    (tmp_path / "tables" / "conditions.json").write_text(json.dumps({"rows": seen}))
+    parts = {"set": "a", "flagged": 2, "expected": 0.25}
+    (tmp_path / "tables" / "patches.json").write_text(json.dumps({"rows": [parts]}))
+    found = generator_tables({"a": record}, tmp_path, 5)
+    real, ours = found["conditions"].rows
+    assert (real["method"], real["n"], real["age_error"], real["sex_right"]) == (REAL, 20, 5.0, 0.9)
+    assert (ours["method"], ours["n"], ours["age_error"], ours["sex_right"]) == ("A", 5, 7.0, 0.6)
+    assert ours["age_slope"] == (0.4, 0.2, 0.6) and real["age_slope"] is None
+    assert [(r["method"], r["flagged"], r["expected"]) for r in found["copies"].rows] == [("A", 2, 0.25)]
     cost = tables["costs"].rows[0]
     assert (cost["trained"], cost["batches"], cost["seconds"], cost["processor"], cost["memory"]) == (1.5, 3, 2, 3.6, 2)

@@ -46,7 +46,7 @@ class FeatureModule(StageModule):
         self,
         classes: int = 18,
         covariates: Sequence[str] = ("age", "sex"),
-        widths: Sequence[int] = (16, 24, 48, 48, 64),
+        widths: Sequence[int] = (12, 20, 40, 48, 64),
         kept: tuple[int, int] = (8, 16),
         dropout: float = 0.3,
         shift: int = 1,
@@ -60,7 +60,7 @@ class FeatureModule(StageModule):
         self.save_hyperparameters()
         answers = len(covariates) + len(STYLE) + classes - 1
         self.net = RegionCNN(classes, answers, widths, (kept[0], kept[1]), dropout)
-        self._regions: Tensor | None = None
+        self._weights: tuple[Tensor, Tensor] | None = None
 
     def setup(self, stage: str) -> None:
         """Take the contract from the data, and on the first fit what numbers are standardized by."""
@@ -88,20 +88,21 @@ class FeatureModule(StageModule):
         """That images are seen on."""
         return Grid.from_dict(self.contract["grid"])
 
-    def regions(self, template: Template) -> Tensor:
-        """One-hot classes of the template on the grid, `[classes, D, H, W]`, kept.
+    def regions(self, template: Template) -> tuple[Tensor, Tensor]:
+        """What voxels count in the mean of each of the template's classes (`RegionCNN.weights`), kept.
 
         Raises:
             UserError: if it is another template than the one that was trained with.
         """
         if template.hash != self.contract["template"]["hash"]:
             raise UserError(f"these features are of another template than {template.name}")
-        if self._regions is None:
+        if self._weights is None:
             labels = template.to(self.grid).labels
             assert labels is not None
-            self._regions = F.one_hot(labels[0], int(self.h.classes)).permute(3, 0, 1, 2).float()
-        self._regions = self._regions.to(self.device)
-        return self._regions
+            self._weights = self.net.weights(F.one_hot(labels[0], int(self.h.classes)).permute(3, 0, 1, 2).float())
+        fine, coarse = self._weights
+        self._weights = fine.to(self.device), coarse.to(self.device)
+        return self._weights
 
     def _targets(self, covariates: Sequence[Mapping[str, Any]], labels: Tensor) -> tuple[Tensor, Tensor]:
         """What is to be answered, `[B, A]`, and where it is known."""

@@ -39,7 +39,7 @@ class RegionCNN(nn.Module):
         self,
         regions: int,
         answers: int,
-        widths: Sequence[int] = (16, 24, 48, 48, 64),
+        widths: Sequence[int] = (12, 20, 40, 48, 64),
         kept: tuple[int, int] = (8, 16),
         dropout: float = 0.3,
     ) -> None:
@@ -59,20 +59,30 @@ class RegionCNN(nn.Module):
         self.register_buffer("variance", torch.ones(size))
         self.register_buffer("batches", torch.zeros(()))
 
-    def means(self, volumes: Tensor, regions: Tensor) -> Tensor:
+    @staticmethod
+    def weights(regions: Tensor) -> tuple[Tensor, Tensor]:
+        """What voxels of the two scales count in the mean of each region, `[R, V]`.
+
+        Arguments:
+            regions: how much of each voxel is of each region, `[R, D, H, W]`.
+        """
+        depth, height, width = regions.shape[1:]
+        shapes = ((-(-depth // n), -(-height // n), -(-width // n)) for n in (2, 4))
+        pooled = [adaptive_avg_pool3d(regions, shape).flatten(1) for shape in shapes]
+        fine, coarse = (shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-6) for shares in pooled)
+        return fine, coarse
+
+    def means(self, volumes: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
         """Means of the channels in each region, `[B, F]`, region by region.
 
         Arguments:
             volumes: `[B, 1, D, H, W]` in [0, 1].
-            regions: how much of each voxel is of each region, `[R, D, H, W]`.
+            weights: of the regions.
         """
         fine = self.fine(volumes)
         scales = [mix(x).relu() for mix, x in zip(self.mix, (fine, self.coarse(fine)), strict=True)]
-        means = []
-        for x in scales:
-            weights = adaptive_avg_pool3d(regions, x.shape[2:]).flatten(1)
-            weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-6)
-            means.append(torch.einsum("bkv,rv->brk", x.flatten(2).float(), weights))
+        pairs = zip(scales, weights, strict=True)
+        means = [torch.einsum("bkv,rv->brk", x.flatten(2).float(), shares) for x, shares in pairs]
         return torch.cat(means, dim=2).flatten(1)
 
     def standardized(self, means: Tensor) -> Tensor:
@@ -89,9 +99,9 @@ class RegionCNN(nn.Module):
         centred = means - self.mean
         self.variance += share * (centred.square().mean(dim=0) - self.variance)
 
-    def forward(self, volumes: Tensor, regions: Tensor) -> Tensor:
+    def forward(self, volumes: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
         """Answers `[B, A]`."""
-        means = self.means(volumes, regions)
+        means = self.means(volumes, weights)
         if self.training:
             self._follow(means)
         return self.answer(self.dropout(self.standardized(means)))

@@ -182,14 +182,14 @@ def halves(cohort: Path) -> tuple[list[Scan], list[Scan]]:
     return scans[::2], scans[1::2]
 
 
-def write_sets(cohort: Path, out: Path) -> dict[str, Path]:
-    """Write the real brains, the undamaged others and every damaged set; returns the folders of all but the first."""
+def write_sets(cohort: Path, out: Path, damages: Sequence[str]) -> dict[str, Path]:
+    """Write the real brains, the undamaged others and the damaged sets; returns the folders of all but the first."""
     real, other = halves(cohort)
     table = cohort / "dseg.tsv"
     number = {name: k for k, name in read_label_table(table).items()}
     sets = {"undamaged": [Member(scan.name, scan, untouched) for scan in other]}
-    for damage, severities in SEVERITIES.items():
-        sets |= {f"{damage}-{s:g}": members(damage, s, real, other, number) for s in severities}
+    for damage in damages:
+        sets |= {f"{damage}-{s:g}": members(damage, s, real, other, number) for s in SEVERITIES[damage]}
     write_set(out / "real", table, [Member(scan.name, scan, untouched) for scan in real])
     for name, chosen in tqdm(sets.items(), desc="damaging", unit="set", disable=None):
         write_set(out / name, table, chosen)
@@ -254,8 +254,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cohort", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--damages", default=",".join(SEVERITIES), help="those of these, comma-separated")
+    parser.add_argument("--write-only", action="store_true", help="write the sets, and evaluate nothing")
     options, rest = parser.parse_known_args()
-    sets = write_sets(options.cohort, options.out)
+    if unknown := sorted({*options.damages.split(",")} - {*SEVERITIES}):
+        raise UserError(f"--damages: there is no {unknown[0]}; there are {', '.join(SEVERITIES)}")
+    sets = write_sets(options.cohort, options.out, options.damages.split(","))
+    if options.write_only:
+        return
     named = [f"{name}={folder}" for name, folder in sets.items()]
     run(["evaluate", str(options.out / "real"), *named, str(options.out / "evaluation"), *rest])
     for name, rows in (("verdict", verdict(options.out)), ("copies", hits(sets, options.out))):

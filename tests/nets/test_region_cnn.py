@@ -24,7 +24,7 @@ def test_means_are_those_of_each_region() -> None:
     fine = net.mix[0](net.fine(x)).relu()
     weights = adaptive_avg_pool3d(regions, fine.shape[2:])
     expected = (fine[1, 0] * weights[2]).sum() / weights[2].sum()
-    found = net.means(x, regions).unflatten(1, (3, 5))
+    found = net.means(x, net.weights(regions)).unflatten(1, (3, 5))
     torch.testing.assert_close(found[1, 2, 0], expected)
 
 
@@ -32,7 +32,7 @@ def test_a_region_is_not_told_of_what_is_far_away() -> None:
     net, regions, x = network(), halves(), torch.rand(1, 1, *SHAPE)
     other = x.clone()
     other[..., 38:] = 0
-    before, after = (net.means(each, regions).unflatten(1, (3, 5)) for each in (x, other))
+    before, after = (net.means(each, net.weights(regions)).unflatten(1, (3, 5)) for each in (x, other))
     torch.testing.assert_close(before[:, 1], after[:, 1])
     assert not torch.allclose(before[:, 0], after[:, 0]) and not torch.allclose(before[:, 2], after[:, 2])
 
@@ -41,12 +41,12 @@ def test_features_are_standardized_by_the_training_brains() -> None:
     net, regions = network().train(), halves()
     x = torch.rand(16, 1, *SHAPE) * torch.linspace(0.5, 1, 16).view(-1, 1, 1, 1, 1)
     for _ in range(60):
-        net(x, regions)
-    features = net.eval().standardized(net.means(x, regions))
+        net(x, net.weights(regions))
+    features = net.eval().standardized(net.means(x, net.weights(regions)))
     alive = net.variance > 1e-5
     assert int(alive.sum()) > 5
     torch.testing.assert_close(features.mean(dim=0)[alive], torch.zeros(int(alive.sum())), atol=0.05, rtol=0)
     torch.testing.assert_close(features.std(dim=0, correction=0)[alive], torch.ones(int(alive.sum())), atol=0.1, rtol=0)
     kept = net.mean.clone()
-    net(x, regions)
+    net(x, net.weights(regions))
     assert torch.equal(net.mean, kept)  # not in inference
