@@ -220,6 +220,7 @@ def test_tables_take_intervals_and_floors_of_an_evaluation(tmp_path: Path) -> No
         | {"covariate": "age", "error": 7.0, "error_real": 5.0, "slope": 0.4, "slope_low": 0.2, "slope_high": 0.6},
         asked | {"covariate": "sex", "right": 0.6, "right_real": 0.9},
     ]
+    seen[0] |= {"slope": 0.4, "slope_low": 0.2, "slope_high": 0.6}
     (tmp_path / "tables" / "conditions.json").write_text(json.dumps({"rows": seen}))
     parts = {"set": "a", "flagged": 2, "expected": 0.25}
     (tmp_path / "tables" / "patches.json").write_text(json.dumps({"rows": [parts]}))
