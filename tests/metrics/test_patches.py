@@ -40,6 +40,9 @@ def test_a_copied_part_is_found_where_it_is_and_whose(mirrored: bool) -> None:
     assert int(found.margin.argmax()) == 1 and int(found.subject[1]) == 7 and tuple(found.place[1].tolist()) == place
     assert float(found.correlation[1]) == pytest.approx(1, abs=1e-5)
     result = patch_memorization(train, people(10, 2), new, MASK, SIZE)
+    ranks = [1 + int((result.reference.margin >= m).sum()) for m in result.generated.margin]
+    assert len(result.reference.margin) == 30 and ranks[1] == 1
+    assert result.p.tolist() == pytest.approx([rank / 31 for rank in ranks])
     assert result.flagged.tolist() == [False, True, False] and result.beyond.tolist() == [False, True, False]
 
 
