@@ -1,11 +1,13 @@
 """Rows of the classifiers' table, and what of them is kept."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from cortexgen.cli import run
 from cortexgen.errors import UserError
@@ -88,3 +90,18 @@ def test_mistakes_are_one_line(options: list[str], message: str, stores: dict[st
     with pytest.raises(UserError, match=f"--classifier: {message}"):
         run(["evaluate", real, f"same={real}", str(tmp_path / "out"), *options])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_floor_is_of_two_halves(stores: dict[str, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[list[tuple[str, int]]]] = []
+
+    def scores(sides: tuple[list[partial], list[partial]], *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append([[(read.args[0].name, read.args[1]) for read in side] for side in sides])
+        return torch.arange(len(sides[0])).double(), torch.arange(len(sides[1])).double()
+
+    monkeypatch.setattr(discrimination, "held_out_scores", scores)
+    Classifiers(stores["real"], frame(stores["real"]), tmp_path, Telling(1), 5).row(stores["other"])
+    whole, floor = seen
+    assert [len(side) for side in whole] == [20, 12] and whole[1][0][0] == "other"
+    assert [len(side) for side in floor] == [10, 10] and not {*floor[0]} & {*floor[1]}
+    assert {name for side in floor for name, _ in side} == {"real"}

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cortexgen.metrics import discriminator
 from cortexgen.metrics.classifier import area_under_curve, balanced_accuracy
 from cortexgen.metrics.discriminator import held_out_scores, scores, small_cnn, train_classifier
 
@@ -52,3 +54,23 @@ def test_a_brain_and_its_mirror_image_have_one_score() -> None:
     image = torch.rand(1, 16, 18, 20)
     both = scores(net, [lambda: image, lambda: image.flip(-1)], precision="32")
     torch.testing.assert_close(both[0], both[1])
+
+
+def test_nobody_is_asked_about_whom_it_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = tuple([partial(torch.full, (1,), float(k)) for k in range(start, start + 11)] for start in (0, 100))
+    learned: list[set[float]] = []
+
+    def train(given: tuple[discriminator.Readers, discriminator.Readers], *_: object) -> nn.Module:
+        learned.append({float(read()) for side in given for read in side})
+        return nn.Identity()
+
+    def asked(_: nn.Module, side: discriminator.Readers, *__: object) -> torch.Tensor:
+        values = [float(read()) for read in side]
+        assert not learned[-1] & set(values)
+        return torch.tensor(values, dtype=torch.float64)
+
+    monkeypatch.setattr(discriminator, "train_classifier", train)
+    monkeypatch.setattr(discriminator, "scores", asked)
+    a, b = discriminator.held_out_scores((sides[0], sides[1]), 1, 5)
+    assert a.tolist() == [*range(11)] and b.tolist() == [*range(100, 111)]  # everybody is asked about once
+    assert len(learned) == 5 and all(len(each) >= 16 for each in learned)
