@@ -20,7 +20,21 @@ from cortexgen.io.bids import read_tsv
 from cortexgen.metrics.anatomy import adjusted_effects
 from cortexgen.simulation.cohort import simulate_cohort
 
-QUICK = ("--labels", "given", "--protocol", "standard", "--pairs", "4", "--resamples", "20", "--device", "cpu")
+QUICK = (
+    "--labels",
+    "given",
+    "--features",
+    "null",
+    "--protocol",
+    "standard",
+    "--pairs",
+    "4",
+    "--resamples",
+    "20",
+    "--device",
+    "cpu",
+)
+QUICK += ("--features", "null")  # which no test here is about
 
 
 @pytest.fixture(scope="module")

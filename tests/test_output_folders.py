@@ -17,7 +17,21 @@ from cortexgen.io.output import claim, open_run
 from cortexgen.simulation.cohort import simulate_cohort
 
 MADE = {"Template": "T", "Parameters": {"steps": 2}}
-QUICK = ("--labels", "none", "--protocol", "standard", "--pairs", "2", "--resamples", "5", "--device", "cpu")
+QUICK = (
+    "--labels",
+    "none",
+    "--features",
+    "null",
+    "--protocol",
+    "standard",
+    "--pairs",
+    "2",
+    "--resamples",
+    "5",
+    "--device",
+    "cpu",
+)
+QUICK += ("--features", "null")  # which no test here is about
 
 
 def state(root):

@@ -28,6 +28,7 @@ from cortexgen.pages.registered import write_registered_report
 from cortexgen.registry import made, names
 from cortexgen.runner.cohort import Runner
 from cortexgen.runner.precision import Precision, choose_device
+from cortexgen.weights import FEATURES
 
 
 def evaluate(
@@ -42,7 +43,7 @@ def evaluate(
     label_table: Path | None = None,
     medicalnet: str | None = None,
     random_features: bool = True,
-    features: str | None = None,
+    features: str | None = FEATURES,
     held_out: str | None = None,
     train: Roots | None = None,
     train_fields: bool = True,

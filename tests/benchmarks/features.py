@@ -35,7 +35,7 @@ def people(cohorts: list[Path], registered: Path, weights: str | None) -> list[R
     for cohort in cohorts:
         for scan in tqdm(read_cohort(cohort), desc=cohort.name, unit="scan", disable=None):
             warped = derivative(registered, scan.name, "dseg", desc="warped")
-            if not warped.is_file():
+            if not warped.is_file() or None in (scan.covariates.get("age"), scan.covariates.get("sex")):
                 continue
             labels, place = read_volume(warped, labels=True)
             counts = np.bincount(labels.numpy().ravel(), minlength=len(template.classes))[1:]

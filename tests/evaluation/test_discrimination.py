@@ -71,7 +71,8 @@ def test_too_few_brains_for_the_folds(stores: dict[str, Store], tmp_path: Path) 
 
 
 def test_the_command_writes_the_table(stores: dict[str, Store], tmp_path: Path) -> None:
-    quick = "--labels none --random_features false --protocol standard --pairs 2 --resamples 10 --device cpu"
+    quick = "--labels none --features null --random_features false --protocol standard --pairs 2"
+    quick += " --resamples 10 --device cpu"
     real, other, few = (str(stores[name].brains.path) for name in ("real", "other", "few"))
     call = ["evaluate", real, other, few, str(tmp_path / "out"), *quick.split(), "--rescale", "false"]
     run([*call, "--classifier", "2"])

@@ -14,7 +14,19 @@ from cortexgen.errors import UserError
 from cortexgen.simulation.cohort import simulate_cohort
 
 pytestmark = pytest.mark.usefixtures("small_segmenter")
-QUICK = ("--labels", "none", "--random_features", "false", "--protocol", "standard", "--pairs", "2")
+QUICK = (
+    "--labels",
+    "none",
+    "--features",
+    "null",
+    "--random_features",
+    "false",
+    "--protocol",
+    "standard",
+    "--pairs",
+    "2",
+)
+QUICK += ("--features", "null")  # which no test here is about
 QUICK += ("--resamples", "20", "--device", "cpu", "--precision", "32", "--segmenter")
 
 

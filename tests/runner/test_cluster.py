@@ -24,7 +24,21 @@ from cortexgen.weights import load_checkpoint, save_weights
 
 distributed = pytest.importorskip("distributed")
 DEADLY = ("sub-0003", "sub-synth0003")  # of five
-QUICK = ("--labels", "given", "--protocol", "standard", "--pairs", "3", "--resamples", "2", "--device", "cpu")
+QUICK = (
+    "--labels",
+    "given",
+    "--features",
+    "null",
+    "--protocol",
+    "standard",
+    "--pairs",
+    "3",
+    "--resamples",
+    "2",
+    "--device",
+    "cpu",
+)
+QUICK += ("--features", "null")  # which no test here is about
 SMALL = ("--resolution", "8", "--steps", "2", "--correction", "0")
 WARPED = ("--images", "*_T1w.nii.gz", "--label_pattern", "*_dseg.nii.gz")
 CALLS = {
