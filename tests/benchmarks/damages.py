@@ -221,7 +221,7 @@ def verdict(out: Path) -> list[Row]:
         distances = () if damage in LABELS_ONLY else tuple((name, 1) for name in DISTANCES)
         for measure, sign in (*seen, *distances):
             values = [_value(tables, name, measure) for name in names]
-            if all(np.isnan(values)):
+            if all(np.isnan(values[1:])):  # not measured, or not among the damages asked for
                 continue
             steps = [sign * (b - a) for a, b in pairwise(values)]
             row: Row = {"damage": damage, "measure": measure, **dict(zip(("undamaged", *"123"), values, strict=True))}
