@@ -92,6 +92,9 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
             page.results(tables[name])
     if "copies" in tables:
         _copies(page, evaluation, tables)
+    if "patches" in tables:
+        page.section("Parts of training subjects", about="evaluated/patches")
+        page.results(tables["patches"])
     labeller = evaluation.registered
     if labeller and any(result.labelled for result in sets):
         page.section("Registration", about="evaluated/registration")
@@ -169,9 +172,6 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
     for result, c in found:
         if c.compared == "images":
             brains.nearest(page, evaluation, result, c)
-    if "patches" in tables:
-        page.section("Parts of training subjects", about="evaluated/patches")
-        page.results(tables["patches"])
     if "copies_brains" in tables:
         groups = groupby(tables["copies_brains"].rows, itemgetter("set", "compared"))
         rows = [row for _, group in groups for row in islice(group, NEAREST)]

@@ -160,6 +160,7 @@ def test_sections_come_in_order(case: Case) -> None:
         "Images",
         "Regional volumes",
         "Nearest training subjects",
+        "Parts of training subjects",
         "Slices",
         "How images look",
         "Distributions of regional volumes",
