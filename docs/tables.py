@@ -45,17 +45,18 @@ def fill(kind: str, out: Path) -> None:
 
 
 def records(kind: str, out: Path) -> list[str]:
-    """Copy the records of the models that are done; their titles by name."""
+    """Copy the records of the models that are done; their names, in the order of the tables."""
     folder = RECORDS[kind]
     for path in folder.glob("*.json"):
         path.unlink()
-    names = []
+    titles = {}
     for path in sorted(out.glob("models/*/record.json")):
         record = json.loads(path.read_text(encoding="utf-8").replace(str(out), "out"))
         if record.get("status") == "ok":
             (folder / f"{path.parent.name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-            names.append(path.parent.name)
-    return names
+            titles[record["title"]] = path.parent.name
+    rows = json.loads((out / "tables" / "costs.json").read_text(encoding="utf-8"))["rows"]
+    return [titles[row["method"]] for row in rows if row["method"] in titles]
 
 
 def picture(out: Path, real: Path, names: list[str]) -> None:
