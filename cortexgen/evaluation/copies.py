@@ -1,5 +1,6 @@
 """Whether a set repeats training subjects: nearest neighbours in images and in fields, beside held-out subjects."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -89,19 +90,25 @@ class Copies:
         ]
 
 
-def mirrored_box(store: Store, view: Frame) -> tuple[list[int], list[int]]:
-    """First and last voxel (D, H, W) of the frame's box, made symmetric about the grid's middle from left to right."""
+def mirrored_box(store: Store, view: Frame, voxel: float) -> tuple[list[int], list[int], list[int]]:
+    """First and last voxel (D, H, W) of the frame's box, made symmetric about the grid's middle from left to right, and
+    how many voxels of about so many mm, or of the grid's own size if that is larger, it has."""
     low, high = list(view.low), list(view.high)
     low[2] = min(low[2], store.grid.shape[2] - 1 - high[2])
     high[2] = store.grid.shape[2] - 1 - low[2]
-    return low, high
+    factors = [max(1.0, voxel / size) for size in store.grid.spacing]
+    return low, high, [max(2, round((b - a + 1) / f)) for a, b, f in zip(low, high, factors, strict=True)]
+
+
+def divided(names: Sequence[str], held_out: Collection[str]) -> tuple[list[int], list[int]]:
+    """Places of training subjects among names, and of held-out ones."""
+    out = [i for i, name in enumerate(names) if name in held_out]
+    return [i for i, name in enumerate(names) if name not in held_out], out
 
 
 def coarse_images(store: Store, view: Frame) -> Tensor:
     """Every brain of a set, smoothed and at about 4 mm in the frame's box, `[N, 1, d, h, w]`, mirror images alike."""
-    factor = [max(1.0, COARSE / size) for size in store.grid.spacing]
-    low, high = mirrored_box(store, view)
-    size = [max(2, round((b - a + 1) / f)) for a, b, f in zip(low, high, factor, strict=True)]
+    low, high, size = mirrored_box(store, view, COARSE)
     key = f"{SIGMA} {size} {low} {high}"
     found = store.measure("coarse", key, partial(_coarse, store, low, high, size))
     return torch.stack([torch.from_numpy(found[i]["image"]) for i in sorted(found)]).float()
@@ -126,8 +133,7 @@ def find_copies(compared: str, real: Maps, synthetic: Maps, held_out: set[str], 
         UserError: if there are too few brains.
     """
     names, maps = real
-    out = [i for i, name in enumerate(names) if name in held_out]
-    train = [i for i, name in enumerate(names) if name not in held_out]
+    train, out = divided(names, held_out)
     reference = f"{len(out)} held-out subjects" if out else "training subjects, each against the others"
     sigma = float(mask is not None)
     result = memorization(maps[train], maps[out] if out else None, synthetic[1], sigma, mask=mask)

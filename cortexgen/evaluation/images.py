@@ -108,13 +108,10 @@ def _published_products(sides: Sides) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class _Side:
-    """Images of a set, and what those of brain i are told by."""
+    """Images of a set, prepared, and where they come from."""
 
     volumes: Volumes
     store: Store
-
-    def key(self, i: int) -> str:
-        return self.store.key(i)
 
 
 def _scores(
@@ -131,7 +128,7 @@ def _scores(
     """
     store = second.store
     table = torch.full((len(first.volumes), len(second.volumes)), torch.nan, dtype=torch.float64)
-    keys = {f"{i} {j}": f"{first.key(i)} {second.key(j)}" for i, j in pairs}
+    keys = {f"{i} {j}": f"{first.store.key(i)} {second.store.key(j)}" for i, j in pairs}
     mark = digest([what, version, view.key, sorted(keys.items())])
     path = store.folder / f"{what.replace(' ', '-').lower()}-{mark:.12}.json"
     found = read_record(path).get("scores")

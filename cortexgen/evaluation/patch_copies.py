@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cortexgen.evaluation.comparison import Row
-from cortexgen.evaluation.copies import mirrored_box
+from cortexgen.evaluation.copies import divided, mirrored_box
 from cortexgen.evaluation.frame import Frame
 from cortexgen.evaluation.store import Store
 from cortexgen.evaluation.table import Column
@@ -91,36 +91,28 @@ class PatchCopies:
 
 def detail_grid(store: Store, view: Frame) -> Grid:
     """Of 3 mm, or the brains' own voxels if they are larger, in the frame's box, which is made symmetric."""
-    low, high = mirrored_box(store, view)
+    low, high, size = mirrored_box(store, view, VOXEL)
     box = store.grid.box(low, high)
-    size = _size(store, low, high)
     scale = np.diag([*(np.array(box.shape) / size), 1.0])
     shift = np.eye(4)
     shift[:3, 3] = (np.array(box.shape) / size - 1) / 2
     return Grid((size[0], size[1], size[2]), box.affine @ shift @ scale)
 
 
-def _size(store: Store, low: list[int], high: list[int]) -> list[int]:
-    factors = [max(1.0, VOXEL / size) for size in store.grid.spacing]
-    return [max(2, round((b - a + 1) / f)) for a, b, f in zip(low, high, factors, strict=True)]
-
-
 def detail_mask(store: Store, view: Frame) -> Tensor:
     """Where real brains have tissue, on that grid, `[d, h, w]` bool."""
-    low, high = mirrored_box(store, view)
+    low, high, size = mirrored_box(store, view, VOXEL)
     d, h, w = (slice(a, b + 1) for a, b in zip(low, high, strict=True))
-    share = interpolate(view.mask[None, :, d, h, w].float(), _size(store, low, high), mode="trilinear")
+    share = interpolate(view.mask[None, :, d, h, w].float(), size, mode="trilinear")
     return share[0, 0] > 0.5
 
 
 def details(store: Store, view: Frame) -> tuple[list[str], Tensor]:
     """Of every brain of a set what a narrow Gaussian leaves and a wide one doesn't, `[N, d, h, w]`, float16."""
-    low, high = mirrored_box(store, view)
-    size = _size(store, low, high)
+    low, high, size = mirrored_box(store, view, VOXEL)
     found = store.measure("detail", f"{FINE} {COARSE} {size} {low} {high}", partial(_detail, store, low, high, size))
-    return [store.names[i] for i in sorted(found)], torch.stack(
-        [torch.from_numpy(found[i]["image"]) for i in sorted(found)]
-    )
+    maps = [torch.from_numpy(found[i]["image"]) for i in sorted(found)]
+    return [store.names[i] for i in sorted(found)], torch.stack(maps)
 
 
 def _detail(store: Store, low: list[int], high: list[int], size: list[int], i: int) -> dict[str, Tensor]:
@@ -149,8 +141,7 @@ def find_patch_copies(
         UserError: if there are too few brains.
     """
     names, maps = real
-    out = [i for i, name in enumerate(names) if name in held_out]
-    train = [i for i, name in enumerate(names) if name not in held_out]
+    train, out = divided(names, held_out)
     reference = "training subjects, each against the others" + f", and {len(out)} held-out ones" * bool(out)
     result = patch_memorization(maps[train], maps[out] if out else None, synthetic[1], mask, SIDE)
     return PatchCopies([names[i] for i in train], synthetic[0], reference, result, grid)

@@ -41,7 +41,7 @@ class RegionFeatures:
     def __init__(self, path: Path | str | None = None) -> None:
         self.path = None if path is None else str(path)
         module = _loaded(self.path, "cpu")
-        self.name, self.sha256 = Path(self.path or FEATURES).stem, module.sha256
+        self.name, self.sha256 = Path(self.path or FEATURES).stem, module.weights_hash()
         self.answers = dict(module.contract["answers"])
 
     @property

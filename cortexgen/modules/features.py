@@ -14,7 +14,6 @@ from cortexgen.errors import UserError
 from cortexgen.io import Grid
 from cortexgen.modules.base import StageModule
 from cortexgen.nets import RegionCNN
-from cortexgen.nets.state import state_hash
 from cortexgen.spatial.precision import full_precision
 
 LEAST = 1e-2  # ml, of a volume whose logarithm is taken
@@ -153,7 +152,7 @@ class FeatureModule(StageModule):
         return loss
 
     def _evaluate(self, batch: dict[str, Any], stage: str) -> None:
-        """The loss, error of each number in its unit, share of levels that are right, r² is left to `answers`."""
+        """The loss, each number's error in its unit, the share of levels that are right, volumes' squared error."""
         x = batch["fixed"]
         answers = self.net(x, self.regions(self.data.template)).float()
         targets, known = self._targets(batch["covariates"], batch["moving_labels"])
@@ -179,15 +178,10 @@ class FeatureModule(StageModule):
         found: dict[str, float] = {}
         for value, (name, spec) in zip(answers.tolist(), self.contract["answers"].items(), strict=False):
             level = "levels" in spec
-            found[name] = 1 / (1 + torch.tensor(-value).exp().item()) if level else spec["mean"] + spec["std"] * value
+            found[name] = torch.tensor(value).sigmoid().item() if level else spec["mean"] + spec["std"] * value
         volumes = self.contract["volumes"]
         logs = volumes["mean"].double() + volumes["std"].double() * answers[len(found) :]
         return features[0].cpu(), found | dict(zip(template.classes[1:], logs.exp().tolist(), strict=True))
-
-    @property
-    def sha256(self) -> str:
-        """Of the parameters, and of what answers are scaled by."""
-        return state_hash(self.net)
 
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW."""
