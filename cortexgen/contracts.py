@@ -158,7 +158,7 @@ class Brain(_Result):
         classes: names of the labels.
         field: that it was made by, or None.
         volumes: of each class in millilitres, or None.
-        conditions: the covariates that it was drawn for.
+        conditions: the covariates that it was drawn for: what was asked, and the draw's own where nothing was.
         rejected: why the draws before it were discarded.
         warped_labels: what the field alone makes of the template's, like `labels`, where those fit the image.
         style: of the image, by name.

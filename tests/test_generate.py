@@ -44,7 +44,8 @@ def content(folder):
 
 def test_a_cohort_is_complete_and_consistent(weights, tmp_path):
     out = generate(weights, tmp_path / "out", "--num_samples", 2, "--age", 40, "--sex", "F", "--save_fields", "true")
-    assert [row["age"] for row in read_tsv(out / "participants.tsv")] == [40, 40]
+    people = read_tsv(out / "participants.tsv")
+    assert [(row["age"], row["sex"]) for row in people] == [(40, "F")] * 2
     name = out / "sub-synth0002" / "anat"
     image, grid = read_volume(name / "sub-synth0002_T1w.nii.gz")
     labels, label_grid = read_volume(name / "sub-synth0002_dseg.nii.gz", labels=True)
@@ -305,6 +306,20 @@ def test_conditions_shift_the_mean_by_the_regression(pca):
     slope = ((ages - ages.mean())[:, None] * fields).sum(dim=0) / (ages - ages.mean()).square().sum()
     change = module.sample(0, conditions={"age": 60.0}) - module.sample(0, conditions={"age": 50.0})
     assert torch.allclose(change.double().flatten(), 10 * slope, atol=2e-3 * float(slope.abs().max()) * 10 + 1e-4)
+
+
+def test_a_brain_says_whose_it_is_where_nothing_is_asked(pca, tmp_path):
+    """Covariates are those of a training person each; what is asked for is as asked, the rest still a person's."""
+    data, module = pca
+    people = {(scan.covariates["age"], round(scan.covariates["brain_volume_ml"], 3)) for scan in data.side("train")}
+    drawn = [module.person(k, 0, {}) for k in range(60)]
+    found = {(row["age"], round(row["brain_volume_ml"], 3)) for row in drawn}
+    assert found <= people and len(found) > 0.8 * len(people)
+    assert all(module.person(k, 0, {"age": 50.0})["age"] == 50.0 for k in range(3))
+    module.max_redraws, module.spacing = 50, 8.0
+    brain = FieldGenerator(module).draw(3)
+    module.spacing = None
+    assert brain.conditions == module.person(3, len(brain.rejected), {})
 
 
 def test_native_size_has_the_volume_drawn(pca):

@@ -14,6 +14,7 @@ from cortexgen.spatial.precision import full_precision
 
 HEAD_SIZE = "brain_volume_ml"  # the covariate that images of native size are scaled by
 AGE, ENOUGH = "age", 30  # its effects are curved: ventricles grow late; so many people show that
+DIGITS = 6  # of a covariate that is read from regressors, which are in float32
 SLOTS = 8  # of the vector for each covariate: a value or a one-hot level, the last one says "known"
 
 
@@ -112,7 +113,10 @@ class CovariateEncoder:
         return torch.cat(values, dim=1), torch.cat(known, dim=1)
 
     def covariates(self, design: Tensor) -> dict[str, float | str]:
-        """Covariates that regressors `[q]` of `design` are of: a number in the cohort's range, the likeliest level."""
+        """Covariates that regressors `[q]` of `design` are of: a number in the cohort's range, the likeliest level.
+
+        Numbers have six digits.
+        """
         out: dict[str, float | str] = {}
         column = 0
         for name, spec in self.specs.items():
@@ -122,7 +126,8 @@ class CovariateEncoder:
                 shares = values + torch.tensor(spec.get("shares", [0.0] * (len(values) + 1))[: len(values)])
                 out[name] = spec["levels"][int(torch.cat([shares, 1 - shares.sum(dim=0, keepdim=True)]).argmax())]
             else:
-                out[name] = min(max(spec["mean"] + spec["std"] * float(values[0]), spec["min"]), spec["max"])
+                value = min(max(spec["mean"] + spec["std"] * float(values[0]), spec["min"]), spec["max"])
+                out[name] = float(f"{value:.{DIGITS}g}")
         return out
 
     def check(self, conditions: Mapping[str, Any]) -> list[str]:

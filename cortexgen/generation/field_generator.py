@@ -156,7 +156,7 @@ class FieldGenerator(Generator):
                 self.maps(1.0).log_jacobian(found.flows.backward)[0] if saved else None,
             ),
             volumes=looks.volumes,
-            conditions=conditions,
+            conditions=person,
             rejected=rejected,
             warped_labels=None if looks.warped is None else numbered(looks.warped, template.numbers),
             style=looks.style,

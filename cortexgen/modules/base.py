@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from typing_extensions import Self
 
 from cortexgen.data.cohorts import pipelines
@@ -174,15 +174,24 @@ class StageModule(LightningModule):
         """Adam."""
         return torch.optim.Adam(self.parameters(), lr=self.h.lr, betas=tuple(self.h.betas))
 
+    def _done(self, step: int, steps: float) -> float:
+        """Share of the training behind a step: of its steps or of its time, whichever is nearer to its end."""
+        shares = [step / max(1, steps)]
+        for clock in (c for c in self.trainer.callbacks if isinstance(c, Timer)):  # type: ignore[attr-defined]
+            if (left := clock.time_remaining()) is not None:
+                shares.append(clock.time_elapsed() / max(1e-6, clock.time_elapsed() + left))
+        return min(1.0, self.trainer.strategy.broadcast(max(shares)) if len(shares) > 1 else max(shares))
+
     def configure_optimizers(self) -> Any:
-        """Its rate rises linearly, then is constant or falls to a tenth as half a cosine by the last step."""
+        """Its rate rises linearly, then is constant or falls to a tenth as half a cosine by the last step, or moment."""
         h, optimizer = self.h, self.optimizer()
         total = self.trainer.estimated_stepping_batches if h.lr_decay else 0
 
         def factor(step: int) -> float:
             warm = min(1.0, (step + 1) / max(1, h.warmup_steps))
-            falling = 0.55 + 0.45 * float(np.cos(np.pi * min(1.0, step / max(1, total))))
-            return warm * falling if h.lr_decay else warm
+            if not h.lr_decay:
+                return warm
+            return warm * (0.55 + 0.45 * float(np.cos(np.pi * self._done(step, total))))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
