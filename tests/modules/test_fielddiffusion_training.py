@@ -8,6 +8,7 @@ import pytest
 import scipy.fft
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import Timer
 from torch import nn
 
 from cortexgen.atlas.template import load_template
@@ -84,7 +85,7 @@ def part_of(z, log_snr):
     return 0.3 * z[:, :3] + 0.1 * torch.tanh(log_snr.float()).view(-1, 1, 1, 1, 1)
 
 
-def fitted(root, steps=6, answer=part_of, data=None, **options):
+def fitted(root, steps=6, answer=part_of, data=None, callbacks=(), **options):
     """A module after some steps with a known network: itself, that network, and what was seen."""
     seed_everything(0, verbose=False)
     fields = FieldDataModule(
@@ -103,7 +104,7 @@ def fitted(root, steps=6, answer=part_of, data=None, **options):
         enable_model_summary=False,
         num_sanity_val_steps=0,
         check_val_every_n_epoch=10**6,
-        callbacks=[watch],
+        callbacks=[watch, *callbacks],
     )
     trainer.fit(module, fields)
     return module, module.net.seen, watch
@@ -448,3 +449,20 @@ def test_the_learning_rate_warms_up_and_falls(root, warmup, decay):
         expected = expected * (0.55 + 0.45 * np.cos(np.pi * step / 10))
     assert [lr for lr, _ in watch.optimizer] == pytest.approx(expected.tolist())
     assert {betas for _, betas in watch.optimizer} == {(0.8, 0.95)}
+
+
+class Minutes(Timer):
+    """A clock on which each step takes a minute."""
+
+    def setup(self, trainer, *args, **kwargs):
+        self.trainer = trainer
+
+    def time_elapsed(self, stage="train"):
+        return 60.0 * self.trainer.global_step
+
+
+@pytest.mark.parametrize(("steps", "end"), [(-1, 10), (10**6, 10), (5, 5)])
+def test_the_learning_rate_falls_by_the_clock_where_it_ends_the_training(root, steps, end):
+    _, _, watch = fitted(root, steps, callbacks=[Minutes("00:00:10:00")], lr=2e-3, warmup_steps=0, lr_decay=True)
+    expected = 2e-3 * (0.55 + 0.45 * np.cos(np.pi * np.arange(end) / end))
+    assert [lr for lr, _ in watch.optimizer] == pytest.approx(expected.tolist())
