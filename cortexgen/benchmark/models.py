@@ -89,6 +89,7 @@ def _image_model(title: str, preset: str, source: str) -> Model:
     return Model(title, [Fit([f"baselines/{preset}.yaml"])], given, source=source)
 
 
+SHORT = ("appearance.yaml", "small/appearance.yaml")
 PRIOR_ALONE: tuple[object, ...] = ("--model.correction", 0, "--model.cross_fit", 0)
 PRIOR_ALONE += ("--trainer.limit_val_batches", 0, "--trainer.max_steps", 1, "--trainer.max_epochs", -1)
 GENERATORS: dict[str, Model] = {
