@@ -194,6 +194,13 @@ def test_links_lead_to_files() -> None:
         assert not missing, page
 
 
+def test_the_reference_is_whole() -> None:
+    text = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md")}
+    assert all(f"::: cortexgen.commands.{name}.{name}\n" in text["command-line"] for name in commands.COMMANDS)
+    assert all(f"cortexgen/weights/{name}.json" in text["weights"] for name in shipped_names())
+    assert all(path.name in text["presets"] for path in (ROOT / "configs").rglob("*.yaml"))
+
+
 def test_readme_is_a_front_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 120
