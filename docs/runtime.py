@@ -13,4 +13,5 @@ class RuntimeDocstrings(griffe.Extension):
 
     def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
         if func.docstring and func.name in COMMANDS and func.path == f"cortexgen.commands.{func.name}.{func.name}":
-            func.docstring.value = inspect.cleandoc(str(load(func.name).__doc__))
+            text = inspect.cleandoc(str(load(func.name).__doc__))
+            func.docstring.value = text.replace("*", r"\*")  # of file names' patterns
