@@ -74,7 +74,7 @@ def called(text: str) -> Iterator[list[str]]:
         call: list[str] = []
         for word in [*words, "&&"]:
             if re.fullmatch(r"[();<>|&]+", word):
-                if call and call[0] in ("cortexgen", "srun") and "cortexgen" in call:
+                if call and call[0] in ("cortexgen", "srun", "$") and "cortexgen" in call:
                     yield call[call.index("cortexgen") + 1 :]
                 call = []
             else:
@@ -196,7 +196,7 @@ def test_links_lead_to_files() -> None:
 
 def test_the_reference_is_whole() -> None:
     text = {page.stem: page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md")}
-    shown = set(re.findall(r"^::: cortexgen\.commands\.(\w+)\.\1$", text["command-line"], re.MULTILINE))
+    shown = set(re.findall(r"^::: cortexgen\.commands\.(\w+)\.\1$", text["commands"], re.MULTILINE))
     assert shown == set(commands.COMMANDS)
     assert not [name for name in shipped_names() if f"cortexgen/weights/{name}.json" not in text["weights"]]
     assert not [path for path in (ROOT / "configs").rglob("*.yaml") if path.name not in text["presets"]]
