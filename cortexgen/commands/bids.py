@@ -63,10 +63,11 @@ def bids(
         try:
             preprocess(bids_dir, prepared, visits=visits, participants=chosen, skip=skip, spacing=spacing, jobs=n_cpus)
         except UserError as error:
-            if not visible(prepared, "sub-*"):
-                raise
             failed = error  # of some scans; the others are registered
-    chosen = _there(registered if group else prepared, wanted)
+    try:
+        chosen = _there(registered if group else prepared, wanted)
+    except UserError as error:
+        raise failed or error from None
     only = ",".join(sessions) or None
     register(prepared, registered, participants=chosen, sessions=only, method=method, refine=refine, jobs=n_cpus)
     if group:

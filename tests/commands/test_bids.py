@@ -1,14 +1,15 @@
 """`cortexgen bids`, called as BIDS Apps are."""
 
 import json
-import shutil
 
 import pytest
 
+from cortexgen.atlas.template import load_template
 from cortexgen.cli import run
 from cortexgen.commands.bids import validate
-from cortexgen.data.cohort import read_cohort
+from cortexgen.data.cohort import choose_scans, read_cohort
 from cortexgen.errors import UserError
+from cortexgen.io import write_volume
 from cortexgen.io.bids import read_tsv
 
 QUICK = ("--method", "affine", "--skip-bids-validation")
@@ -32,22 +33,29 @@ def test_participants_one_by_one_then_the_group(cohort, tmp_path):
     bids(cohort, out, "group", *QUICK)
     assert names(table) == ["sub-0001", "sub-0003"]
     assert (out / "evaluated" / "evaluation.html").is_file()
+    scans = read_cohort(cohort)
+    assert choose_scans(scans, [], []) == scans and choose_scans(scans, ["0002"], []) == [scans[1]]
     with pytest.raises(UserError, match="participants: sub-99 not in the cohort"):
-        run(["register", str(cohort), str(out / "registered"), "--participants", "99", "--method", "affine"])
+        choose_scans(scans, ["99"], [])
+    with pytest.raises(UserError, match="sessions: no b among the 5"):
+        choose_scans(scans, [], ["ses-b"])
 
 
-def test_a_raw_data_set_is_preprocessed_first(cohort, tmp_path):
-    raw, out = tmp_path / "raw", tmp_path / "out"
-    for scan, place in zip(read_cohort(cohort)[:3], ["01/ses-a", "01/ses-b", "02/ses-a"], strict=True):
-        folder = raw / f"sub-{place}" / "anat"
-        folder.mkdir(parents=True)
+def test_a_raw_data_set_is_preprocessed_first(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr("cortexgen.commands.bids.register", lambda *args, **options: called.append((args, options)))
+    raw, out, template = tmp_path / "raw", tmp_path / "out", load_template()
+    coarse = template.to(template.grid.at_spacing(4.0))
+    for place in ("01/ses-a", "01/ses-b", "02/ses-a"):
         name = place.replace("/", "_")
-        shutil.copy(scan.image, folder / f"sub-{name}_T1w.nii.gz")
+        write_volume(raw / f"sub-{place}" / "anat" / f"sub-{name}_T1w.nii.gz", coarse.image, coarse.grid)
     (raw / "dataset_description.json").write_text(json.dumps({"Name": "raw", "BIDSVersion": "1.9.0"}))
-    shape = ("--skip", "strip,denoise,bias", "--spacing", 8)
+    shape = ("--skip", "strip,denoise,bias", "--spacing", 4)
     bids(raw, out, "participant", "--participant-label", "01", "--session-label", "a", *shape, *QUICK)
-    for table in (out / "preprocessed" / "preprocess.tsv", out / "registered" / "registration.tsv"):
-        assert names(table) == ["sub-01_ses-a"]
+    assert names(out / "preprocessed" / "preprocess.tsv") == ["sub-01_ses-a"]
+    ((args, options),) = called
+    assert args == (out / "preprocessed", out / "registered")
+    assert (options["participants"], options["sessions"]) == ("01", "a")
     with pytest.raises(UserError, match="participants: no 07; there are 01"):
         bids(raw, out, "participant", "--participant-label", "07", *shape, *QUICK)
 
