@@ -4,6 +4,7 @@ import colorsys
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 
 from cortexgen.atlas.labels import class_numbers, read_label_table
 from cortexgen.io.atomic import write_text
@@ -13,6 +14,7 @@ from cortexgen.io.tables import read_table
 TABLE = "dseg.tsv"  # BIDS' own; the others are made of the same rows
 LARGEST_SNAP = 2**16 - 1  # of ITK-SNAP's labels
 RGB = tuple[int, int, int]
+_ONE_THREAD = Lock()  # at a time: brains are written side by side, and a file's temporary name is its process's
 
 # FreeSurfer's, for the 18 classes of the default template, so that readers find their own colours.
 _HEX = (
@@ -38,12 +40,13 @@ def write_label_tables(root: Path, classes: Mapping[int, str]) -> None:
         classes: name of each class by its number in files; the k-th has the colour of class k.
     """
     path = Path(root, TABLE)
-    if path.is_file():
-        return
-    colours = {number: class_rgb(k) for k, number in enumerate(classes)}
-    _write_viewers(root, classes, colours)
-    rows = [{"index": n, "name": name, "color": "#" + bytes(colours[n]).hex()} for n, name in classes.items()]
-    write_tsv(path, rows)
+    with _ONE_THREAD:
+        if not classes or path.is_file():
+            return
+        colours = {number: class_rgb(k) for k, number in enumerate(classes)}
+        _write_viewers(root, classes, colours)
+        rows = [{"index": n, "name": name, "color": "#" + bytes(colours[n]).hex()} for n, name in classes.items()]
+        write_tsv(path, rows)
 
 
 def write_viewer_tables(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -94,3 +95,13 @@ def test_a_data_set_keeps_its_own_colours(tmp_path, colour):
     before = (tmp_path / "dseg.tsv").read_text()
     write_label_tables(tmp_path, {0: "other"})
     assert (tmp_path / "dseg.tsv").read_text() == before
+
+
+def test_threads_write_them_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        for k in range(20):
+            (tmp_path / str(k)).mkdir()
+            list(pool.map(lambda _, root=tmp_path / str(k): write_label_tables(root, NUMBERS), range(8)))
+            assert len(list((tmp_path / str(k)).iterdir())) == 5
+    write_label_tables(tmp_path, {})
+    assert not list(tmp_path.glob("dseg*"))
