@@ -1,6 +1,9 @@
 """What tests share: a small simulated cohort, its registrations, and the program run in this process."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +140,24 @@ def real_brains() -> Path:
     if not root.is_dir():
         pytest.skip("the real brains (ds002748-2mm) are not here; set CORTEXGEN_DATA to their folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def bids_errors() -> Callable[[Path], list[str]]:
+    """Finds what the BIDS validator calls an error in a data set; the test is skipped where it isn't installed."""
+    pytest.importorskip("bids_validator_deno", reason="the BIDS validator is not installed (bids-validator-deno)")
+
+    def check(root: Path) -> list[str]:
+        command = "import sys; from bids_validator_deno import cli; sys.exit(cli())"
+        done = subprocess.run(
+            [sys.executable, "-c", command, str(root), "--format", "json"], capture_output=True, text=True, timeout=60
+        )
+        issues = json.loads(done.stdout)["issues"]["issues"]
+        found = [f"{i['code']} {i.get('subCode', '')} {i['location']}" for i in issues if i["severity"] == "error"]
+        assert bool(found) == bool(done.returncode), done.stderr
+        return found
+
+    return check
 
 
 @pytest.fixture

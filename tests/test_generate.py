@@ -72,6 +72,14 @@ def test_a_cohort_is_complete_and_consistent(weights, tmp_path):
     assert np.allclose(moved, expected, atol=1e-3)
 
 
+def test_a_cohort_is_a_bids_data_set(weights, tmp_path, bids_errors):
+    out = generate(weights, tmp_path / "out", "--num_samples", 1, "--save_fields", "true")
+    assert bids_errors(out) == []
+    assert len(list(out.glob("dseg*"))) == 5
+    (out / "notes.tsv").write_text("a\tb\n1\t2\n")
+    assert [error.split()[0] for error in bids_errors(out)] == ["NOT_INCLUDED"]
+
+
 def test_more_samples_join_the_cohort_and_another_run_is_refused(weights, tmp_path):
     out = generate(weights, tmp_path / "out", "--num_samples", 1)
     before = content(out / "sub-synth0001")

@@ -80,6 +80,10 @@ def test_the_good_scans_are_done_and_the_others_named(done):
     assert page.index("sub-2") < page.index("sub-1") and "data:image/png" in page
 
 
+def test_the_cohort_is_a_bids_data_set(done, bids_errors):
+    assert bids_errors(done) == []
+
+
 def test_a_second_call_goes_on_and_another_selection_joins(study, quick, done, tmp_path, capsys):
     out = tmp_path / "out"
     call = ["preprocess", str(study), str(out), "--config", quick]

@@ -92,6 +92,16 @@ def test_a_native_image_gets_everything_on_its_own_grid(native, result):
         assert int(folded(read_field(anat / f"sub-a_{name}")[0][None])) == 0
 
 
+def test_results_are_a_bids_data_set_with_colours(result, bids_errors):
+    assert bids_errors(result) == []
+    endings = (".tsv", ".label", ".ctbl", ".lut", "_LUT.txt")
+    assert {path.name for path in result.glob("dseg*")} == {f"dseg{ending}" for ending in endings}
+
+
+def test_predicted_fields_are_a_bids_data_set(registered, bids_errors):
+    assert bids_errors(registered[1]) == [] and (registered[1] / "dseg.tsv").is_file()
+
+
 def test_simpleitk_warps_template_and_labels_as_we_did(native, result):
     anat = result / "sub-a" / "anat"
     template = load_template()
@@ -105,6 +115,31 @@ def test_simpleitk_warps_template_and_labels_as_we_did(native, result):
     theirs = sitk.Resample(moving, ours, sitk.DisplacementFieldTransform(field), sitk.sitkLinear, 0.0)
     difference = np.abs(sitk.GetArrayFromImage(theirs) - sitk.GetArrayFromImage(ours))
     assert np.quantile(difference, 0.999) < 1e-3
+
+
+@pytest.mark.parametrize(("origin", "target"), [(NAME, "T1w"), ("T1w", NAME)])
+def test_nitransforms_moves_points_as_we_say(result, origin, target):
+    nonlinear = pytest.importorskip("nitransforms.nonlinear", reason="nitransforms is not installed")
+    itk = pytest.importorskip("nitransforms.io.itk")
+    path = result / "sub-a" / "anat" / f"sub-a_from-{origin}_to-{target}_mode-image_xfm.nii.gz"
+    theirs = nonlinear.DenseFieldTransform(itk.ITKDisplacementsField.from_filename(path))
+    field, grid = read_field(path)
+    places = np.random.default_rng(0).integers(0, grid.shape, (2000, 3))
+    points = nib.affines.apply_affine(grid.affine, places)
+    moved = places + field.numpy().astype(np.float64)[(slice(None), *places.T)].T
+    assert np.abs(theirs.map(points) - nib.affines.apply_affine(grid.affine, moved)).max() < 1e-3  # millimetres
+    assert np.abs(theirs.map(points) - points).max() > 10
+
+
+def test_nitransforms_warps_the_template_as_we_did(result):
+    nonlinear = pytest.importorskip("nitransforms.nonlinear", reason="nitransforms is not installed")
+    itk, resampling = (pytest.importorskip(f"nitransforms.{name}") for name in ("io.itk", "resampling"))
+    anat = result / "sub-a" / "anat"
+    field = nonlinear.DenseFieldTransform(itk.ITKDisplacementsField.from_filename(anat / f"sub-a_{FILES[0]}"))
+    ours, template = nib.load(anat / f"sub-a_{FILES[2]}"), nib.load(next(result.glob("tpl-*/*_T1w.nii.gz")))
+    theirs = resampling.apply(field, template, reference=ours, order=1, prefilter=False, output_dtype="float32")
+    difference = np.abs(np.asarray(theirs.dataobj) - ours.get_fdata())
+    assert np.quantile(difference, 0.999) < 1e-3  # of intensities in [0, 1], as for SimpleITK
 
 
 def resampled(moving, like, field, interpolator):

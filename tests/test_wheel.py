@@ -11,16 +11,31 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """Build the wheel and install it, alone, into an empty folder."""
+def built(tmp_path_factory):
+    """A folder with the sdist and the wheel, each built of the source tree."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    build = [sys.executable, "-m", "build", "--sdist", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True, timeout=120)
-    wheel = next(folder.glob("cortexgen-*.whl"))
-    target = folder / "site"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built):
+    """The wheel installed, alone, into an empty folder."""
+    wheel = next(built.glob("cortexgen-*.whl"))
+    target = built / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
     subprocess.run(pip, check=True, capture_output=True, timeout=120)
     return target
+
+
+def test_a_package_index_would_take_them(built):
+    pytest.importorskip("twine", reason="twine is not installed")
+    files = [*map(str, built.glob("cortexgen-*.*"))]
+    assert len(files) == 2
+    check = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    done = subprocess.run(check, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.count("PASSED") == 2, done.stdout + done.stderr
 
 
 def outside(installed, tmp_path, *args):

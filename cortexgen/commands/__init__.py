@@ -10,6 +10,7 @@ COMMANDS = {
     "generate": "new labelled brains, as many as wanted, of any age and sex; weights included",
     "evaluate": "synthetic brains, or registrations, against real ones: tables and a report, with floors and intervals",
     "benchmark": "generators, or registrations, trained and compared on a cohort, beside what was published",
+    "bids": "preprocess, register and evaluate a BIDS data set, with the arguments of a BIDS App",
     "demo": "everything at toy size, from nothing but the installed packages, with a report",
     "export": "a checkpoint of either stage as a weights file with its card",
     "simulate": "write a simulated cohort of labelled brains with known fields",

@@ -1,6 +1,7 @@
 """A command's line, read by jsonargparse."""
 
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -37,10 +38,11 @@ def arranged(command: Callable[..., None], args: Sequence[str]) -> list[str]:
     """A command's arguments as argparse takes them: what stands at a place, then each option with its value.
 
     Options may stand anywhere and be written with hyphens (`--num-samples 3` is `--num_samples=3`), a switch alone
-    means true (`--native-size`), and `--fixed B` is the first place.
+    means true (`--native-size`), `--participant-label 01 02` is a list, and `--fixed B` is the first place.
     """
     parameters = inspect.signature(command).parameters
     switches = {f"--{name}" for name, parameter in parameters.items() if isinstance(parameter.default, bool)}
+    lists = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation == list[str] | None}
     rest, places, options = list(args), list[str](), list[str]()
     while rest and rest[0] != "--":
         arg = rest.pop(0)
@@ -52,6 +54,11 @@ def arranged(command: Callable[..., None], args: Sequence[str]) -> list[str]:
         following = rest[0] if rest else "--"
         if not equals and option in switches and following.lower() not in TRUTH:
             equals, value = "=", "true"
+        elif option in lists:
+            several = [value] if equals else []
+            while rest and not rest[0].startswith("--"):
+                several.append(rest.pop(0))
+            equals, value = "=", json.dumps(several)
         elif not equals and option not in ALONE and not following.startswith("--"):
             equals, value = "=", rest.pop(0)
         if option == "--fixed" and equals and "images" in parameters:

@@ -30,6 +30,7 @@ def preprocess(
     where: dict[str, str | float | list[str | float]] | None = None,
     visits: str | None = None,
     groups: str | None = None,
+    participants: str | None = None,
     image: str | None = None,
     several: Several | None = None,
     steps: list[Step] | None = None,
@@ -61,6 +62,7 @@ def preprocess(
         where: Selection by covariate, such as '{group: [CN, MCI], age: "50-70"}'.
         visits: Visits to take, comma-separated; baseline is what the study calls so, first the earliest there is.
         groups: Groups to take, comma-separated, such as CN.
+        participants: Subjects to take, comma-separated, with or without sub-.
         image: Pattern of the image's path where a visit has several.
         several: What to do with several images of a visit.
         steps: The steps in their order; those of preprocess.yaml unless given.
@@ -89,7 +91,9 @@ def preprocess(
             step.affine = affine
     pipeline = Pipeline(chosen, load_template(template, template_labels, None, trust), listed(skip), choice)
     check_same_steps(out, pipeline, [images])
-    found = find_study(images, study, table, where, listed(visits), listed(groups), image, several)
+    found = find_study(
+        images, study, table, where, listed(visits), listed(groups), image, several, listed(participants)
+    )
     open_cohort(out, pipeline, [images])
     found = convert_dicom(found, out / "sourcedata", jobs)
     scans, unclear = with_labels(found.scans, labels) if labels else (found.scans, {})

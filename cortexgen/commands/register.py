@@ -6,7 +6,8 @@ from typing import Any
 from cortexgen.atlas.fitting import fitted_classes
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.clock import Stopwatch
-from cortexgen.data.cohort import find_scans
+from cortexgen.commands import listed
+from cortexgen.data.cohort import choose_scans, find_scans
 from cortexgen.data.cohorts import Roots, all_scans, folders_of, read_cohorts
 from cortexgen.data.registered import registered_rows
 from cortexgen.errors import UserError
@@ -29,6 +30,8 @@ def register(
     moving_labels: Path | None = None,
     labels: str = "*_dseg.nii*",
     pattern: str = "*_T1w.nii*",
+    participants: str | None = None,
+    sessions: str | None = None,
     method: str = "network",
     checkpoint: Path | None = None,
     template: str = MNI152,
@@ -64,6 +67,8 @@ def register(
         moving_labels: Its dseg, to be warped along.
         labels: File name pattern of the images' own dseg in a BIDS data set, for Dice.
         pattern: File name pattern of the images in a BIDS data set.
+        participants: Subjects to take, comma-separated, with or without sub-.
+        sessions: Sessions to take, likewise.
         method: network (the package's weights, or others); prior (the same, refined towards the fields of real people);
             affine, greedy or syn (ANTs), without weights; pirate or pirate+, of a checkpoint; or another package's.
         checkpoint: Other weights: a .ckpt of `cortexgen fit`, a .safetensors of `cortexgen export`, or the name of some
@@ -125,6 +130,7 @@ def register(
         raise UserError(f"--fit_labels: needs classes {CORTEX} and {WHITE}, named by --label_table; got {few}")
     folders = folders_of(images)
     scans = all_scans(read_cohorts(folders, lambda folder: find_scans(folder, pattern, labels)))
+    scans = choose_scans(scans, listed(participants), listed(sessions))
     made_by = registrar.registration.describe()
     options = made_by["Parameters"] | {
         "frames": frames,

@@ -10,7 +10,7 @@ from cortexgen.errors import UserError
 from cortexgen.io.bids import Row, scan_folders, write_tsv
 from cortexgen.io.naming import is_nifti, named_after, no_file
 from cortexgen.io.participants import read_covariates
-from cortexgen.io.paths import name_of, scan_name, visible, within
+from cortexgen.io.paths import labels_of, name_of, scan_name, visible, within
 
 UNUSABLE = "no-image-that-can-be-used"  # name of the image of a scan with a problem
 WARPED = "_desc-warped_"  # in the names of what was made beside an image
@@ -158,6 +158,21 @@ def find_scans(path: Path, image: str = "*_T1w.nii*", labels: str = "*_dseg.nii*
     if not path.is_dir() and (missing := no_file(path)):
         raise UserError(missing if path.is_symlink() else f"{path}: no such file or folder")
     return usable(path, scans_of(files))
+
+
+def choose_scans(scans: list[Scan], participants: Sequence[str], sessions: Sequence[str]) -> list[Scan]:
+    """The scans of some subjects and sessions, with or without "sub-" and "ses-"; all where none are named.
+
+    Raises:
+        UserError: if a subject is unknown, or nothing is left.
+    """
+    subjects = _chosen([scan.subject for scan in scans], participants, "participants") if participants else set()
+    labels = {session.removeprefix("ses-") for session in sessions}
+    chosen = [scan for scan in scans if not subjects or scan.subject in subjects]
+    chosen = [scan for scan in chosen if not labels or labels_of(scan.name)[1] in labels]
+    if not chosen:
+        raise UserError(f"sessions: no {', '.join(sorted(labels))} among the {len(scans)} scan(s)")
+    return chosen
 
 
 def scans_of(files: Iterable[Path]) -> list[Scan]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from cortexgen.atlas.colours import write_label_tables
 from cortexgen.contracts import Brain
 from cortexgen.io import STEP, write_field, write_json, write_volume
-from cortexgen.io.bids import Row, derivative, sha256, sidecar, transform, write_tsv
+from cortexgen.io.bids import STRIPPED, Row, derivative, sha256, sidecar, transform, write_tsv
 from cortexgen.io.labels import label_type
 from cortexgen.io.output import read_record, record_path, records
 from cortexgen.io.participants import read_covariates
@@ -79,6 +80,8 @@ class BrainFolder:
         space = [] if field is None else [field.template]
         for key, path in paths.items():
             side: dict[str, Any] = {"SpatialReference": paths["T1w"].name, "Sources": space}
+            if key == "T1w":
+                side |= STRIPPED
             if field is not None and key == "velocity":
                 side |= {"IntegrationSteps": field.steps}
             if field is not None and key in ("velocity", "inverse", "growth"):
@@ -97,6 +100,7 @@ class BrainFolder:
             paths["xfm"] = transform(self.root, name, field.template, "T1w")
             write_field(paths["xfm"], field.displacement, grid, STEP)
         if brain.labels is not None:
+            write_label_tables(self.root, brain.classes)
             paths["dseg"] = derivative(self.root, name, "dseg")
             largest = max(brain.classes, default=int(brain.labels.max()))
             write_volume(paths["dseg"], brain.labels, grid, label_type(largest))

@@ -18,6 +18,7 @@ from cortexgen.io.tables import COHORT, NUMBER
 
 Row = dict[str, Any]
 MISSING = "n/a"
+STRIPPED = {"SkullStripped": True}  # of every T1w that is written, in its sidecar
 BREAKS = r"\s*[\x00-\x1f\x85\u2028\u2029]\s*"  # what would end a cell or a line, to some reader
 # What BIDS 1.9 has no name for.
 IGNORE = """\
@@ -25,16 +26,22 @@ IGNORE = """\
 **/*_field.*
 **/*_map.*
 **/*_metrics.json
+**/*_desc-continuous_T1w.*
+**/*_T1w.png
+dseg.ctbl
+dseg.label
+dseg.lut
+dseg_LUT.txt
 *.html
 metrics.json
 manifest.json
 preprocess.tsv
 registration.tsv
 registration.json
-sub-*/figures/
-sub-*/ses-*/figures/
-tpl-*/
-truth/
+volumes.tsv
+**/figures
+tpl-*
+truth
 """
 
 

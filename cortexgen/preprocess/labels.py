@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cortexgen.atlas.colours import TABLE, write_viewer_tables
 from cortexgen.atlas.labels import numbered, read_label_table, read_labels
 from cortexgen.data.cohort import Scan, own_labels
 from cortexgen.errors import UserError
@@ -18,8 +19,6 @@ from cortexgen.io.naming import is_nifti, named_after
 from cortexgen.io.paths import visible
 from cortexgen.preprocess.state import Subject
 from cortexgen.spatial import resample_labels
-
-TABLE = "dseg.tsv"
 
 
 def with_labels(scans: Sequence[Scan], pattern: str) -> tuple[list[Scan], dict[str, str]]:
@@ -46,7 +45,7 @@ def with_labels(scans: Sequence[Scan], pattern: str) -> tuple[list[Scan], dict[s
 
 
 def take_table(source: Path, out: Path) -> None:
-    """Copy the names of a data set's classes, if it has them.
+    """Copy the names of a data set's classes, if it has them, and make viewers' tables of them.
 
     Raises:
         UserError: if it is no table of labels, or there is another one already.
@@ -58,6 +57,7 @@ def take_table(source: Path, out: Path) -> None:
     if there.is_file() and read_label_table(there) != names:
         raise UserError(f"{there}: names other classes than {table}; give another folder")
     write_text(there, table.read_text(encoding="utf-8-sig"))
+    write_viewer_tables(out)
 
 
 def carried(path: Path, subject: Subject, choice: HeaderChoice) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cortexgen.data.cohort import Scan
 from cortexgen.io import Grid, write_json, write_volume
-from cortexgen.io.bids import Row, anat, derivative, sidecar
+from cortexgen.io.bids import STRIPPED, Row, anat, derivative, sidecar
 from cortexgen.io.itk import write_affine
 from cortexgen.io.labels import label_type
 from cortexgen.io.output import read_record, record_path
@@ -71,7 +71,7 @@ class Outputs:
         name, template = self.scan.name, subject.template.name
         assert subject.mask is not None
         sources = {"Sources": [self.scan.image.name]}
-        about = {**sources, "SkullStripped": True, "Preprocessing": list(steps)}
+        about = {**sources, **STRIPPED, "Preprocessing": list(steps)}
         space = {"space": template} if subject.resampled else {}
         here: dict[str, Any] = {"SpatialReference": template} if subject.resampled else {}
         path = derivative(self.out, name, "T1w", **space, desc="preproc")

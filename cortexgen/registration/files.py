@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from cortexgen.atlas.colours import write_label_tables
 from cortexgen.atlas.fitting import fit_labels
 from cortexgen.atlas.labels import numbered
 from cortexgen.contracts import Registered, Space, Synthesis
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError
 from cortexgen.io import STEP, write_field, write_json, write_series, write_volume
-from cortexgen.io.bids import Row, derivative, sidecar, template_file, transform
+from cortexgen.io.bids import STRIPPED, Row, derivative, sidecar, template_file, transform
 from cortexgen.io.labels import label_type
 from cortexgen.metrics.cortex import CORTEX, WHITE
 from cortexgen.metrics.overlap import dice
@@ -86,7 +87,7 @@ def _write_fields(root: Path, scan: Scan, result: Registered, info: Mapping[str,
     ways = ((moving.name, fixed.name, on_fixed), (fixed.name, moving.name, on_moving))
     for (origin, target, reference), (field, grid) in zip(ways, result.written, strict=True):
         write_field(described(transform(root, name, origin, target), reference), field[0], grid, STEP)
-    path = described(derivative(root, name, "T1w", desc="warped"), on_fixed)
+    path = described(derivative(root, name, "T1w", desc="warped"), on_fixed | STRIPPED)
     write_volume(path, result.warped, fixed.grid)
     path = described(derivative(root, name, "map", space=moving.name, desc="logjac"), on_moving)
     write_volume(path, result.log_jacobian[0], moving.grid)
@@ -94,6 +95,7 @@ def _write_fields(root: Path, scan: Scan, result: Registered, info: Mapping[str,
     path = derivative(root, name, "field", space=moving.name, desc="velocity")
     write_field(described(path, on_moving | flow | dict(info)), result.velocity[0], result.velocity_grid)
     if result.labels is not None:
+        write_label_tables(root, dict(zip(moving.numbers or range(len(moving.classes)), moving.classes, strict=True)))
         path = described(derivative(root, name, "dseg", desc="warped"), on_fixed)
         labels = numbered(result.labels, moving.numbers)
         write_volume(path, labels, fixed.grid, label_type(int(labels.max())))
@@ -131,5 +133,6 @@ def _write_synthesis(root: Path, scan: Scan, found: Synthesis) -> None:
     from cortexgen.figures import synthesis, write_png
 
     path = derivative(root, scan.name, "T1w", desc="synthesis")
+    write_json(sidecar(path), STRIPPED | {"Sources": [scan.image.name]})
     write_volume(path, found.result[None], found.grid)
     write_png(path.with_name(path.name.replace(".nii.gz", ".png")), synthesis(*found))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cortexgen.data.cohort import Scan
 from cortexgen.io import STEP, Grid, write_field, write_json, write_volume
-from cortexgen.io.bids import derivative, sidecar, transform
+from cortexgen.io.bids import STRIPPED, derivative, sidecar, transform
 from cortexgen.registration.propagation import Propagation
 from cortexgen.spatial import folded
 from cortexgen.spatial.embed import embed
@@ -44,8 +44,8 @@ def write_whole(root: Path, scan: Scan, velocity: Tensor, grid: Grid, maps: Prop
     xfm = transform(root, scan.name, maps.moving.name, maps.fixed.name)
     xfm = xfm.with_name(xfm.name.replace("_xfm", "_desc-whole_xfm"))
     about = {"SpatialReference": scan.image.name, "Sources": [scan.image.name], "FoldedVoxels": int(folded(field))}
-    for path in (xfm, image):
-        write_json(sidecar(path), about)
+    write_json(sidecar(xfm), about)
+    write_json(sidecar(image), STRIPPED | about)
     write_field(xfm, field[0], maps.fixed.grid, STEP)
     write_volume(image, warped, maps.fixed.grid)
     figure = deformed_grid(field[0], maps.fixed.grid, warped[0], title=scan.name)

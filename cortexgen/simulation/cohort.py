@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from cortexgen.atlas.colours import write_label_tables
 from cortexgen.atlas.template import Template, load_template
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, write_field, write_json, write_volume
-from cortexgen.io.bids import derivative, describe_dataset, sidecar, write_tsv
+from cortexgen.io.bids import STRIPPED, derivative, describe_dataset, sidecar, write_tsv
 from cortexgen.io.output import claim, settings
 from cortexgen.io.participants import read_covariates
 from cortexgen.io.paths import folder_within, visible, within
@@ -82,7 +83,7 @@ def simulate_cohort(
     if not (out / "dataset_description.json").is_file():
         about = {"Description": f"anatomies drawn around {template.name}, seed {seed}"}
         describe_dataset(out, "Simulated cohort", about)
-    write_tsv(out / "dseg.tsv", [{"index": k, "name": name} for k, name in enumerate(template.classes)])
+    write_label_tables(out, dict(enumerate(template.classes)))
 
     ids = [f"sub-{k + 1:04d}" for k in range(subjects)]
     files = [subject_files(out, name, template, grid) for name in ids]
@@ -170,8 +171,9 @@ def _write(
     grid = template.grid
     image_path, label_path, velocity_path, truth_path = subject_files(out, name, template, grid)
     reference = {"SpatialReference": template.name, "Sources": [f"bids::{velocity_path.relative_to(out).as_posix()}"]}
+    reference |= {"Resolution": f"voxels of {grid.spacing[0]:g} mm"}
     write_volume(image_path, image, grid, np.uint8)
-    write_json(sidecar(image_path), reference | {"SkullStripped": True})
+    write_json(sidecar(image_path), reference | STRIPPED)
     write_volume(label_path, labels, grid, np.uint8)
     write_json(sidecar(label_path), reference)
     write_field(velocity_path, subject.velocity, anatomy.grid)

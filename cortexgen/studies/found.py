@@ -12,7 +12,7 @@ from cortexgen.io.naming import too_long
 from cortexgen.io.tables import grouped
 from cortexgen.registry import everything, find, names
 from cortexgen.studies.candidates import Candidate, natural
-from cortexgen.studies.selection import choose_images, choose_visits, choose_where
+from cortexgen.studies.selection import choose_images, choose_participants, choose_visits, choose_where
 from cortexgen.studies.study import Several, Study
 
 OFFERED = ("auto", *names("studies"))
@@ -56,6 +56,7 @@ def find_study(
     groups: Sequence[str] | None = None,
     image: str | Sequence[str] | None = None,
     several: Several | None = None,
+    participants: Sequence[str] | None = None,
 ) -> Found:
     """The scans of a study that a user means, sorted by name.
 
@@ -72,6 +73,7 @@ def find_study(
         image: pattern of the image's path in the study, or several in order of preference, whatever the case.
         several: what to do with several images of a visit: "refuse" them as a problem, or take the "first" or "last"
             (in the study's order, else by name); the study's own default unless given.
+        participants: subjects, with or without "sub-".
 
     Raises:
         UserError: if there is no such study, an option names what isn't there, or nobody is left.
@@ -86,6 +88,8 @@ def find_study(
     candidates = layout.read(root, Path(table) if table else None)
     if not candidates:
         raise UserError(f"{root}: no T1w image found (looked for the layout of {kind})")
+    if participants:
+        candidates = choose_participants(candidates, participants)
     candidates = choose_images(candidates, [image] if isinstance(image, str) else list(image or []))
     candidates = choose_where(candidates, {**({"group": list(groups)} if groups else {}), **(where or {})})
     if visits:

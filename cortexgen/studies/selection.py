@@ -60,6 +60,19 @@ def choose_where(candidates: list[Candidate], where: Mapping[str, Any]) -> list[
     return candidates
 
 
+def choose_participants(candidates: list[Candidate], participants: Sequence[str]) -> list[Candidate]:
+    """Keep some subjects, by their labels, with or without "sub-".
+
+    Raises:
+        UserError: if one is unknown.
+    """
+    wanted = {label(name.removeprefix("sub-")) for name in participants}
+    unknown = sorted(wanted - {c.subject for c in candidates})
+    if unknown:
+        raise UserError(f"participants: no {', '.join(unknown)}; there are {_there([c.subject for c in candidates])}")
+    return [c for c in candidates if c.subject in wanted]
+
+
 def choose_visits(candidates: list[Candidate], visits: str | Sequence[str]) -> list[Candidate]:
     """Keep some visits, by their names, or those meant by "baseline" or "first".
 

@@ -41,6 +41,11 @@ def called(monkeypatch, tmp_path):
         ("register out --moving a-b --fixed c", {"images": "c", "out": "out", "moving": "a-b"}),
         ("register out --fixed=c-d", {"images": "c-d", "out": "out"}),
         ("register c out --mirror no", {"images": "c", "out": "out", "mirror": False}),
+        (
+            "bids in out participant --participant-label 01 sub-2 --session-label 1 --n_cpus 2",
+            {"bids_dir": "in", "participant_label": ["01", "sub-2"], "session_label": ["1"], "n_cpus": 2},
+        ),
+        ("bids in --participant_label=007 -- out group", {"participant_label": ["007"], "analysis_level": "group"}),
         ("evaluate real set out", {"real": "real", "synthetic": ["set"], "out": "out"}),
         ("evaluate real a n=b out --keep", {"synthetic": ["a", "n=b"], "out": "out", "keep": True}),
         ("evaluate --keep r a --seed 3 b o", {"synthetic": ["a", "b"], "out": "o", "keep": True, "seed": 3}),

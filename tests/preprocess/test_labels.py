@@ -96,6 +96,7 @@ def test_names_of_classes_are_taken_along_and_not_mixed(tmp_path):
     for _ in range(2):
         take_table(a, out)
     assert (out / "dseg.tsv").read_text() == (a / "dseg.tsv").read_text()
+    assert (out / "dseg_LUT.txt").read_text().splitlines()[-1] == "1 Cortex 255 0 0 0"
     with pytest.raises(UserError, match="other classes"):
         take_table(b, out)
 
