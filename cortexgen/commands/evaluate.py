@@ -28,6 +28,7 @@ from cortexgen.pages.registered import write_registered_report
 from cortexgen.registry import made, names
 from cortexgen.runner.cohort import Runner
 from cortexgen.runner.precision import Precision, choose_device
+from cortexgen.runner.verbosity import say
 from cortexgen.weights import FEATURES
 
 
@@ -279,7 +280,7 @@ def close(problems: Mapping[str, str], failures: Mapping[str, str], out: Path, s
     Raises:
         UserError: if a set or a brain couldn't be used.
     """
-    print(f"evaluated: {out / REPORT}, tables in {out / TABLES}")
+    say(f"evaluated: {out / REPORT}, tables in {out / TABLES}")
     if failures:
         name, why = next(iter(failures.items()))
         rest = ", the others are evaluated" if len(failures) < sets else ""

@@ -12,6 +12,7 @@ from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.io.output import examine_run
 from cortexgen.io.tables import COHORT
+from cortexgen.runner.verbosity import say
 
 
 def generate(
@@ -125,4 +126,4 @@ def generate(
             raise UserError(f"--deformation_model: is a generator of its own, not with --generator {generator}")
         generator, options = "deformation-model", options | {"fields": deformation_model}
     rejected = generate_cohort(out, num_samples, generator, options, max(jobs, devices), scheduler, devices)
-    print(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")
+    say(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")

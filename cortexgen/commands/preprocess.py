@@ -15,6 +15,7 @@ from cortexgen.preprocess.cohort import TABLE, check_same_steps, open_cohort, pr
 from cortexgen.preprocess.labels import take_table, with_labels
 from cortexgen.preprocess.steps.align import Search
 from cortexgen.registry import everything
+from cortexgen.runner.verbosity import say
 from cortexgen.studies import Several, StudyName, convert_dicom, find_study
 
 OVERVIEW = "preprocess.html"
@@ -98,7 +99,7 @@ def preprocess(
     rows = preprocess_cohort(scans, out, pipeline, jobs, scheduler, {**found.problems, **unclear}, threads)
     cohort_overview(out, read_tsv(out / TABLE), pipeline.describe())
     count = Counter(row["status"] for row in rows)
-    print(f"{count['ok']} scan(s) ok, {count['flagged']} to look at, {count['failed']} failed: {out / OVERVIEW}")
+    say(f"{count['ok']} scan(s) ok, {count['flagged']} to look at, {count['failed']} failed: {out / OVERVIEW}")
     failed = [row for row in rows if row["status"] == "failed"]
     if failed:
         first = f"{failed[0]['participant_id']}: {failed[0]['reason']}"

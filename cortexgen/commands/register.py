@@ -20,6 +20,7 @@ from cortexgen.registration.cohort import Moving, RegisterScans, register_cohort
 from cortexgen.registration.registrar import Affine
 from cortexgen.runner.cohort import Runner
 from cortexgen.runner.precision import Precision
+from cortexgen.runner.verbosity import say
 
 
 def register(
@@ -149,4 +150,4 @@ def register(
     made = sum(row != before.get(name) for name, row in registered_rows(out).items())
     wall, processor = watch.spent()
     here = "" if scheduler or not made else f", {processor / made:.2f} processor seconds an image, start-up included"
-    print(f"{len(scans)} image(s) registered ({made} now) in {wall:.1f} s{here}: {out / 'registration.tsv'}")
+    say(f"{len(scans)} image(s) registered ({made} now) in {wall:.1f} s{here}: {out / 'registration.tsv'}")

@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError, reason
 from cortexgen.io.atomic import temporary_name
 from cortexgen.io.bids import anat
 from cortexgen.io.naming import is_nifti
 from cortexgen.io.paths import label
+from cortexgen.runner.progress import tracked
 from cortexgen.studies.found import Found
 
 
@@ -41,7 +40,7 @@ def convert_dicom(found: Found, folder: Path, jobs: int = 1) -> Found:
             return reason(error)
 
     with ThreadPoolExecutor(jobs) as pool:
-        bar = tqdm(pool.map(convert, series), "converting DICOM", len(series), unit="series", disable=None)
+        bar = tracked(pool.map(convert, series), "converting DICOM", len(series), "series")
         results = dict(zip((s.name for s in series), bar, strict=True))
     problems = {name: result for name, result in results.items() if isinstance(result, str)}
     images = {name: result for name, result in results.items() if isinstance(result, Path)}
