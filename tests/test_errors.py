@@ -59,7 +59,7 @@ def rewrite(path: Path, change) -> None:
 
 
 def test_unknown_command_names_the_known_ones(fails):
-    assert "there are preprocess, register, generate, evaluate, benchmark, demo, export, simulate, fit" in fails(
+    assert "there are preprocess, register, generate, evaluate, benchmark, demo, export, simulate, weights, info, completion, fit" in fails(
         "generat"
     )
 
