@@ -45,11 +45,13 @@ def export(
     for path in (out, out.with_suffix(".json")):
         if path.exists() or path.is_symlink():
             raise UserError(f"{path}: is there already; choose another name")
-    if version < 1:
-        raise UserError(f"--version: expected 1 or more, got {version}")
+    name, at, number = out.stem.partition(AT)
+    if version < 1 or (at and number != str(version)):
+        expected = f"{number}, as in the name {out.stem}" if at else "1 or more"
+        raise UserError(f"--version: expected {expected}, got {version}")
     module, steps = load_checkpoint(checkpoint)
     content: dict[str, Any] = {
-        "name": out.stem.partition(AT)[0],
+        "name": name,
         "version": version,
         "module": type(module).__name__,
         "parameters": sum(p.numel() for p in module.parameters()),

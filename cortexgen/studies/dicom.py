@@ -57,14 +57,24 @@ def _program() -> str | None:
     return str(program)
 
 
+def converter(series: Path) -> str:
+    """The program that converts a series.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    program = _program()
+    if program is None:
+        raise UserError(f"{series}: a DICOM series; install dcm2niix (pip install dcm2niix), or give NIfTI files")
+    return program
+
+
 def _convert(scan: Scan, folder: Path) -> Path:
     """One series; a UserError without a converter, and if it fails or doesn't make one image."""
     out = anat(folder, scan.name) / f"{scan.name}_desc-{label(scan.image.name)}_T1w.nii.gz"
     if out.is_file():
         return out
-    program = _program()
-    if program is None:
-        raise UserError(f"{scan.image}: a DICOM series; install dcm2niix (pip install dcm2niix), or give NIfTI files")
+    program = converter(scan.image)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=temporary_name(), dir=out.parent) as place:
         command = [program, "-b", "n", "-z", "y", "-f", "image", "-o", place, str(scan.image)]
