@@ -28,7 +28,7 @@ def test_help_says_what_a_status_means(capsys):
     assert "130 interrupted, 143 terminated" in text and "--quiet" in text and "--verbose" in text
 
 
-@pytest.mark.parametrize("line", ["nonsense", "simulate", "simulate out --subject 3", "fit --config nowhere.yaml"])
+@pytest.mark.parametrize("line", ["nonsense", "simulate", "simulate out --nobody 3", "fit --config nowhere.yaml"])
 def test_mistakes_on_the_command_line(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert status(*line.split()) == 1 and not any(tmp_path.iterdir())

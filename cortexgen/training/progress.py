@@ -69,11 +69,13 @@ class Steps(ProgressBar):
         if not self._enabled:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        scans = f" on {len(data.side('train'))} scans, {len(data.side('val'))} to validate" if data else ""
+        ours = hasattr(data, "side")
+        scans = f" on {len(data.side('train'))} scans, {len(data.side('val'))} to validate" if ours else ""
         parameters = sum(p.numel() for p in pl_module.parameters()) / 1e6
         where = f"{pl_module.device.type}, {trainer.precision}; {trainer.default_root_dir}"
         note(f"{type(pl_module).__name__} ({parameters:.2f} million parameters){scans}; {where}")
-        self._begin("training", _steps(trainer), "step", trainer.global_step, _seconds(trainer))
+        total = _steps(trainer, getattr(pl_module, "optimizer_steps", 1))
+        self._begin("training", total, "step", trainer.global_step, _seconds(trainer))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self._progress is not None and trainer.global_step > self._progress.done:
@@ -108,10 +110,18 @@ class Steps(ProgressBar):
     on_validation_end = on_test_end = on_predict_end = cast(Any, _verb_end)
 
 
-def _steps(trainer: Trainer) -> int | None:
-    """How many steps `global_step` will count, where that is known."""
+def _steps(trainer: Trainer, optimizer_steps: int) -> int | None:
+    """How many steps `global_step` will count, where that is known.
+
+    Arguments:
+        optimizer_steps: that it counts for a step of training; see `StageModule`.
+    """
     total = trainer.estimated_stepping_batches
-    return int(total) if total != float("inf") else None
+    if total == float("inf"):
+        return None
+    if total != trainer.max_steps:  # of so many epochs, in which batches were counted
+        total *= optimizer_steps
+    return int(min(total, trainer.max_steps) if trainer.max_steps > 0 else total)
 
 
 def _seconds(trainer: Trainer) -> float | None:

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from lightning import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
@@ -14,6 +15,21 @@ from cortexgen.runner.verbosity import speaking
 from cortexgen.training.progress import Steps, lightning_hushed
 
 CONF = Path(__file__).parents[1] / "conf"
+
+
+class TwoNetworks(BoringModel):
+    """As a GAN's: two optimizers step for each batch."""
+
+    automatic_optimization, optimizer_steps = False, 2
+
+    def training_step(self, batch, batch_idx):
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            self.manual_backward(self.step(batch))
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.layer.parameters(), lr=0.1) for _ in range(2)]
 
 
 class Logged(BoringModel):
@@ -28,7 +44,7 @@ def trained(tmp_path, monkeypatch, capfd):
     """Runs a training of 8 steps with a line each; returns what was said."""
     monkeypatch.setattr(progress, "EVERY", ((0.0, 0.0),))
 
-    def run(level="normal", **how):
+    def run(level="normal", module=Logged, **how):
         root = logging.getLogger("lightning.pytorch")
         monkeypatch.setattr(root, "handlers", [logging.StreamHandler()])  # which writes where this test looks
         with speaking(level), lightning_hushed(), warnings.catch_warnings():
@@ -36,8 +52,8 @@ def trained(tmp_path, monkeypatch, capfd):
             how = {"max_steps": 8, "logger": False, "enable_checkpointing": False, "enable_model_summary": False} | how
             steps = Steps()
             trainer = Trainer(default_root_dir=tmp_path, callbacks=[steps], accelerator="cpu", **how)
-            trainer.fit(Logged())
-            trainer.predict(Logged())
+            trainer.fit(module())
+            trainer.predict(module())
         return capfd.readouterr().err.splitlines()
 
     return run
@@ -55,6 +71,13 @@ def test_steps_are_counted_over_the_whole_training_with_their_loss(trained):
 def test_accumulated_batches_are_one_step(trained):
     lines = trained(max_steps=-1, max_epochs=2, limit_train_batches=4, accumulate_grad_batches=2, limit_val_batches=0)
     assert lines[4].startswith("training: 4 of 4 (100%)")
+
+
+def test_the_steps_of_two_optimizers_both_count(trained):
+    how = {"module": TwoNetworks, "limit_train_batches": 3, "limit_val_batches": 0, "limit_predict_batches": 1}
+    for more, total in (({"max_steps": -1, "max_epochs": 2}, 12), ({"max_steps": 4, "max_epochs": -1}, 4)):
+        steps = [line for line in trained(**how, **more) if line.startswith("training: ")]
+        assert steps[-1].startswith(f"training: {total} of {total} (100%)")
 
 
 def test_lightnings_hints_are_there_for_those_who_ask(trained):
