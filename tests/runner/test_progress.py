@@ -66,7 +66,7 @@ def test_what_fails_is_not_said_to_be_done(clock, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_terminal_gets_a_bar(clock, monkeypatch):
+def test_a_terminal_gets_a_bar_unless_it_is_to_be_quiet(clock, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -74,6 +74,10 @@ def test_a_terminal_gets_a_bar(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     with Progress("registering", 4, "image") as bar:
         bar.update(4, lambda: "1 failed")
+    shown = len(terminal.getvalue())
+    with speaking("quiet"), Progress("registering", 4, "image") as bar:
+        bar.update(4)
+    assert len(terminal.getvalue()) == shown
     assert "\r" in terminal.getvalue() and "4/4" in terminal.getvalue() and "1 failed" in terminal.getvalue()
 
 
