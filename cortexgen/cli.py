@@ -50,7 +50,7 @@ bundled presets: {PRESETS}
 `cortexgen COMMAND --help` explains a command, `cortexgen fit --model.help DiffuseMorphModule` a module's options.
 
 exit status: 0 done; 1 a mistake in options or input, or some items failed and the others are done (the last line says
-which); 130 interrupted, 143 terminated: the same call goes on
+which); 130 interrupted, 143 terminated: the same call goes on, a training with --ckpt_path last
 """
 
 

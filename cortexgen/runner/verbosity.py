@@ -48,8 +48,8 @@ def speaking(level: Level) -> Iterator[None]:
 
 
 def first_process() -> bool:
-    """Whether this is the only process of a training on this machine, or the one that speaks for the others."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0
+    """Whether this is the only process of a training, or the one that speaks for the others."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
 
 
 def say(text: str) -> None:
