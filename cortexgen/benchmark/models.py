@@ -89,6 +89,7 @@ def _image_model(title: str, preset: str, source: str) -> Model:
     return Model(title, [Fit([f"baselines/{preset}.yaml"])], given, source=source)
 
 
+SHORT = ("appearance.yaml", "small/appearance.yaml")
 PRIOR_ALONE: tuple[object, ...] = ("--model.correction", 0, "--model.cross_fit", 0)
 PRIOR_ALONE += ("--trainer.limit_val_batches", 0, "--trainer.max_steps", 1, "--trainer.max_epochs", -1)
 GENERATORS: dict[str, Model] = {
@@ -105,7 +106,12 @@ GENERATORS: dict[str, Model] = {
         "cortexgen, stages 2 and 3 trained here",
         [
             Fit(["generate.yaml"], "fields", "registered", PRIOR_ALONE, limited=False),
-            Fit(["appearance.yaml"], "appearance", "train", ("--data.registered", "{registered}")),
+            Fit(
+                ["appearance.yaml", "small/appearance.yaml"],
+                "appearance",
+                "train",
+                ("--data.registered", "{registered}"),
+            ),
         ],
         {"checkpoint": "{fields}", "appearance": "{appearance}"},
         registered=True,

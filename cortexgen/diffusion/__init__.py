@@ -8,7 +8,7 @@ from cortexgen.diffusion.parameterization import Prediction, to_eps, to_x0, trai
 from cortexgen.diffusion.prior import GaussianPrior, Posterior, cosine_transform
 from cortexgen.diffusion.prior_fit import fit_priors
 from cortexgen.diffusion.reverse import synthesize
-from cortexgen.diffusion.sampler import DDIM, Ancestral, DPMSolver2M, Sampler, SamplerName, sampler_named
+from cortexgen.diffusion.sampler import DDIM, Ancestral, DPMSolver2M, Noise, Sampler, SamplerName, sampler_named
 from cortexgen.diffusion.schedule import CosineSchedule, LinearBetaSchedule, alpha_sigma, diffuse
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "DPMSolver2M",
     "GaussianPrior",
     "LinearBetaSchedule",
+    "Noise",
     "Posterior",
     "Prediction",
     "Sampler",

@@ -14,10 +14,12 @@ from torch import Tensor
 from cortexgen.atlas.labels import class_numbers, classes_of
 from cortexgen.errors import UserError
 from cortexgen.io import Grid
+from cortexgen.metrics.box import bounding_box
 from cortexgen.metrics.cortex import CORTEX, WHITE, Cortex, cortical_measures
 from cortexgen.spatial import present_labels
 
 CLOSING = 6.0  # mm, over sulci
+BORDER = 6  # voxels around the labels that are looked at, by Gaussians and gradients
 SIDES = ("Left-", "Right-")
 
 
@@ -122,6 +124,15 @@ def named_classes(labels: Tensor, classes: Mapping[int, str] | None) -> tuple[li
     return numbers, classes_of(labels, numbers), [(classes or {}).get(k, f"label-{k}") for k in numbers]
 
 
+def _around(image: Tensor, labels: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Grid]:
+    """The part of a volume that its labels and a border lie in: what is measured depends on nothing beyond."""
+    first, last = bounding_box(labels != 0) or ([0, 0, 0], [n - 1 for n in grid.shape])
+    low = [max(0, i - BORDER) for i in first]
+    high = [min(n - 1, i + BORDER) for i, n in zip(last, grid.shape, strict=True)]
+    part = (slice(None), *(slice(a, b + 1) for a, b in zip(low, high, strict=True)))
+    return image[part], labels[part], grid.box(low, high)
+
+
 def measure_brain(image: Tensor, labels: Tensor, classes: Mapping[int, str] | None, grid: Grid) -> dict[str, Any]:
     """A brain's anatomy in numbers.
 
@@ -138,6 +149,7 @@ def measure_brain(image: Tensor, labels: Tensor, classes: Mapping[int, str] | No
     """
     if not labels.any():
         raise UserError("its label map is empty")
+    image, labels, grid = _around(image, labels, grid)
     mask = intracranial_mask(labels, grid.spacing)
     numbers, labels, names = named_classes(labels, classes)
     size = len(numbers)

@@ -34,7 +34,10 @@ class GivenLabels(Labeller):
 
 
 class RegisteredLabels(Labeller):
-    """The template's labels, warped onto each brain by stage 1.
+    """The template's labels, warped onto each brain by stage 1's answer to it alone.
+
+    That to its mirror image, which `register` averages it with, takes as long again, for .002 of Dice and .03 SD of a
+    region's volume in the mean of 12 people.
 
     Arguments:
         checkpoint: other weights than the package's.
@@ -50,17 +53,17 @@ class RegisteredLabels(Labeller):
         self, checkpoint: Path | None = None, refine: int = 0, device: str = "auto", precision: Precision = "auto"
     ) -> None:
         self._options = (checkpoint, refine, device, precision)
-        registration = network(checkpoint, refine, 0.0, mirror=None)
+        registration = network(checkpoint, refine, 0.0, mirror=False)
         original = load_template(MNI152)
         self.registrar = Registrar(registration, original, device, precision)
         self.grid = self.registrar.frame.velocity_grid
         self.template = original.to(self.grid)
         self.classes: Mapping[int, str] | None = dict(enumerate(original.classes))
         made_by = registration.describe()
-        weights, mirror = made_by["Weights"], made_by["Parameters"]["mirror"]
+        weights = made_by["Weights"]
         steps = f", {refine} refinement steps" if refine else ""
         self.description = f"{original.name}'s labels, registered to every brain (weights {weights:.12}{steps})"
-        self.key = f"register {weights} {refine} {mirror} {original.hash}"
+        self.key = f"register {weights} {refine} once {original.hash}"
 
     def __reduce__(self) -> tuple[Any, ...]:  # other processes read the weights themselves
         return RegisteredLabels, self._options

@@ -36,7 +36,7 @@ from cortexgen.runner.cohort import HERE, Runner
 Given = Sides | Sequence[Anatomy] | Sequence[Texture] | Sequence[Tensor]
 EVERY = 4  # voxels of the template, of which one is taken for growth
 KEPT = 6  # fields of a set, for the page
-LABELS, MEASURES = 3, 3  # raised when a labeller or `measure_brain` gives something else for the same brain
+LABELS, MEASURES = 3, 4  # raised when a labeller or `measure_brain` gives something else for the same brain
 
 
 def _label(labeller: Labeller, store: Store, kept: set[int], i: int) -> Mapping[str, object]:

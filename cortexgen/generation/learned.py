@@ -104,12 +104,16 @@ class LearnedAppearance(Appearance):
                 warnings.warn(text, stacklevel=2)
         chosen = drawn_style(self.people, given | self.style, shape.random("style"))
         box = _box(shape.image[0] > 0, shape.grid)
-        noise = torch.randn((2, *shape.grid.shape), generator=shape.random("appearance"))
+        generator = shape.random("appearance")
         place = place_of(shape.grid) / shape.growth
-        parts = [x[box] for x in (shape.image, shape.labels, place, noise)]
+        parts = [x[box] for x in (shape.image, shape.labels, place)]
+
+        def noise() -> torch.Tensor:
+            return torch.randn((2, *shape.grid.shape), generator=generator)[box]
+
         image = torch.zeros_like(shape.image)
         with autocast(self.module.device, self.precision):
-            image[box] = self.module.render(*parts[:3], chosen, parts[3], self.patch)
+            image[box] = self.module.render(*parts, chosen, noise, self.patch)
         spacing = min(shape.grid.spacing)
         image = restyled(image, shape.labels, shape.classes, spacing, chosen)
         labels = fit_labels(image, shape.labels, shape.classes, spacing)

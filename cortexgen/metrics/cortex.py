@@ -14,7 +14,7 @@ CORTEX, WHITE = "Cerebral-Cortex", "Cerebral-White-Matter"
 OUTSIDE = ("Unknown", "Cerebellum-White-Matter", "Cerebellum-Cortex", "4th-Ventricle", "Brain-Stem", "CSF")
 SIGMA = 0.7  # of the Gaussian that takes the staircase off a mask, in voxels; sheets of one voxel survive it
 REACH = 10.0  # of rays through the cortex, in mm
-RAYS = 10_000
+RAYS = 4_000
 
 
 class Cortex(NamedTuple):

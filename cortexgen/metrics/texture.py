@@ -61,6 +61,8 @@ def edge_profile(image: Tensor, labels: Tensor, names: Sequence[str], spacing: S
     if not white.any() or not grey.any() or values[white].mean() == values[grey].mean():
         return torch.from_numpy(out)
     half = 0.5 * min(spacing)
+    (box,) = ndimage.find_objects((white | grey).astype(np.int8))
+    values, white, grey = values[box], white[box], grey[box]
     to_grey, to_white = (ndimage.distance_transform_edt(~tissue, sampling=spacing) for tissue in (grey, white))
     depth = np.concatenate([half - to_grey[white], to_white[grey] - half])
     step = values[white].mean() - values[grey].mean()

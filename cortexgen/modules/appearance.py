@@ -12,7 +12,7 @@ from cortexgen.contracts import Brain
 from cortexgen.data.covariates import SLOTS, CovariateEncoder
 from cortexgen.data.noise import SampleNoise
 from cortexgen.data.style import STYLE
-from cortexgen.diffusion import CosineSchedule, SamplerName, diffuse, sampler_named, to_x0
+from cortexgen.diffusion import CosineSchedule, Noise, SamplerName, diffuse, sampler_named, to_x0
 from cortexgen.generation.appearance import Shape
 from cortexgen.generation.cohort import DATASET
 from cortexgen.generation.learned import LearnedAppearance
@@ -194,7 +194,7 @@ class AppearanceModule(StageModule):
         labels: Tensor,
         place: Tensor,
         conditions: Mapping[str, Any],
-        noise: Tensor,
+        noise: Noise,
         patch: int | None = None,
     ) -> Tensor:
         """An image of the shape that the warped template has.
@@ -203,7 +203,8 @@ class AppearanceModule(StageModule):
             template, labels: warped, `[1, D, H, W]` each.
             place: of the voxels, `[3, D, H, W]`.
             conditions: covariates and style, by name.
-            noise: standard normal, `[2, D, H, W]`, that the image is made of.
+            noise: draws standard normal numbers, `[2, D, H, W]`: those that the image is made of, and for some samplers
+                more at each step.
             patch: work on overlapping parts of so many voxels a side in each step, instead of the whole.
 
         Returns:
@@ -220,5 +221,5 @@ class AppearanceModule(StageModule):
             return to_x0(answer, z, log_snr, "v")
 
         sampler = sampler_named(self.sampler, self.schedule, self.steps, LEVELS)
-        state = sampler(denoise, lambda: noise[None].to(self.device))
+        state = sampler(denoise, lambda: noise()[None].to(self.device))
         return self.image(state.float(), given[0])[0].cpu()

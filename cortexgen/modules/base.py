@@ -183,7 +183,7 @@ class StageModule(LightningModule):
         return min(1.0, self.trainer.strategy.broadcast(max(shares)) if len(shares) > 1 else max(shares))
 
     def configure_optimizers(self) -> Any:
-        """Its rate rises linearly, then is constant or falls to a tenth as half a cosine by the last step, or moment."""
+        """Its rate rises linearly, then is constant or falls as half a cosine to a tenth, by steps or time."""
         h, optimizer = self.h, self.optimizer()
         total = self.trainer.estimated_stepping_batches if h.lr_decay else 0
 

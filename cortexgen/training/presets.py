@@ -11,8 +11,8 @@ from cortexgen.errors import UserError
 PRESETS = (
     "preprocess.yaml, register.yaml, generate.yaml, appearance.yaml, features.yaml, paper/preprocess.yaml, "
     "paper/register.yaml, paper/generate.yaml, demo/register.yaml, demo/generate.yaml, demo/appearance.yaml, "
-    "and in baselines/: vaegan.yaml, alphawgan.yaml, hagan.yaml, latentdiffusion.yaml, medsyn.yaml, cdpm.yaml, "
-    "voxelmorph.yaml, diffusemorph.yaml, pirate.yaml, pirateplus.yaml"
+    "small/appearance.yaml, and in baselines/: vaegan.yaml, alphawgan.yaml, hagan.yaml, latentdiffusion.yaml, "
+    "medsyn.yaml, cdpm.yaml, voxelmorph.yaml, diffusemorph.yaml, pirate.yaml, pirateplus.yaml"
 )
 
 

@@ -33,8 +33,9 @@ class Network(SimpleNamespace):
 
     def render(self, image, labels, place, conditions, noise, patch=None):
         self.patch = patch
-        self.seen.append((image, labels, place, conditions, noise))
-        return noise[:1].abs().clamp(0, 1)
+        self.seen.append((image, labels, place, conditions, drawn := noise()))
+        self.later = noise()
+        return drawn[:1].abs().clamp(0, 1)
 
     def weights_hash(self):
         return "w"
@@ -95,6 +96,13 @@ def test_conditions_and_style_reach_the_network():
     assert conditions["noise"] == rendered.style["noise"] == 0.15
     assert "other" not in conditions
     assert set(rendered.style) == set(STYLE)
+
+
+def test_each_step_of_a_sampler_that_asks_for_noise_has_its_own():
+    network = Network()
+    LearnedAppearance(network).render(shape())
+    first, later = network.seen[0][4].flatten(), network.later.flatten()
+    assert abs(float(torch.corrcoef(torch.stack([first, later]))[0, 1])) < 0.05
 
 
 def test_a_brain_depends_on_its_random_numbers_alone():

@@ -147,7 +147,7 @@ def test_rendering_gives_what_the_network_says(module, data):
     try:
         conditions = scan.covariates | dict.fromkeys(STYLE, 0.1)
         noise = torch.randn((2, *template.shape[1:]), generator=torch.Generator().manual_seed(0))
-        rendered = module.render(template, labels, data.place, conditions, noise)
+        rendered = module.render(template, labels, data.place, conditions, lambda: noise)
         torch.testing.assert_close(rendered, image.clamp(1e-3) * (image > 0), atol=1e-4, rtol=0)
         encoded = module.net.seen[0][3]
         assert torch.equal(encoded, module.encoder.encode([conditions]))
@@ -166,13 +166,28 @@ def test_parts_of_a_volume_give_what_the_whole_does(data):
     labels, place = torch.ones_like(template).long(), torch.zeros(3, 64, 24, 24)
     noise = torch.randn(2, 64, 24, 24)
     noise[1] = 5  # inside
-    given = (template, labels, place, {}, noise)
+    given = (template, labels, place, {}, lambda: noise)
     whole, parts = module.render(*given), module.render(*given, patch=32)
     assert not torch.equal(whole, parts)
     assert whole.std() > 0.03
     assert float((parts - whole).square().mean().sqrt()) < 0.15 * float(whole.std())
     steps = [float(x[:, 24:41].diff(dim=1).abs().mean(dim=(0, 2, 3)).max()) for x in (parts, whole)]  # parts meet here
     assert steps[0] < 1.05 * steps[1]
+
+
+@pytest.mark.parametrize("sampler", ["dpm++", "ddim", "ancestral"])
+def test_samples_vary_as_what_was_learned_does(module, data, monkeypatch, sampler):
+    """The network that answers v = 0 knows unit Gaussians: E[x0 | z] = alpha z, at every level."""
+    template, labels = data.warped(data.side("val")[0])
+    generator = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(module.net, "forward", lambda z, *rest: torch.zeros_like(z))
+    monkeypatch.setattr(module, "image", lambda state, template: state)
+    for name, value in (("sampler", sampler), ("steps", 40)):
+        monkeypatch.setattr(module, name, value)
+    style = dict.fromkeys(STYLE, 0.1)
+    shape = (2, *template.shape[1:])
+    drawn = module.render(template, labels, data.place, style, lambda: torch.randn(shape, generator=generator))
+    assert float(drawn.std()) == pytest.approx(1, abs=0.05)
 
 
 def test_a_finer_model_begins_with_the_subjects_own_image(cohort, registered, data):

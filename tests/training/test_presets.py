@@ -31,7 +31,8 @@ def test_each_has_a_module_that_can_be_built(name: str) -> None:
         return
     given = model["init_args"]
     if "class_path" not in model:  # laid over another
-        model = yaml.safe_load((CONFIGS / "register.yaml").read_text())["model"]
+        under = CONFIGS / Path(name).name
+        model = yaml.safe_load((under if under.is_file() else CONFIGS / "register.yaml").read_text())["model"]
         given = model["init_args"] | given
     kind = getattr(stages, model["class_path"], None) or getattr(baselines, model["class_path"])
     module = kind(**given)
