@@ -9,17 +9,11 @@ from typing import Any, NoReturn
 
 import cortexgen.clock  # noqa: F401  so that it begins with the program
 from cortexgen import __version__
-from cortexgen.commands import COMMANDS
+from cortexgen.commands import COMMANDS, VERBS
 from cortexgen.commands.arguments import run_command
 from cortexgen.errors import UserError
+from cortexgen.runner.verbosity import speaking, split
 from cortexgen.training.presets import PRESETS
-
-VERBS = {
-    "fit": "train either stage",
-    "validate": "measure a checkpoint on the validation subjects",
-    "test": "measure a checkpoint on the test subjects",
-    "predict": "write fields (stage 1) or a synthetic cohort (stage 2)",
-}
 
 
 def help_text() -> str:
@@ -38,6 +32,10 @@ commands:
 training and inference of the two stages, from YAML (LightningCLI):
 {rows(VERBS)}
 
+with any of them, before or after its name:
+  --quiet     errors and warnings alone, no progress and no results on the terminal
+  --verbose   everything, Lightning's hints too
+
   cortexgen demo out
   cortexgen preprocess STUDY COHORT --jobs 4
   cortexgen register sub-01_T1w.nii.gz out
@@ -50,6 +48,9 @@ training and inference of the two stages, from YAML (LightningCLI):
 
 bundled presets: {PRESETS}
 `cortexgen COMMAND --help` explains a command, `cortexgen fit --model.help DiffuseMorphModule` a module's options.
+
+exit status: 0 done; 1 a mistake in options or input, or some items failed and the others are done (the last line says
+which); 130 interrupted, 143 terminated: the same call goes on, a training with --ckpt_path last
 """
 
 
@@ -76,7 +77,10 @@ def run(args: Sequence[str]) -> Any:
 
 def main(args: Sequence[str] | None = None) -> None:
     """The program; exits with 0, or with a line that says what is wrong."""
-    args = list(sys.argv[1:] if args is None else args)
+    try:
+        args, level = split(sys.argv[1:] if args is None else args)
+    except UserError as error:
+        _fail(str(error))
     if not args or args[0] in ("-h", "--help"):
         print(help_text())
         return
@@ -88,7 +92,8 @@ def main(args: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = lambda message, *_, **__: f"cortexgen: warning: {message}\n"  # type: ignore[assignment]
     try:
-        run(args)
+        with speaking(level):
+            run(args)
     except UserError as error:
         _fail(str(error))
     except OSError as error:

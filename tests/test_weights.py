@@ -211,16 +211,19 @@ def test_a_fit_begins_with_weights(tmp_path, module):
 def test_export_of_a_run(tmp_path, registered):
     folder, fields = registered
     checkpoint, out = folder / "checkpoints" / "last.ckpt", tmp_path / "mine.safetensors"
-    options = ["--registrations", str(fields / "registration.tsv"), "--data", "simulated brains"]
+    options = ["--registrations", str(fields / "registration.tsv"), "--data", "simulated brains", "--version", "3"]
     run(["export", str(checkpoint), str(out), *options])
     module, steps = load_checkpoint(checkpoint)
     assert load(out).weights_hash() == module.weights_hash()
     content = card(out)
+    assert (content["name"], content["version"]) == ("mine", 3)
     assert content["steps"] == steps == 2 and content["data"] == "simulated brains"
     assert len(content["split"]["val"]) == 1 and 0 < content["validation"]["dice"] < 1
     assert content["hyper_parameters"]["encoder"] == [4, 8]
     with pytest.raises(UserError, match="is there already"):
         run(["export", str(checkpoint), str(out)])
+    with pytest.raises(UserError, match="--version: expected 2, as in the name mine@2, got 1"):
+        run(["export", str(checkpoint), str(tmp_path / "mine@2.safetensors")])
     with pytest.raises(UserError, match=r"ends in \.safetensors"):
         run(["export", str(checkpoint), str(tmp_path / "mine.pt")])
 

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from tqdm import tqdm
-
 from cortexgen.benchmark.calls import call
 from cortexgen.benchmark.models import Model
 from cortexgen.benchmark.plan import Plan, Row, roots
 from cortexgen.errors import UserError
+from cortexgen.runner.progress import Progress
 
 
 def run_models(plan: Plan, models: Mapping[str, Model], jobs: int = 1) -> dict[str, Row]:
@@ -19,7 +18,7 @@ def run_models(plan: Plan, models: Mapping[str, Model], jobs: int = 1) -> dict[s
         UserError: if none could be had.
     """
     records: dict[str, Row] = {}
-    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(models), desc="models", unit="model", disable=None) as bar:
+    with ThreadPoolExecutor(jobs) as pool, Progress("models", len(models), "model") as bar:
         futures = {pool.submit(plan.run, name, model): name for name, model in models.items()}
         for future in as_completed(futures):
             record = records[futures[future]] = future.result()

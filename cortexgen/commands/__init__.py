@@ -14,6 +14,17 @@ COMMANDS = {
     "demo": "everything at toy size, from nothing but the installed packages, with a report",
     "export": "a checkpoint of either stage as a weights file with its card",
     "simulate": "write a simulated cohort of labelled brains with known fields",
+    "weights": "list the trained weights that there are, or verify their files",
+    "info": "versions, devices, weights, caches, presets and optional parts, for bug reports too",
+    "completion": "a script by which the shell completes commands and options",
+}
+
+# The trainer's, of LightningCLI.
+VERBS = {
+    "fit": "train either stage",
+    "validate": "measure a checkpoint on the validation subjects",
+    "test": "measure a checkpoint on the test subjects",
+    "predict": "write fields (stage 1) or a synthetic cohort (stage 2)",
 }
 
 

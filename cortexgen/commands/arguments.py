@@ -18,6 +18,8 @@ class _Parser(PresetParser):
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
         if args == ("synthetic",):  # the sets of `evaluate REAL A B OUT`
             kwargs = {"type": str, "nargs": "+", "help": kwargs["help"]}
+        if args == ("names",):  # of `weights verify A B`, or of none
+            kwargs = {"type": str, "nargs": "*", "help": kwargs["help"]}
         return super().add_argument(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -18,6 +18,7 @@ from cortexgen.io import write_json
 from cortexgen.io.output import claim, settings
 from cortexgen.io.paths import within
 from cortexgen.pages.benchmark import write_report
+from cortexgen.runner.verbosity import say
 
 RECORD, REPORT = "benchmark.json", "benchmark.html"
 
@@ -120,7 +121,7 @@ def benchmark(
     for name, table in tables.items():
         table.write(within(out, "tables", name))
     write_report(out / REPORT, plan, records, tables, done, note)
-    print(f"compared: {out / REPORT}, tables in {out / 'tables'}")
+    say(f"compared: {out / REPORT}, tables in {out / 'tables'}")
     _say_failed(records)
 
 

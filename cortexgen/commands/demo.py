@@ -1,6 +1,5 @@
 """`cortexgen demo`: all stages at toy size, with a report."""
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from cortexgen.generation.cohort import generate_cohort
 from cortexgen.io import write_json
 from cortexgen.io.output import claim, contents, examine_run
 from cortexgen.pages.demo import write_report
+from cortexgen.runner.verbosity import say
 from cortexgen.simulation.cohort import RECORD, simulate_cohort
 from cortexgen.training.cli import run_verb
 
@@ -47,7 +47,6 @@ def demo(
         raise UserError(f"samples: at least 2, got {samples}")
     out = Path(out)
     claim(out, _ours)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     seconds: dict[str, float] = {}
     cohort, fields, brains = out / "cohort", out / "fields", out / "brains"
 
@@ -78,7 +77,7 @@ def demo(
     write_report(
         out / "report.html", result, {"register": stage_1.run, "generate": stage_2.run, "appearance": stage_3.run}
     )
-    print(_summary(result.metrics, out))
+    say(_summary(result.metrics, out))
 
 
 def _ours(out: Path) -> bool:
@@ -92,7 +91,7 @@ def _ours(out: Path) -> bool:
 @contextmanager
 def _step(seconds: dict[str, float], name: str, message: str) -> Iterator[None]:
     """Say what begins, and note how long it took."""
-    print(f"\n{message}", flush=True)
+    say(f"\n{message}")
     start = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - start, 1)

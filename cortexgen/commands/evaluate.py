@@ -1,11 +1,13 @@
 """`cortexgen evaluate`: synthetic brains, or registrations, against real ones, as tables and a report."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from cortexgen.atlas.template import MNI152, read_label_table
 from cortexgen.commands import listed
+from cortexgen.commands.rehearsed_sets import rehearse_pairs, rehearse_sets
 from cortexgen.contracts import Labeller
 from cortexgen.data.cohorts import Roots, folders_of, place
 from cortexgen.errors import UserError
@@ -13,7 +15,7 @@ from cortexgen.evaluation.comparison import declared
 from cortexgen.evaluation.discrimination import Telling
 from cortexgen.evaluation.distribution import load_extractors
 from cortexgen.evaluation.output import REPORT, TABLES, examine_evaluation, note_sets, open_evaluation, write_evaluation
-from cortexgen.evaluation.pairs import FIELDS, WARPED, WARPED_LABELS, Sources
+from cortexgen.evaluation.pairs import FIELDS, WARPED, WARPED_LABELS, Pairs, Sources
 from cortexgen.evaluation.reading import IMAGES, LABELS, BrainSet
 from cortexgen.evaluation.registration import evaluate_registration
 from cortexgen.evaluation.results import Options
@@ -28,6 +30,7 @@ from cortexgen.pages.registered import write_registered_report
 from cortexgen.registry import made, names
 from cortexgen.runner.cohort import Runner
 from cortexgen.runner.precision import Precision, choose_device
+from cortexgen.runner.verbosity import say
 from cortexgen.weights import FEATURES
 
 
@@ -74,6 +77,7 @@ def evaluate(
     precision: Precision = "auto",
     jobs: int = 1,
     scheduler: str | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Compare synthetic brains with real ones: the paper's table, anatomy, memorization, each with floor and interval.
 
@@ -136,6 +140,8 @@ def evaluate(
         jobs: Brains, or pairs, at a time on this machine, each in a process of its own.
         scheduler: Address of a Dask scheduler whose workers take them; needs `cortexgen[cluster]`, and folders that all
             of them see.
+        dry_run: Say how many would be done, are done before, and can't be used and why, and write nothing; the exit
+            status is 1 where the run's would be for its inputs.
     """
     counts = {"pairs": (pairs, 1), "passes": (passes, 1), "resamples": (resamples, 2), "seed": (seed, 0)}
     for name, (value, least) in counts.items():
@@ -162,6 +168,8 @@ def evaluate(
         )
         facts = {"fixed": where}
         examine_evaluation(out, facts, sets, inputs)
+        if dry_run:
+            return rehearse_pairs(Pairs(real, sets, sources))
         found = evaluate_registration(real, sets, out, sources, runner)
         note_sets(out, facts, found.registered)
         write_registered_report(out / REPORT, found)
@@ -192,7 +200,8 @@ def evaluate(
     ours = BrainSet(real, real_labels, classes=classes, images=real_images, **common)
     if spacing is not None:
         ours.grid = ours.grid.at_spacing(spacing)
-    open_evaluation(out, {"real": where, "grid": str(ours.grid)}, sets, inputs)
+    open_or_examine = examine_evaluation if dry_run else open_evaluation
+    open_or_examine(out, {"real": where, "grid": str(ours.grid)}, sets, inputs)
     asked: dict[str, Any] = {"classes": ours.classes, "checkpoint": checkpoint, "refine": refine or None}
     asked |= {"device": device, "precision": precision}
     name = "given" if given else labels
@@ -213,6 +222,10 @@ def evaluate(
     )
     trained_on = BrainSet(train, **common) if train else None
     failures: dict[str, str] = {}
+    if dry_run:
+        each = zip(sets.items(), maps, strict=True)
+        finds = {name: partial(BrainSet, folder, own, **common) for (name, folder), own in each}
+        return rehearse_sets(ours, trained_on, finds, out)
     with runner:
         evaluation = Evaluation(ours, out, labeller, networks, options, trained_on, runner)
         for (name, folder), labels_from in zip(sets.items(), maps, strict=True):
@@ -279,7 +292,7 @@ def close(problems: Mapping[str, str], failures: Mapping[str, str], out: Path, s
     Raises:
         UserError: if a set or a brain couldn't be used.
     """
-    print(f"evaluated: {out / REPORT}, tables in {out / TABLES}")
+    say(f"evaluated: {out / REPORT}, tables in {out / TABLES}")
     if failures:
         name, why = next(iter(failures.items()))
         rest = ", the others are evaluated" if len(failures) < sets else ""

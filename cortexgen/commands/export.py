@@ -7,7 +7,9 @@ from cortexgen.errors import UserError
 from cortexgen.io import write_json
 from cortexgen.io.bids import read_tsv
 from cortexgen.io.tables import grouped
+from cortexgen.runner.verbosity import say
 from cortexgen.weights import load_checkpoint, save_weights, split_tensors
+from cortexgen.weights.catalogue import AT
 
 
 def export(
@@ -19,6 +21,7 @@ def export(
     recipe: list[str] | None = None,
     half: bool = False,
     measured: Path | None = None,
+    version: int = 1,
 ) -> None:
     """Write a checkpoint as safetensors, to be given to `register` or `generate --checkpoint`, with a card beside it.
 
@@ -35,15 +38,21 @@ def export(
         recipe: The commands that make the weights again.
         measured: A table of other figures (tab-separated), whose rows go into the card.
         half: Write parameters in float16, at half the size.
+        version: Of the weights, from 1 on; `--checkpoint NAME@VERSION` asks for it.
     """
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: expected a name that ends in .safetensors")
     for path in (out, out.with_suffix(".json")):
         if path.exists() or path.is_symlink():
             raise UserError(f"{path}: is there already; choose another name")
+    name, at, number = out.stem.partition(AT)
+    if version < 1 or (at and number != str(version)):
+        expected = f"{number}, as in the name {out.stem}" if at else "1 or more"
+        raise UserError(f"--version: expected {expected}, got {version}")
     module, steps = load_checkpoint(checkpoint)
     content: dict[str, Any] = {
-        "name": out.stem,
+        "name": name,
+        "version": version,
         "module": type(module).__name__,
         "parameters": sum(p.numel() for p in module.parameters()),
         "steps": steps,
@@ -57,7 +66,7 @@ def export(
         content["measured"] = read_tsv(measured)
     content["sha256"] = save_weights(out, module, half)
     write_json(out.with_suffix(".json"), content)
-    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB), card {out.with_suffix('.json')}")
+    say(f"{out} ({out.stat().st_size / 1e6:.1f} MB), card {out.with_suffix('.json')}")
 
 
 def _measured(table: Path) -> dict[str, Any]:

@@ -5,13 +5,16 @@ from typing import Any
 
 from cortexgen.atlas.labels import read_labels
 from cortexgen.atlas.template import load_template
+from cortexgen.commands.rehearsal import say_plan
 from cortexgen.diffusion import SamplerName
 from cortexgen.errors import UserError
-from cortexgen.generation.cohort import DATASET, generate_cohort
+from cortexgen.generation.cohort import DATASET, generate_cohort, missing_brains
+from cortexgen.generation.folder import sample_name
 from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.io.output import examine_run
 from cortexgen.io.tables import COHORT
+from cortexgen.runner.verbosity import say
 
 
 def generate(
@@ -48,6 +51,7 @@ def generate(
     micro_batch: int | None = None,
     jobs: int = 1,
     scheduler: str | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Write new, labelled brains: image, labels and field of each, their covariates and volumes, and a manifest.
 
@@ -102,6 +106,8 @@ def generate(
         jobs: Processes on this machine; with one, brains are drawn side by side in threads.
         scheduler: Address of a Dask scheduler whose workers draw; needs `cortexgen[cluster]` and folders that all of
             them see.
+        dry_run: See that the options can be met, say how many brains would be drawn and how many are there, and write
+            nothing.
     """
     counts = {"num_samples": num_samples, "steps": steps, "micro_batch": micro_batch, "devices": devices}
     counts |= {"jobs": jobs, "appearance_steps": appearance_steps}
@@ -124,5 +130,9 @@ def generate(
         if generator != "fields":
             raise UserError(f"--deformation_model: is a generator of its own, not with --generator {generator}")
         generator, options = "deformation-model", options | {"fields": deformation_model}
+    if dry_run:
+        missing = missing_brains(out, num_samples, generator, options)
+        there = {sample_name(k) for k in range(num_samples)} - {*missing}
+        return say_plan("generate", "brain", missing, there)
     rejected = generate_cohort(out, num_samples, generator, options, max(jobs, devices), scheduler, devices)
-    print(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")
+    say(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")

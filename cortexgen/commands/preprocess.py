@@ -1,21 +1,28 @@
 """`cortexgen preprocess`: raw T1w scans to an analysis-ready cohort."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.commands import listed
+from cortexgen.commands.rehearsal import rehearse
+from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError
-from cortexgen.io import HeaderChoice
+from cortexgen.io import HeaderChoice, read_volume
 from cortexgen.io.bids import read_tsv
 from cortexgen.io.header import Form
 from cortexgen.pages.preprocessed import cohort_overview
 from cortexgen.preprocess import Align, Pipeline, Resample, Step, default_steps
 from cortexgen.preprocess.cohort import TABLE, check_same_steps, open_cohort, preprocess_cohort
 from cortexgen.preprocess.labels import take_table, with_labels
+from cortexgen.preprocess.pipeline import finished
+from cortexgen.preprocess.reading import read_scan
 from cortexgen.preprocess.steps.align import Search
 from cortexgen.registry import everything
+from cortexgen.runner.verbosity import say
 from cortexgen.studies import Several, StudyName, convert_dicom, find_study
+from cortexgen.studies.dicom import converter
 
 OVERVIEW = "preprocess.html"
 
@@ -45,6 +52,7 @@ def preprocess(
     jobs: int = 1,
     threads: int = 1,
     scheduler: str | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Bring raw T1w scans to template space: denoised, without bias and skull, in [0, 1], with a picture of each.
 
@@ -81,6 +89,8 @@ def preprocess(
         threads: Of each process.
         scheduler: Address of a Dask scheduler whose workers take the scans; needs `cortexgen[cluster]` and a folder
             that all of them see.
+        dry_run: Say how many would be done, are done before, and can't be used and why, and write nothing; the exit
+            status is 1 where the run's would be for its inputs.
     """
     choice = HeaderChoice(trust, orientation)
     chosen = default_steps() if steps is None else list(steps)
@@ -94,6 +104,12 @@ def preprocess(
     found = find_study(
         images, study, table, where, listed(visits), listed(groups), image, several, listed(participants)
     )
+    if dry_run:
+        scans = [scan for scan in found.scans if not scan.image.is_dir()]
+        paired, unclear = with_labels(scans, labels) if labels and scans else (scans, {})
+        paired += [scan for scan in found.scans if scan.image.is_dir()]
+        checks = {scan.name: partial(_done, scan, out, pipeline) for scan in paired}
+        return rehearse("preprocess", "scan", checks, found.problems | unclear)
     open_cohort(out, pipeline, [images])
     found = convert_dicom(found, out / "sourcedata", jobs)
     scans, unclear = with_labels(found.scans, labels) if labels else (found.scans, {})
@@ -102,8 +118,25 @@ def preprocess(
     rows = preprocess_cohort(scans, out, pipeline, jobs, scheduler, {**found.problems, **unclear}, threads)
     cohort_overview(out, read_tsv(out / TABLE), pipeline.describe())
     count = Counter(row["status"] for row in rows)
-    print(f"{count['ok']} scan(s) ok, {count['flagged']} to look at, {count['failed']} failed: {out / OVERVIEW}")
+    say(f"{count['ok']} scan(s) ok, {count['flagged']} to look at, {count['failed']} failed: {out / OVERVIEW}")
     failed = [row for row in rows if row["status"] == "failed"]
     if failed:
         first = f"{failed[0]['participant_id']}: {failed[0]['reason']}"
         raise UserError(f"{len(failed)} scan(s) failed, see {out / TABLE}; {first}")
+
+
+def _done(scan: Scan, out: Path, pipeline: Pipeline) -> bool:
+    """Whether a scan was preprocessed before; otherwise it is read, unless it is a DICOM series.
+
+    Raises:
+        UserError: if it can't be used.
+    """
+    if scan.image.is_dir():
+        converter(scan.image)
+        return False
+    if finished(scan, out, pipeline):
+        return True
+    read_scan(scan.image, pipeline.choice)
+    if scan.labels:
+        read_volume(scan.labels, labels=True, choice=pipeline.choice)
+    return False

@@ -1,5 +1,6 @@
 """`cortexgen register`: the template to anyone's T1w, or any image to any other."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ from cortexgen.atlas.fitting import fitted_classes
 from cortexgen.atlas.template import MNI152, load_template
 from cortexgen.clock import Stopwatch
 from cortexgen.commands import listed
-from cortexgen.data.cohort import choose_scans, find_scans
+from cortexgen.commands.rehearsal import rehearse
+from cortexgen.data.cohort import Scan, choose_scans, find_scans
 from cortexgen.data.cohorts import Roots, all_scans, folders_of, read_cohorts
-from cortexgen.data.registered import registered_rows
+from cortexgen.data.registered import Record, registered_rows
 from cortexgen.errors import UserError
 from cortexgen.io import HeaderChoice
 from cortexgen.io.bids import source_hash
@@ -18,9 +20,10 @@ from cortexgen.io.output import examine_run, open_run
 from cortexgen.io.paths import label
 from cortexgen.metrics.cortex import CORTEX, WHITE
 from cortexgen.registration.cohort import Moving, RegisterScans, register_cohort
-from cortexgen.registration.registrar import Affine
+from cortexgen.registration.registrar import Affine, Registrar
 from cortexgen.runner.cohort import Runner
 from cortexgen.runner.precision import Precision
+from cortexgen.runner.verbosity import say
 
 
 def register(
@@ -51,6 +54,7 @@ def register(
     precision: Precision = "auto",
     jobs: int = 1,
     scheduler: str | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Register the template to T1w images: fields for ITK and ANTs, the warped template, labels and volumes.
 
@@ -99,6 +103,8 @@ def register(
         jobs: Images at a time on this machine; with more than one, each in a process of its own.
         scheduler: Address of a Dask scheduler whose workers take the images; needs `cortexgen[cluster]` and folders
             that all of them see.
+        dry_run: Say how many would be done, are done before, and can't be used and why, and write nothing; the exit
+            status is 1 where the run's would be for its inputs.
     """
     watch = Stopwatch()
     for name, value in (
@@ -145,6 +151,10 @@ def register(
         files = {"moving_labels": moving_labels, "label_table": label_table}
         options |= {name: source_hash(path) for name, path in files.items() if path}
     made_by |= {"Template": original.hash, "Parameters": options}
+    if dry_run:
+        examine_run(out, "registration", made_by, folders.values())
+        checks = {scan.name: partial(_done, scan, Path(out).resolve(), registrar) for scan in scans}
+        return rehearse("register", "image", checks)
     open_run(out, "registration", made_by, folders.values())
     before = registered_rows(out)
     failures = register_cohort(scans, work, runner)
@@ -155,4 +165,16 @@ def register(
     made = sum(row != before.get(name) for name, row in registered_rows(out).items())
     wall, processor = watch.spent()
     here = "" if scheduler or not made else f", {processor / made:.2f} processor seconds an image, start-up included"
-    print(f"{len(scans)} image(s) registered ({made} now) in {wall:.1f} s{here}: {out / 'registration.tsv'}")
+    say(f"{len(scans)} image(s) registered ({made} now) in {wall:.1f} s{here}: {out / 'registration.tsv'}")
+
+
+def _done(scan: Scan, out: Path, registrar: Registrar) -> bool:
+    """Whether an image was registered before; otherwise it is read. Whether an affine can be found isn't tried.
+
+    Raises:
+        UserError: if it can't be used.
+    """
+    if Record(out, scan).done() is not None:
+        return True
+    registrar.check(scan.image, scan.labels)
+    return False

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from cortexgen.atlas.fitting import fit_labels
 from cortexgen.atlas.labels import classes_of, labels_on
@@ -26,6 +25,7 @@ from cortexgen.data.warped_template import displacement_of, read_sidecar, warped
 from cortexgen.errors import UserError
 from cortexgen.io import Grid, read_volume
 from cortexgen.io.bids import derivative
+from cortexgen.runner.progress import tracked
 from cortexgen.spatial import resample
 
 EXTENT = 100.0  # mm, that a place is counted in
@@ -171,7 +171,7 @@ class AppearanceDataModule(RegistrationDataModule):
     def styles(self) -> dict[str, dict[str, float]]:
         """Of each training scan, by its name; one that has none is left out."""
         found = {}
-        for scan in tqdm(self.side("train"), "measuring styles", unit="scan", disable=None, leave=False):
+        for scan in tracked(self.side("train"), "measuring styles", leave=False):
             try:
                 image, labels = self.reader.image(scan), self.warped(scan)[1]
                 found[scan.name] = measure_style(image, labels, self.template.classes, min(self.grid.spacing))

@@ -95,12 +95,16 @@ class DiskCache(Cache):
         return Path(source).is_file() and self._entry(source).is_file()
 
 
+def cache_root() -> Path:
+    """Where the caches of all cohorts are by default."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cortexgen"
+
+
 def cache_folder(*roots: Path) -> Path:
     """Where volumes of cohorts are cached by default: `cortexgen/NAMES-HASH` in $XDG_CACHE_HOME or ~/.cache."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     places = sorted(Path(root).resolve() for root in roots)
     digest = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()
-    return base / "cortexgen" / f"{'+'.join(place.name for place in places):.60}-{digest[:8]}"
+    return cache_root() / f"{'+'.join(place.name for place in places):.60}-{digest[:8]}"
 
 
 def open_cache(kind: Caching | bool, folder: Path, recipe: object) -> Cache:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cortexgen.data.covariates import CovariateEncoder, complete
 from cortexgen.data.fields import FieldDataModule
 from cortexgen.errors import UserError
 from cortexgen.metrics.morphometry import growth_volumes, volume_weights
+from cortexgen.runner.progress import tracked
 from cortexgen.spatial import antialias, integrate, jacobian_determinant
 
 MAP_SMOOTHING = 5  # voxels, of the map of deviations
@@ -58,7 +58,7 @@ def _log_deviations(squares: Tensor, values: Tensor, solve: Tensor) -> Tensor:
 def shown(data: FieldDataModule, what: str) -> Iterator[Tensor]:
     """Of each training scan its field, and the mirror image where that is shown too."""
     total = len(data.side("train"))
-    return iter(tqdm(data.shown(), what, total, unit="field", disable=None, leave=False))
+    return tracked(data.shown(), what, total, "field", leave=False)
 
 
 def mean_and_scale(data: FieldDataModule, center: bool, each_voxel: bool) -> tuple[Tensor, Tensor]:

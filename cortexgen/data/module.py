@@ -10,13 +10,13 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, default_collate
-from tqdm import tqdm
 
 from cortexgen.atlas.template import Template
 from cortexgen.data.cohort import Scan
 from cortexgen.data.cohorts import Cohort, Roots, folders_of, place
 from cortexgen.data.order import Order, OrderedLoader, TrainingSamples
 from cortexgen.errors import UserError, reason
+from cortexgen.runner.progress import tracked
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class StageDataModule(LightningDataModule):
         Processes of one training begin at different scans, so that they share the work of filling a disk cache.
         """
         begin = 0 if self.trainer is None else len(scans) * self.trainer.global_rank // self.trainer.world_size
-        self._readable(tqdm([*scans[begin:], *scans[:begin]], what, unit=unit, disable=None, leave=False), read)
+        self._readable(tracked([*scans[begin:], *scans[:begin]], what, unit=unit, leave=False), read)
 
     def template_contract(self) -> dict[str, Any]:
         """What weights depend on of the template, in plain types."""

@@ -59,6 +59,12 @@ class Store:
                 self.brains.recall(scans[name], row["treatments"])
                 self.names.append(name)
 
+    def has(self, scan: Scan) -> bool:
+        """Whether a brain was read before, from the files that it has now; nothing is read or written."""
+        folder = folder_within(self.folder, scan.name)
+        same = read_record(folder / "source.json").get("key") == self._source(scan)
+        return same and (folder / "image.npy").is_file()
+
     def _read(self, scan: Scan) -> Row:
         folder = folder_within(self.folder, scan.name)
         scan.check()

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cortexgen.atlas.template import Template, load_template
 from cortexgen.data.cohort import Scan, read_cohort
 from cortexgen.errors import UserError
 from cortexgen.io import read_field, read_volume
 from cortexgen.io.bids import derivative, read_tsv, sidecar, transform
+from cortexgen.runner.progress import tracked
 from cortexgen.spatial import folded, integrate, resample_field, warp
 
 
@@ -44,7 +44,7 @@ def _volumes(scans: Sequence[Scan], classes: int, what: str) -> Tensor:
     Where labels were fitted to the images, those before are counted: the truth is the template's labels, warped.
     """
     rows = []
-    for scan in tqdm(scans, desc=what, unit="scan", disable=None, leave=False):
+    for scan in tracked(scans, what, leave=False):
         if scan.labels is None:
             raise UserError(f"{scan.image}: no dseg beside it")
         before = derivative(scan.image.parents[2], scan.name, "dseg", desc="warped")
@@ -74,7 +74,7 @@ def measure(cohort: Path, fields: Path, brains: Path) -> Result:
     held_out = [row for row in read_tsv(fields / "registration.tsv") if row["split"] == "test"]
     by_name = {scan.name: scan for scan in simulated}
     subjects = []
-    for row in tqdm(held_out, desc="true fields", unit="scan", disable=None, leave=False):
+    for row in tracked(held_out, "true fields", leave=False):
         before, after = _errors(cohort, fields, by_name[row["participant_id"]], template)
         keys = ("participant_id", "dice_before", "dice", "ssim_before", "ssim", "folded_voxels")
         subjects.append({key: row[key] for key in keys} | {"error_before_mm": before, "error_mm": after})

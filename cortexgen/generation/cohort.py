@@ -9,7 +9,7 @@ from cortexgen.contracts import Generator
 from cortexgen.errors import UserError
 from cortexgen.generation.folder import BrainFolder, sample_name
 from cortexgen.io.bids import Row
-from cortexgen.io.output import open_run
+from cortexgen.io.output import examine_run, open_run
 from cortexgen.runner.cohort import Runner
 from cortexgen.runner.threads import workers
 
@@ -52,6 +52,17 @@ class DrawBrains:
         for brain in generator.draws(self.missing(*item)):
             folder.write(brain)
         return {"participant_id": sample_name(item[0]), "status": "ok"}
+
+
+def missing_brains(out: Path, count: int, name: str = "fields", options: Mapping[str, Any] | None = None) -> list[str]:
+    """The brains that `generate_cohort` would draw, by name; writes nothing.
+
+    Raises:
+        UserError: as `generate_cohort`, before it draws.
+    """
+    _, folder = DrawBrains(Path(out).resolve(), name, options or {}, count).made()
+    examine_run(out, DATASET, folder.made_by)
+    return [sample_name(k) for k in range(count) if not folder.has(k)]
 
 
 def generate_cohort(

@@ -135,13 +135,13 @@ def open_run(root: Path, name: str, made_by: Mapping[str, Any], inputs: Iterable
         describe_dataset(root, name, {**made_by, "Command": command})
 
 
-def examine_run(root: Path, name: str) -> None:
-    """See that `open_run` could take a folder, before weights and settings are known.
+def examine_run(root: Path, name: str, made_by: Mapping[str, Any] | None = None, inputs: Iterable[Path] = ()) -> None:
+    """See that `open_run` could take a folder, without `made_by` before weights and settings are known.
 
     Raises:
         UserError: as `examine`.
     """
-    examine(root, lambda path: same_dataset(path, {"Description": name}), tables=RUN_TABLES)
+    examine(root, lambda path: same_dataset(path, {"Description": name, **(made_by or {})}), inputs, RUN_TABLES)
 
 
 def record_path(root: Path, scan: str, kind: str) -> Path:

@@ -6,9 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from tqdm import tqdm
 
 from cortexgen.runner.precision import Precision, autocast
+from cortexgen.runner.progress import tracked
 
 WIDTHS = (1, 8, 16, 32, 64)
 BATCH, RATE, SHIFT = 4, 2e-3, 2  # brains of each side a step; voxels
@@ -57,7 +57,7 @@ def train_classifier(
     optimizer = torch.optim.AdamW(net.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     truth = torch.tensor([1.0] * BATCH + [0.0] * BATCH, device=device)
-    for _ in tqdm(range(steps), desc=name, unit="step", disable=None):
+    for _ in tracked(range(steps), name, unit="step"):
         drawn = [side[int(torch.randint(len(side), (), generator=generator))] for side in sides for _ in range(BATCH)]
         images = torch.stack([_varied(read(), generator) for read in drawn]).to(device)
         with autocast(device, precision):

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cortexgen.metrics.overlap import dice
 from cortexgen.runner.precision import Precision, autocast
+from cortexgen.runner.progress import tracked
 
 PATCH, BATCH = 64, 2
 CHANNELS = (16, 32, 64, 128)
@@ -74,7 +74,7 @@ def train_segmenter(
     optimizer = torch.optim.AdamW(net.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     loss_of: Any = DiceCELoss(to_onehot_y=True, softmax=True)
-    for _ in tqdm(range(steps), desc=name, unit="step", disable=None):
+    for _ in tracked(range(steps), name, unit="step"):
         chosen = []
         for k in range(BATCH):
             side = sides[k % len(sides)]

@@ -103,9 +103,24 @@ class Registrar:
         Raises:
             UserError: if it is not a skull-stripped brain that can be aligned to the template; the line says why.
         """
+        image, grid, dseg = self._read(path, labels, label_table)
+        return self.prepared(image, grid, path, dseg, name)
+
+    def check(self, path: Path, labels: Path | None = None) -> None:
+        """See that an image and its labels can be read and show a brain; the affine isn't tried.
+
+        Raises:
+            UserError: as `prepare`.
+        """
+        image, grid, _ = self._read(path, labels)
+        check_brain(image, grid, path)
+
+    def _read(
+        self, path: Path, labels: Path | None, label_table: Path | None = None
+    ) -> tuple[Tensor, Grid, LabelMap | None]:
         image, grid = read_volume(path, choice=self.choice)
         dseg = read_labels(labels, label_table, self.choice).to(grid) if labels else None
-        return self.prepared(normalize(image, path), grid, path, dseg, name)
+        return normalize(image, path), grid, dseg
 
     def prepared(
         self,

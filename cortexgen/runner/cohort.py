@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from tqdm import tqdm
 
 from cortexgen.errors import UserError, reason
 from cortexgen.io.bids import Row
+from cortexgen.runner.progress import Progress
 from cortexgen.runner.threads import limited_threads, single_thread
 
 PATIENCE = 10.0  # seconds until a scheduler must have answered
@@ -88,7 +88,7 @@ class Runner:
         "reason"; the others go on.
 
         Arguments:
-            what, unit: for the progress bar.
+            what, unit: for the progress.
 
         Raises:
             OSError: if the disk is full, or can't be written to.
@@ -99,12 +99,17 @@ class Runner:
             with self:
                 return self.run(work, items, what, unit)
         rows: dict[str, Row] = {}
+        lost = 0
+
+        def said() -> str:
+            return f"{lost} failed"
+
         found = self._far(self._pool, work, items) if self._pool else self._near(work, items)
-        with closing(found), tqdm(total=len(items), desc=what, unit=unit, disable=None) as bar:
+        with closing(found), Progress(what, len(items), unit) as progress:
             for name, row in found:
                 rows[name] = row
-                bar.set_postfix_str(f"{sum(r.get('status') == 'failed' for r in rows.values())} failed", refresh=False)
-                bar.update()
+                lost += row.get("status") == "failed"
+                progress.update(text=said)
         return {name: rows[name] for name in items}
 
     def _near(self, work: Callable[[T], Row], items: Mapping[str, T]) -> Generator[tuple[str, Row], None, None]:

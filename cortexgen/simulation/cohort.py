@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from cortexgen.atlas.colours import write_label_tables
 from cortexgen.atlas.template import Template, load_template
@@ -22,6 +21,7 @@ from cortexgen.io.bids import STRIPPED, derivative, describe_dataset, sidecar, w
 from cortexgen.io.output import claim, settings
 from cortexgen.io.participants import read_covariates
 from cortexgen.io.paths import folder_within, visible, within
+from cortexgen.runner.progress import tracked
 from cortexgen.simulation.shape import (
     INTEGRATION_STEPS,
     Anatomy,
@@ -92,7 +92,7 @@ def simulate_cohort(
         anatomy, coarse = prepare(template), template.to(grid)
         factors = [g / t for g, t in zip(grid.spacing, template.grid.spacing, strict=True)]
         smooth = antialias(template.image[None], factors)
-        for k in tqdm(missing, desc="simulating", unit="subject", disable=not progress):
+        for k in tracked(missing, "simulating", unit="subject") if progress else missing:
             subject = simulate_subject(anatomy, seed, k)
             rng = np.random.default_rng([seed, k, 1])
             image, labels = scan(subject, anatomy.grid, smooth, template.grid, coarse, rng)

@@ -8,14 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from cortexgen.data.cohort import Scan
 from cortexgen.errors import UserError, reason
 from cortexgen.io.atomic import temporary_name
 from cortexgen.io.bids import anat
 from cortexgen.io.naming import is_nifti
 from cortexgen.io.paths import label
+from cortexgen.runner.progress import tracked
 from cortexgen.studies.found import Found
 
 
@@ -41,7 +40,7 @@ def convert_dicom(found: Found, folder: Path, jobs: int = 1) -> Found:
             return reason(error)
 
     with ThreadPoolExecutor(jobs) as pool:
-        bar = tqdm(pool.map(convert, series), "converting DICOM", len(series), unit="series", disable=None)
+        bar = tracked(pool.map(convert, series), "converting DICOM", len(series), "series")
         results = dict(zip((s.name for s in series), bar, strict=True))
     problems = {name: result for name, result in results.items() if isinstance(result, str)}
     images = {name: result for name, result in results.items() if isinstance(result, Path)}
@@ -58,14 +57,24 @@ def _program() -> str | None:
     return str(program)
 
 
+def converter(series: Path) -> str:
+    """The program that converts a series.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    program = _program()
+    if program is None:
+        raise UserError(f"{series}: a DICOM series; install dcm2niix (pip install dcm2niix), or give NIfTI files")
+    return program
+
+
 def _convert(scan: Scan, folder: Path) -> Path:
     """One series; a UserError without a converter, and if it fails or doesn't make one image."""
     out = anat(folder, scan.name) / f"{scan.name}_desc-{label(scan.image.name)}_T1w.nii.gz"
     if out.is_file():
         return out
-    program = _program()
-    if program is None:
-        raise UserError(f"{scan.image}: a DICOM series; install dcm2niix (pip install dcm2niix), or give NIfTI files")
+    program = converter(scan.image)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=temporary_name(), dir=out.parent) as place:
         command = [program, "-b", "n", "-z", "y", "-f", "image", "-o", place, str(scan.image)]

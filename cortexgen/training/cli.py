@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from lightning import LightningDataModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 import cortexgen.data.appearance  # classes are found by their short names once they are imported
 import cortexgen.data.fields
@@ -30,14 +30,14 @@ from cortexgen.io.output import claim, contents, examine_run
 from cortexgen.modules.base import StageModule
 from cortexgen.registry import everything
 from cortexgen.runner.precision import choose_accelerator, native_bfloat16
+from cortexgen.runner.verbosity import note, verbosity
 from cortexgen.training.callbacks import Intervals, Pictures, SaveConfig
 from cortexgen.training.presets import PresetParser
+from cortexgen.training.progress import Steps, lightning_hushed
 from cortexgen.training.resuming import AtomicCheckpoints, Resumable
 from cortexgen.weights import read_checkpoint, start
 
 SEEDS = 2**32  # what numpy takes
-NOISE = ".*(not have many workers|LeafSpec|not resumable|WeightAveraging callback, but|args parameter is intended"
-NOISE += "|infer the batch indices).*"
 
 
 def _listed(value: Any) -> Any:
@@ -165,7 +165,11 @@ class CortexgenCLI(LightningCLI):
             kwargs["logger"] = self._loggers(root) if self.subcommand == "fit" else False
         given = self.config_init[self.subcommand].trainer.callbacks or []
         # First, so that pictures show averaged weights, and last.ckpt is written before these replace the others.
-        kwargs["callbacks"] = [Pictures(), Resumable(), Intervals(), *(given if isinstance(given, list) else [given])]
+        given = given if isinstance(given, list) else [given]
+        kwargs["callbacks"] = [Pictures(), Resumable(), Intervals(), *given, *self._progress(given)]
+        kwargs["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in kwargs["callbacks"])
+        if config.enable_model_summary is None:
+            kwargs["enable_model_summary"] = verbosity() == "verbose"
         trainer = super().instantiate_trainer(**kwargs)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpoints()
@@ -177,6 +181,12 @@ class CortexgenCLI(LightningCLI):
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(root / "checkpoints")
         return trainer
+
+    def _progress(self, given: Sequence[Any]) -> list[ProgressBar]:
+        """What shows the run's progress beside the configuration's callbacks."""
+        config = self.chosen.trainer
+        there = any(isinstance(callback, ProgressBar) for callback in given)
+        return [] if there or config.enable_progress_bar is False or config.barebones else [Steps()]
 
     def _share_steps(self, trainer: Trainer) -> None:
         """Let several devices share the accumulated batches of a step, so that it takes as many samples as on one."""
@@ -191,7 +201,7 @@ class CortexgenCLI(LightningCLI):
         trainer.accumulate_grad_batches = accumulated // devices
         if isinstance(trainer.val_check_interval, int) and trainer.check_val_every_n_epoch is None:
             trainer.val_check_interval = max(1, trainer.val_check_interval // devices)
-        rank_zero_info(
+        note(
             f"{devices} devices: accumulate_grad_batches {accumulated} becomes {accumulated // devices}, "
             f"so that a step takes {size} samples as on one device"
         )
@@ -200,7 +210,11 @@ class CortexgenCLI(LightningCLI):
         loggers: list[Logger] = [CSVLogger(str(root), name="logs")]
         if self.chosen.wandb != "off" and not self.chosen.trainer.fast_dev_run:
             offline = self.chosen.wandb == "offline"
-            loggers.append(WandbLogger(project="cortexgen", name=root.name, save_dir=str(root), offline=offline))
+            if offline and verbosity() != "verbose":
+                os.environ.setdefault("WANDB_SILENT", "true")
+            logger = WandbLogger(project="cortexgen", name=root.name, save_dir=str(root), offline=offline)
+            logger._wandb_init.pop("anonymous", None)  # which Lightning hands on though W&B warns of it
+            loggers.append(logger)
         return loggers
 
     def before_fit(self) -> None:
@@ -240,23 +254,27 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
     Raises:
         UserError: for a user's mistake; after a cohort with failed subjects, once the others are done.
     """
-    warnings.filterwarnings("ignore", message=NOISE)
     everything("steps")  # which a study's data module takes by their short names
     argv, sys.argv = sys.argv, [sys.argv[0], *args]  # what DDP starts its other processes with
     try:
-        cli = CortexgenCLI(
-            model_class=StageModule,
-            datamodule_class=LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            parser_class=_Parser,
-            save_config_callback=SaveConfig,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            args=list(args),
-        )
+        with lightning_hushed():
+            cli = CortexgenCLI(
+                model_class=StageModule,
+                datamodule_class=LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                parser_class=_Parser,
+                save_config_callback=SaveConfig,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                args=list(args),
+            )
     except MisconfigurationException as error:  # of the trainer's options
         raise UserError(" ".join(str(error).split())) from error
+    except SystemExit as stop:  # Lightning's answer to an interruption
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None
+        raise
     except SIGTERMException:  # of exit status 0
         raise SystemExit(128 + signal.SIGTERM) from None
     finally:

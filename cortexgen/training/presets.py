@@ -16,14 +16,26 @@ PRESETS = (
 )
 
 
+def _folders() -> list[Path]:
+    """Where bundled presets are: in the package, or beside it in the source tree."""
+    package = Path(str(files("cortexgen")))
+    return [package / "configs", package.parent / "configs"]
+
+
+def bundled() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = next((folder for folder in _folders() if folder.is_dir()), None)
+    found = [path.relative_to(folder) for path in folder.rglob("*.yaml")] if folder else []
+    return [path.as_posix() for path in sorted(found, key=lambda path: (len(path.parts), path))]
+
+
 def find_preset(name: str) -> str:
     """A `--config` value: the file if it exists, else the bundled preset of that name.
 
     Raises:
         UserError: if there is neither.
     """
-    package = Path(str(files("cortexgen")))
-    for path in (Path(name), package / "configs" / name, package.parent / "configs" / name):
+    for path in (Path(name), *(folder / name for folder in _folders())):
         if path.is_file():
             return str(path)
     raise UserError(f"--config {name}: no such file, and no bundled preset; there are {PRESETS}")

@@ -25,7 +25,8 @@ from cortexgen.registration.learned_prior import PriorRefined
 from cortexgen.registration.refinement import Refinement
 from cortexgen.registration.registrar import Registrar
 from cortexgen.runner.precision import Precision, choose_device
-from cortexgen.weights.reading import GENERATE, load_appearance, load_generator, load_image_generator, load_registration
+from cortexgen.weights.catalogue import GENERATE
+from cortexgen.weights.reading import load_appearance, load_generator, load_image_generator, load_registration
 
 
 def network(

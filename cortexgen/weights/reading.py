@@ -3,13 +3,11 @@
 import json
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -20,37 +18,21 @@ from cortexgen.io import Grid
 from cortexgen.modules.appearance import AppearanceModule
 from cortexgen.modules.baselines.base import BaselineModule
 from cortexgen.modules.features import FeatureModule
+from cortexgen.runner.verbosity import note
+from cortexgen.weights.catalogue import APPEARANCE, FEATURES, GENERATE, REGISTER, find, shipped, shipped_names
 
-REGISTER, GENERATE, APPEARANCE = "register-mni152-2mm", "generate-mni152-2mm", "appearance-mni152-2mm"
-FEATURES = "features-mni152-2mm"
 MODULES = "cortexgen.modules"  # where a class without a path is looked for
 METADATA = "cortexgen"
 STATISTICS = "contract."  # tensors of the contract, beside the parameters
 
 
-def shipped(name: str) -> Path:
-    """The file of weights that come with the package."""
-    return Path(str(files("cortexgen.weights") / f"{name}.safetensors"))
-
-
-def shipped_names(stage: str = "") -> list[str]:
-    """Of the weights that come with the package, of a kind ("register", "features", ...) or all."""
-    there = Path(str(files("cortexgen.weights"))).glob(f"{stage}*.safetensors")
-    return sorted(path.stem for path in there)
-
-
 def _named(path: str | Path) -> Path:
-    """A file of weights by its path, or by the name of weights that come with the package, where no such file lies.
+    """A file of weights by its path, or where no such file lies by the name that `catalogue.find` knows.
 
     Raises:
-        UserError: if there is neither; it lists the names.
+        UserError: if there is neither.
     """
-    if not Path(path).exists():
-        names = shipped_names()
-        if str(path) in names:
-            return shipped(str(path))
-        raise UserError(f"{path}: no such file, nor one of the package's weights, {', '.join(names)}")
-    return _file(Path(path))
+    return _file(Path(path)) if Path(path).exists() else find(str(path))
 
 
 def _file(path: Path) -> Path:
@@ -209,7 +191,7 @@ def start(module: LightningModule, path: str | Path) -> None:
             raise UserError(f"{path}: its parameter {name} is {shapes[0]}, the configuration's is {shapes[1]}")
     module.load_state_dict(theirs, strict=False)
     fresh = [name for name in ours if name not in theirs]
-    rank_zero_info(f"starting from {path}" + (f"; {len(fresh)} parameters are new: {fresh[0]}, ..." if fresh else ""))
+    note(f"starting from {path}" + (f"; {len(fresh)} parameters are new: {fresh[0]}, ..." if fresh else ""))
 
 
 def load_registration(path: str | Path | None = None) -> Any:

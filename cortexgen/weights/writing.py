@@ -56,9 +56,3 @@ def _halved(value: Tensor) -> Tensor:
     half = value.half()
     exact = torch.allclose(half.float(), value.float(), rtol=1e-3, atol=1e-6)
     return half if exact and value.numel() > 10_000 else value
-
-
-def card(path: Path) -> dict[str, Any]:
-    """The card beside a weights file."""
-    beside = path.with_suffix(".json")
-    return json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}

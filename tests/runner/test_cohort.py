@@ -117,11 +117,11 @@ def test_a_full_disk_ends_the_run(runner):
 
 
 def test_an_interruption_begins_nothing_more(tmp_path, monkeypatch):
-    class Interrupted(module.tqdm):
-        def update(self, n=1):
+    class Interrupted(module.Progress):
+        def update(self, done=1, text=str):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "tqdm", Interrupted)
+    monkeypatch.setattr(module, "Progress", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         Runner(isolated=True).run(partial(slow, folder=tmp_path), named("abcdef"), "testing")
     assert len(list(tmp_path.iterdir())) <= 2  # the first, and what was begun meanwhile

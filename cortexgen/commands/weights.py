@@ -1,0 +1,56 @@
+"""`cortexgen weights`: which trained weights there are, and whether their files are whole."""
+
+from json import dumps
+from typing import Literal
+
+from cortexgen.errors import UserError
+from cortexgen.weights.catalogue import Weights, catalogue, find
+
+
+def weights(action: Literal["list", "verify"], names: list[str], json: bool = False) -> None:
+    """List the weights that have a name, or verify their files against the checksums on their cards.
+
+    There are those of the package and, where the variable CORTEXGEN_WEIGHTS names a folder, those in it: files
+    NAME.safetensors or NAME@VERSION.safetensors, each with its card NAME.json beside it, as `cortexgen export` writes
+    them. Options that take weights (`--checkpoint`, `--appearance`, `--finer`, `--features`, `--start_from`) take their
+    names, and NAME@VERSION. Nothing is downloaded.
+
+    Args:
+        action: list, or verify, which exits with 1 if a file is damaged or its card has no checksum.
+        names: Of the weights to list or verify; all unless given.
+        json: Print JSON instead of a table.
+    """
+    there = catalogue()
+    if names:
+        paths = [find(name) for name in names]
+        there = [weights for weights in there if weights.path in paths]
+    problems = {each.reference: each.verify() for each in there} if action == "verify" else {}
+    rows = [_row(each) | ({"state": problems[each.reference] or "ok"} if problems else {}) for each in there]
+    print(dumps(rows, indent=2) if json else _table(rows, problems))
+    wrong = [problem for problem in problems.values() if problem]
+    if wrong:
+        raise UserError(f"{len(wrong)} of {len(there)} weights can't be verified; {wrong[0]}")
+
+
+def _row(each: Weights) -> dict[str, object]:
+    size = each.path.stat().st_size
+    return {
+        "name": each.name,
+        "version": each.version,
+        "for": each.use,
+        "licence": each.licence or "unknown",
+        "size": size,
+        "sha256": each.sha256,
+        "file": str(each.path),
+    }
+
+
+def _table(rows: list[dict[str, object]], verified: object) -> str:
+    """Of a terminal's width where checksums stand alone in a column of their own at the end."""
+    lines: list[tuple[str, ...]] = [("weights", "for", "licence", "size", "state" if verified else "sha256")]
+    for row in rows:
+        megabytes = f"{int(str(row['size'])) / 1e6:.1f} MB"
+        last = row["state"] if verified else row["sha256"]
+        lines.append((f"{row['name']}@{row['version']}", *map(str, (row["for"], row["licence"], megabytes, last))))
+    widths = [max(len(line[k]) for line in lines) for k in range(4)]
+    return "\n".join("  ".join([*map(str.ljust, line, widths), line[4]]).rstrip() for line in lines)
