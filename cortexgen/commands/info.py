@@ -24,6 +24,7 @@ OPTIONAL = {  # by distribution: what it is for, and how it comes
     "dcm2niix": ("studies that come as DICOM, in `preprocess`", "preprocess"),
     "picsl-greedy": ("`register --method greedy`", "compare"),
     "distributed": ("Dask: `--scheduler`, cohorts on many machines", "cluster"),
+    "bids-validator-deno": ("the BIDS validator, of `bids`", "bids"),
     "shtab": ("`completion`", "completion"),
 }
 
