@@ -12,6 +12,7 @@ from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.io.output import examine_run
 from cortexgen.io.tables import COHORT
+from cortexgen.pages.generated import write_report
 
 
 def generate(
@@ -48,8 +49,9 @@ def generate(
     micro_batch: int | None = None,
     jobs: int = 1,
     scheduler: str | None = None,
+    page: bool = True,
 ) -> None:
-    """Write new, labelled brains: image, labels and field of each, their covariates and volumes, and a manifest.
+    """Write new, labelled brains: image, labels and field of each, covariates, volumes, a manifest, and a page.
 
     The MNI152 template is warped by a new velocity field; a second network gives that shape an image of its own, with
     its sulci, contrast and noise, and the cortex's labels are fitted to it. Weights come with the package. Samples
@@ -102,6 +104,7 @@ def generate(
         jobs: Processes on this machine; with one, brains are drawn side by side in threads.
         scheduler: Address of a Dask scheduler whose workers draw; needs `cortexgen[cluster]` and folders that all of
             them see.
+        page: Write generated.html, where the first twelve brains turn and scroll in any browser.
     """
     counts = {"num_samples": num_samples, "steps": steps, "micro_batch": micro_batch, "devices": devices}
     counts |= {"jobs": jobs, "appearance_steps": appearance_steps}
@@ -125,4 +128,6 @@ def generate(
             raise UserError(f"--deformation_model: is a generator of its own, not with --generator {generator}")
         generator, options = "deformation-model", options | {"fields": deformation_model}
     rejected = generate_cohort(out, num_samples, generator, options, max(jobs, devices), scheduler, devices)
+    if page:
+        write_report(out)
     print(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")

@@ -11,6 +11,7 @@ from cortexgen.evaluation.truth import Result
 from cortexgen.io import read_field, read_volume
 from cortexgen.io.bids import derivative, transform
 from cortexgen.pages.report import Report
+from cortexgen.pages.viewer import MOST, Viewer
 from cortexgen.spatial import integrate, log_jacobian, resample_field
 
 
@@ -38,6 +39,12 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     groups = {"Simulated subjects": result.cohort[:shown], "Generated brains": result.brains[: 2 * shown]}
     rows = {name: [_load(scan.image) for scan in scans] for name, scans in groups.items()}
     dsegs = {name: [_load(scan.labels) for scan in scans] for name, scans in groups.items()}
+    viewer = Viewer(dict(enumerate(template.classes)))
+    for group, folder in (("Simulated subjects", result.fields), ("Generated brains", None)):
+        for scan, image, labels in zip(groups[group][: MOST // 2], rows[group], dsegs[group], strict=False):
+            field = transform(folder or scan.image.parents[2], scan.name, template.name, "T1w")
+            viewer.add(group, scan.name, image[None], grid, labels[None], read_field(field))
+    page.viewer(viewer, "Simulated subjects and generated brains, coronal slices.")
     for plane in ("axial", "coronal", "sagittal"):
         page.figure(figures.cohort(rows, grid, plane=plane), f"{plane.capitalize()} slices.")
     page.figure(

@@ -100,6 +100,7 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
         page.section("Registration", about="evaluated/registration")
         brains.registrations(page, evaluation, labeller)
     page.section("Slices", about="evaluated/slices")
+    brains.turning(page, evaluation)
     brains.slices(page, evaluation)
     _texture(page, sets)
     _volumes(page, real, sets)

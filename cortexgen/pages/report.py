@@ -1,5 +1,6 @@
-"""One self-contained HTML page: text, tables and figures, without scripts or anything from elsewhere."""
+"""One self-contained HTML page: text, tables, figures and brains that turn, without anything from elsewhere."""
 
+import hashlib
 import struct
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from cortexgen.evaluation.table import Column, Table
 from cortexgen.figures.brains import to_png
 from cortexgen.io import write_text
+from cortexgen.pages.viewer import Viewer, embedded, script
 
 TEMPLATES = Environment(
     loader=PackageLoader("cortexgen.pages"),
@@ -36,6 +38,7 @@ class Report:
         self.sections: list[str] = []
         self.blocks: list[dict[str, Any]] = []
         self.figures = 0
+        self.script = ""
 
     def add(self, kind: str, **content: Any) -> None:
         """A block that `templates/kind.html` shows."""
@@ -65,6 +68,13 @@ class Report:
         size = {"png": b64encode(png).decode(), "width": width, "height": height}
         self.add("figure", number=self.figures, caption=caption, alt=alt or caption, **size)
 
+    def viewer(self, viewer: Viewer, caption: str) -> None:
+        """Brains that turn and scroll; where no script can run, a picture of them with the caption. Nothing of none."""
+        if viewer.brains:
+            self.script = script()
+            self.figure(viewer.still(), caption, dpi=90)
+            self.blocks[-1] |= {"kind": "viewer/viewer", "viewer": viewer, "data": embedded(viewer.data())}
+
     def table(
         self, rows: Sequence[Mapping[str, Any]], caption: str = "", formats: Mapping[str, str] | None = None
     ) -> None:
@@ -88,7 +98,8 @@ class Report:
 
     def render(self) -> str:
         """The page as text."""
-        return TEMPLATES.get_template("page.html").render(vars(self))
+        allowed = f"'sha256-{b64encode(hashlib.sha256(self.script.encode()).digest()).decode()}'" if self.script else ""
+        return TEMPLATES.get_template("page.html").render(vars(self) | {"allowed": allowed})
 
 
 def listed(names: Sequence[str]) -> str:
