@@ -80,7 +80,7 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     page.section("Regional volumes", "Voxel counts of the template's labels, warped, on both sides.")
     names = template.classes[1:]
     volumes = figures.volume_distributions(names, *result.volumes, cohorts=("Simulated", "Generated"))
-    page.figure(volumes, "Relative to the simulated mean.")
+    page.chart(volumes, "Relative to the simulated mean.")
     page.table(
         [{"region": n, "sd_ratio": g["sd_ratio"][n], "cohens_d": g["cohens_d"][n]} for n in names],
         "Ratio of standard deviations (generated to simulated) and effect size of the means.",
@@ -90,6 +90,6 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     for stage, run in runs.items():
         logs = sorted(run.glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1]))
         if logs:
-            page.figure(figures.training_curves(logs), f"Stage: {stage}.")
+            page.chart(figures.training_curves(logs), f"Stage: {stage}.")
     page.table([{"step": k, "seconds": v} for k, v in result.metrics["seconds"].items()], "Time.", {"seconds": ".0f"})
     page.write(path)

@@ -47,7 +47,7 @@ def write_report(out: Path) -> None:
         page.section("Spread of volumes")
         share = {"Generated": 100 * values / values.mean(dim=0)}
         figure = class_distributions(names, share, "% of the mean of these brains", False)
-        page.figure(figure, "Regional volumes: boxes span the quartiles, a point a brain.", dpi=110)
+        page.chart(figure, "Regional volumes: boxes span the quartiles, a point a brain.")
     page.write(out / REPORT)
 
 

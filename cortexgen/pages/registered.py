@@ -46,7 +46,7 @@ def write_registered_report(path: Path, evaluation: RegistrationEvaluation) -> N
             found = {m: _by_class(evaluation, m, measure) for m in evaluation.methods}
             shown = {method: values for method, values in found.items() if len(values)}
             figure = class_distributions(evaluation.classes, shown, measure.heading, not measure.unit, NO_REGISTRATION)
-            page.figure(figure, f"{measure.title} of each class: boxes span the quartiles, a point an image.")
+            page.chart(figure, f"{measure.title} of each class: boxes span the quartiles, a point an image.")
         for name in ("registration_dice", "registration_hd95"):
             page.results(evaluation.tables[name])
     if evaluation.problems:

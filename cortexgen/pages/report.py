@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from cortexgen.evaluation.table import Column, Table
 from cortexgen.figures.brains import to_png
+from cortexgen.figures.told import to_svg
 from cortexgen.io import write_text
 from cortexgen.pages.viewer import Viewer, embedded, script
 
@@ -67,6 +68,13 @@ class Report:
         width, height = struct.unpack(">II", png[16:24])
         size = {"png": b64encode(png).decode(), "width": width, "height": height}
         self.add("figure", number=self.figures, caption=caption, alt=alt or caption, **size)
+
+    def chart(self, figure: Figure, caption: str, alt: str | None = None) -> None:
+        """A chart, as `figure`, whose marks say their values under a pointer."""
+        self.figures += 1
+        width, height = (round(100 * inches) for inches in figure.get_size_inches())
+        words = {"number": self.figures, "caption": caption, "alt": alt or caption, "width": width, "height": height}
+        self.add("chart", svg=to_svg(figure, f"figure-{self.figures}-"), **words)
 
     def viewer(self, viewer: Viewer, caption: str) -> None:
         """Brains that turn and scroll; where no script can run, a picture of them with the caption. Nothing of none."""
