@@ -80,7 +80,8 @@ def look(page_in: Callable[..., object], tmp_path_factory: pytest.TempPathFactor
             page = page_in(path, viewport=size, color_scheme=scheme)
             if page.query_selector(".viewer"):
                 scrolls(page)
-            page.screenshot(path=folder / f"{path.stem}-{scheme}-{width}.png", full_page=True)
+            height = page.evaluate("document.documentElement.scrollHeight")  # beyond 16384 it repeats
+            page.screenshot(path=folder / f"{path.stem}-{scheme}-{width}.png", full_page=height < 16_000)
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{width} is too narrow"
             found = page.evaluate(axe + ";axe.run(document, {resultTypes: ['violations']})")["violations"]
             grave = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]

@@ -84,12 +84,15 @@ def test_page_of_a_cohort_is_whole_however_it_came_about(weights, tmp_path, monk
     assert text == (at_once / "generated.html").read_text(encoding="utf-8")
     assert [text.count(f">sub-synth000{k}</option>") for k in (1, 2, 3)] == [2, 2, 0]
     shown = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text)[1])
-    assert shown["classes"]["labels"][1:] == [name for name in read_tsv(out / "volumes.tsv")[0]][1:]
+    names, present = ["", *[*read_tsv(out / "volumes.tsv")[0]][1:]], set()
     for brain, name in zip(shown["brains"], ("sub-synth0001", "sub-synth0002"), strict=True):
         image = nib.load(out / name / "anat" / f"{name}_T1w.nii.gz").get_fdata()
         small = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(brain["image"])))
         assert {"labels", "growth"} < brain.keys() and brain["name"] == name
+        labels = nib.load(out / name / "anat" / f"{name}_dseg.nii.gz").get_fdata()
+        present |= {names[int(k)] for k in np.unique(labels)}
         assert small.get_fdata().sum() == pytest.approx(image.clip(0, np.quantile(image, 0.999)).sum(), rel=0.02)
+    assert {*shown["classes"]["labels"]} == present
     assert all(f'<th scope="row">{name}</th>' in text for name in ("sub-synth0001", "sub-synth0003"))
 
 

@@ -149,7 +149,7 @@ def test_page_stands_alone_and_its_pictures_decode(case: Case) -> None:
     page = case.page
     for image in page.images:
         kind, content = image["src"].split(",")
-        assert kind == "data:image/png;base64"
+        assert kind == "data:image/webp;base64"
         picture = Image.open(io.BytesIO(base64.b64decode(content)))
         picture.load()
         assert picture.size == (int(image["width"]), int(image["height"])) and image["alt"]

@@ -14,7 +14,7 @@
       this.canvas.addEventListener("keydown", (event) => viewer.key(event), true);
       this.canvas.addEventListener("keyup", (event) => event.stopImmediatePropagation(), true);
       this.nv = new niivue.Niivue({
-        backColor: [0, 0, 0, 1], crosshairColor: [1, 0.83, 0.29, 0.7], crosshairWidth: 0.6, fontColor: [0.9, 0.9, 0.9, 1], show3Dcrosshair: true,
+        backColor: [0, 0, 0, 1], crosshairColor: [1, 0.83, 0.29, 0.7], crosshairWidth: 1, crosshairWidthUnit: "mm", fontColor: [0.9, 0.9, 0.9, 1], show3Dcrosshair: true,
         dragAndDropEnabled: false, scrollRequiresFocus: true, logLevel: "error", loadingText: "", textHeight: 0.04,
         multiplanarShowRender: 1, multiplanarLayout: 2, isRadiologicalConvention: false, sagittalNoseLeft: false,
       });
