@@ -36,14 +36,14 @@ def to_svg(figure: Figure, prefix: str) -> str:
         element.attrib = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
     for group in [*root.iter("g")]:
         _tell(group)
+    root.attrib = {"viewBox": root.attrib["viewBox"]}
     text = ElementTree.tostring(root, "unicode")
     text = text.replace("fill: #ffffff", "fill: none")
     for colour, name in COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     used = {*re.findall(r'(?:href="|url\()#([^")]+)', text)}
     text = re.sub(r' id="([^"]*)"', lambda m: f' id="{prefix}{m[1]}"' if m[1] in used else "", text)
-    text = re.sub(r'(href="|url\()#', rf"\1#{prefix}", text)
-    return re.sub(r'^<svg [^>]*viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1">', text)
+    return re.sub(r'(href="|url\()#', rf"\1#{prefix}", text)
 
 
 def _tell(group: ElementTree.Element) -> None:

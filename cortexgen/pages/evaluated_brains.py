@@ -54,7 +54,9 @@ def turning(page: Report, evaluation: Evaluation) -> None:
         for i in (kept[round(k * (len(kept) - 1) / max(n - 1, 1))] for k in range(n)):
             labels = measured_labels(store, i) if i in result.measured else None
             people = {key: value for key, value in store.covariates(i).items() if key in ("age", "sex")}
-            words = ", ".join(f"{key} {value:g}" if key == "age" else f"{key} {value}" for key, value in people.items())
+            words = ", ".join(
+                f"{key} {value:.4g}" if key == "age" else f"{key} {value}" for key, value in people.items()
+            )
             group = f"{result.name} (N = {len(store)})"
             viewer.add(group, store.names[i], store.image(i), store.grid, labels, _field(evaluation, result, i), words)
     page.viewer(viewer, "Brains of each set, coronal slices.")
