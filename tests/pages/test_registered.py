@@ -59,7 +59,7 @@ def test_page_in_a_browser(path, look):
 
 
 def test_page_stands_alone_and_escapes(page):
-    assert set(re.findall(r'(?:src|href)="(.{5})', page)) <= {"data:", *re.findall(r'href="(#sect)', page)}
+    assert set(re.findall(r'(?:src|href)="(.{5})', page)) <= {"data:", "#figu", *re.findall(r'href="(#sect)', page)}
     assert "plain &lt;b&gt;" in page and "plain <b>" not in page and "<script" not in page
 
 
