@@ -1,12 +1,16 @@
 """What tests share: a small simulated cohort, its registrations, and the program run in this process."""
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +22,7 @@ from cortexgen.weights import load_checkpoint, save_weights
 
 CONF = Path(__file__).parent / "conf"
 SUBJECTS = 5
+GRAPHICS = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
 
 brains.DPI = 40.0  # of the pictures that trainings draw
 torch.set_num_threads(1)  # tests are many small operations, on which threads wait for each other
@@ -29,6 +34,86 @@ os.environ.setdefault("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib")
 def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The caches of cohorts go with the tests."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
+
+
+def chromium() -> str | None:
+    """A browser of this machine."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if chromium() is None:
+        terminalreporter.write_line("No page was opened in a browser: there is no chromium or google-chrome here.")
+
+
+@pytest.fixture
+def page_in() -> Callable[..., object]:
+    """Opens a page in headless Chromium, `page_in(path, ...)` with options of its context."""
+    if chromium() is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome here to open a page in")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        made = {}
+
+        def open_page(path: Path, flags: tuple[str, ...] = (), **options: object) -> object:
+            if flags not in made:
+                made[flags] = playwright.chromium.launch(executable_path=chromium(), args=[*GRAPHICS, *flags])
+            page = made[flags].new_page(**options)
+            page.set_default_timeout(120_000)
+            page.said, page.asked = [], []
+            page.on("console", lambda message: page.said.append(message.text) if message.type == "error" else None)
+            page.on("pageerror", lambda error: page.said.append(str(error)))
+            page.on("request", lambda request: page.asked.append(request.url))
+            page.goto(path.as_uri())
+            return page
+
+        yield open_page
+
+
+@pytest.fixture
+def look(page_in: Callable[..., object], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Looks at a page, wide and light, narrow and dark; screenshots go to CORTEXGEN_SCREENSHOTS, or pytest's folder."""
+    folder = Path(os.environ.get("CORTEXGEN_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    axe = (files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
+
+    def check(path: Path) -> None:
+        for scheme, width in (("light", 1400), ("dark", 360)):
+            size = {"width": width, "height": 900}
+            page = page_in(path, viewport=size, color_scheme=scheme)
+            if page.query_selector(".viewer"):
+                scrolls(page)
+            height = page.evaluate("document.documentElement.scrollHeight")  # beyond 16384 it repeats
+            page.screenshot(path=folder / f"{path.stem}-{scheme}-{width}.png", full_page=height < 16_000)
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{width} is too narrow"
+            found = page.evaluate(axe + ";axe.run(document, {resultTypes: ['violations']})")["violations"]
+            grave = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
+            assert not grave and page.said == []
+            assert page.asked[0] == path.as_uri() and all(url.startswith(("data:", "blob:")) for url in page.asked[1:])
+            page.close()
+
+    return check
+
+
+def scrolls(page: object) -> None:
+    """The pictures of a viewer are there, and keys scroll both."""
+    page.wait_for_selector(".viewer[data-ready]")
+    assert not page.is_visible(".viewer .still")
+
+    def pictures() -> list[np.ndarray]:
+        from PIL import Image
+
+        shots = [canvas.screenshot() for canvas in page.locator(".viewer canvas").all()]
+        return [np.asarray(Image.open(io.BytesIO(shot)).convert("L"), dtype=float) for shot in shots]
+
+    before, said = pictures(), page.locator(".where").all_inner_texts()
+    assert all((picture > 60).mean() > 0.03 and len(np.unique(picture)) > 30 for picture in before)
+    page.locator(".viewer canvas").first.focus()
+    for _ in range(8):
+        page.keyboard.press("ArrowUp")
+    moved = page.locator(".where").all_inner_texts()
+    assert len({words.split(" mm")[0] for words in moved}) == 1 and moved != said
+    assert all(np.abs(a - b).mean() > 0.5 for a, b in zip(before, pictures(), strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +186,6 @@ def trained_appearance(
 def degraded() -> Callable[..., torch.Tensor]:
     """Makes of a brain in template space one whose overlap and correlation with the template are as low as asked for:
     by a shell of tissue around it, and by voxels that are mixed with others."""
-    import numpy as np
     from scipy.ndimage import distance_transform_edt
 
     from cortexgen.atlas.alignment import SPACING, _at, _fit

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nibabel as nib
@@ -54,6 +54,10 @@ def compared(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_page_in_a_browser(compared: Path, look: Callable[[Path], None]) -> None:
+    look(compared / "benchmark.html")
+
+
 def test_a_model_is_trained_drawn_from_measured_and_its_cost_known(compared: Path) -> None:
     images, costs = rows(compared, "images"), rows(compared, "costs")
     assert {"HA-GAN", "people"} <= set(images)
@@ -65,7 +69,7 @@ def test_a_model_is_trained_drawn_from_measured_and_its_cost_known(compared: Pat
     drawn = sorted((compared / "models" / "hagan" / "brains").glob("sub-*/anat/*_T1w.nii.gz"))
     assert len(drawn) == 4
     page = (compared / "benchmark.html").read_text()
-    assert "HA-GAN" in page and "Sun et al." in page and page.count("<img") == 3
+    assert "HA-GAN" in page and "Sun et al." in page and page.count("<img") == 4
 
 
 def test_published_rows_stand_beside_and_are_marked(compared: Path) -> None:

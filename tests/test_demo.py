@@ -61,4 +61,8 @@ def test_demo_writes_cohort_metrics_and_report(out):
     assert all(record["style"].keys() >= {"white", "contrast", "noise"} for record in manifest["records"])
     page = Images()
     page.feed((out / "report.html").read_text())
-    assert len(page.sources) >= 8 and all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert len(page.sources) >= 8 and all(source.startswith("data:image/webp;base64,") for source in page.sources)
+
+
+def test_report_in_a_browser(out, look):
+    look(out / "report.html")

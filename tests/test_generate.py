@@ -1,7 +1,10 @@
 """`cortexgen generate`: from a weights file to a cohort."""
 
+import base64
+import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,8 +35,8 @@ def pca(registered):
     return data, StatisticalDeformationModel(data, ("age", "brain_volume_ml"))
 
 
-def generate(weights, out, *args):
-    options = ["--checkpoint", str(weights), "--steps", "2", "--resolution", "8"]
+def generate(weights, out, *args, page="false"):
+    options = ["--checkpoint", str(weights), "--steps", "2", "--resolution", "8", "--page", page]
     run(["generate", str(out), *options, *map(str, args)])
     return out
 
@@ -78,6 +81,31 @@ def test_a_cohort_is_a_bids_data_set(weights, tmp_path, bids_errors):
     assert len(list(out.glob("dseg*"))) == 5
     (out / "notes.tsv").write_text("a\tb\n1\t2\n")
     assert [error.split()[0] for error in bids_errors(out)] == ["NOT_INCLUDED"]
+
+
+def test_page_of_a_cohort_is_whole_however_it_came_about(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr("cortexgen.pages.generated.MOST", 2)
+    out = generate(weights, tmp_path / "out", "--num_samples", 1, page="true")
+    generate(weights, out, "--num_samples", 3, page="true")
+    at_once = generate(weights, tmp_path / "at_once", "--num_samples", 3, page="true")
+    text = (out / "generated.html").read_text(encoding="utf-8")
+    assert text == (at_once / "generated.html").read_text(encoding="utf-8")
+    assert [text.count(f">sub-synth000{k}</option>") for k in (1, 2, 3)] == [2, 2, 0]
+    shown = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text)[1])
+    names, present = ["", *[*read_tsv(out / "volumes.tsv")[0]][1:]], set()
+    for brain, name in zip(shown["brains"], ("sub-synth0001", "sub-synth0002"), strict=True):
+        image = nib.load(out / name / "anat" / f"{name}_T1w.nii.gz").get_fdata()
+        small = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(brain["image"])))
+        assert {"labels", "growth"} < brain.keys() and brain["name"] == name
+        labels = nib.load(out / name / "anat" / f"{name}_dseg.nii.gz").get_fdata()
+        present |= {names[int(k)] for k in np.unique(labels)}
+        assert small.get_fdata().sum() == pytest.approx(image.clip(0, np.quantile(image, 0.999)).sum(), rel=0.02)
+    assert {*shown["classes"]["labels"]} == present
+    assert all(f'<th scope="row">{name}</th>' in text for name in ("sub-synth0001", "sub-synth0003"))
+
+
+def test_page_in_a_browser(weights, tmp_path, look):
+    look(generate(weights, tmp_path / "out", "--num_samples", 2, page="true") / "generated.html")
 
 
 def test_more_samples_join_the_cohort_and_another_run_is_refused(weights, tmp_path):

@@ -77,7 +77,7 @@ def test_the_good_scans_are_done_and_the_others_named(done):
     steps = json.loads((done / "dataset_description.json").read_text())["GeneratedBy"][0]["Steps"]
     assert [step["name"] for step in steps] == ["resample", "normalize"]
     page = (done / "preprocess.html").read_text()
-    assert page.index("sub-2") < page.index("sub-1") and "data:image/png" in page
+    assert page.index("sub-2") < page.index("sub-1") and "<svg" in page
 
 
 def test_the_cohort_is_a_bids_data_set(done, bids_errors):

@@ -14,6 +14,7 @@ from cortexgen.io import HeaderChoice
 from cortexgen.io.header import Form
 from cortexgen.io.output import examine_run
 from cortexgen.io.tables import COHORT
+from cortexgen.pages.generated import write_report
 from cortexgen.runner.verbosity import say
 
 
@@ -52,8 +53,9 @@ def generate(
     jobs: int = 1,
     scheduler: str | None = None,
     dry_run: bool = False,
+    page: bool = True,
 ) -> None:
-    """Write new, labelled brains: image, labels and field of each, their covariates and volumes, and a manifest.
+    """Write new, labelled brains: image, labels and field of each, covariates, volumes, a manifest, and a page.
 
     The MNI152 template is warped by a new velocity field; a second network gives that shape an image of its own, with
     its sulci, contrast and noise, and the cortex's labels are fitted to it. Weights come with the package. Samples
@@ -108,6 +110,7 @@ def generate(
             them see.
         dry_run: See that the options can be met, say how many brains would be drawn and how many are there, and write
             nothing.
+        page: Write generated.html, where the first twelve brains turn and scroll in any browser.
     """
     counts = {"num_samples": num_samples, "steps": steps, "micro_batch": micro_batch, "devices": devices}
     counts |= {"jobs": jobs, "appearance_steps": appearance_steps}
@@ -135,4 +138,6 @@ def generate(
         there = {sample_name(k) for k in range(num_samples)} - {*missing}
         return say_plan("generate", "brain", missing, there)
     rejected = generate_cohort(out, num_samples, generator, options, max(jobs, devices), scheduler, devices)
+    if page:
+        write_report(out)
     say(f"{num_samples} brain(s), {rejected} draw(s) rejected: {out}")

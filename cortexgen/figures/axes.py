@@ -10,9 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from cortexgen.figures.marks import mark, spread
 from cortexgen.figures.planes import Array
 
 INK, GREY, RULE, BAND, STRIPE = "#222222", "#9aa0a6", "#e6e8ea", "#e9edf1", "#f5f6f7"
+MANY = 60  # points, from which on they are a picture in their chart, and its box alone tells
 
 
 def panels(n: int, columns: int, width: float, height: float, above: float = 0.3) -> tuple[Figure, list[Axes]]:
@@ -47,18 +49,24 @@ def name_lines(axes: Axes, names: Sequence[str]) -> None:
         axes.axhspan(k - 0.5, k + 0.5, color=STRIPE, zorder=-1)
 
 
-def box(axes: Axes, values: Array, y: float, colour: str, height: float = 0.5) -> None:
-    """A horizontal box over one point a value, those that aren't finite left out.
+def box(axes: Axes, values: Array, y: float, colour: str, label: str, height: float = 0.5) -> None:
+    """A horizontal box over one point a value, those that aren't finite left out; they tell their values.
 
     Boxes span the quartiles with the median; whiskers reach to 1.5 times that range.
     """
     values = values[np.isfinite(values)]
     heights = y + height * np.random.default_rng(0).uniform(-0.38, 0.38, len(values))
-    axes.scatter(values, heights, s=5, color=colour, alpha=0.45, lw=0)
+    points = axes.scatter(values, heights, s=5, color=colour, alpha=0.45, lw=0, zorder=2.5)
+    if len(values) > MANY:
+        points.set_rasterized(True)
+    else:
+        mark(points, *(f"{label}: {value:.4g}" for value in values))
     line = {"color": colour, "lw": 1.1}
     style: dict[str, Any] = {"boxprops": line, "whiskerprops": line, "medianprops": {**line, "lw": 2}}
     style |= {"capprops": {"lw": 0}, "orientation": "horizontal", "manage_ticks": False}
-    axes.boxplot(values, positions=[y], widths=height, showfliers=False, **style)
+    drawn = axes.boxplot(values, positions=[y], widths=height, showfliers=False, **style)
+    if len(values):
+        mark(drawn["boxes"][0], spread(values, label))
 
 
 def boxes(axes: Axes, names: Sequence[str], groups: Sequence[tuple[str, Array]], colours: Sequence[str]) -> None:
@@ -71,8 +79,9 @@ def boxes(axes: Axes, names: Sequence[str], groups: Sequence[tuple[str, Array]],
     """
     step = 0.8 / len(groups)
     for k in range(len(names)):
-        for i, ((_, values), colour) in enumerate(zip(groups, colours, strict=True)):
-            box(axes, values[:, k], k + step * (i - (len(groups) - 1) / 2), colour, 0.75 * step)
+        for i, ((group, values), colour) in enumerate(zip(groups, colours, strict=True)):
+            place = k + step * (i - (len(groups) - 1) / 2)
+            box(axes, values[:, k], place, colour, f"{names[k]}, {group}", 0.75 * step)
     name_lines(axes, [name.replace("-", " ") for name in names])
     handles = [Patch(color=c, label=f"{name} (n = {len(v)})") for (name, v), c in zip(groups, colours, strict=True)]
     columns = min(4, len(handles))

@@ -16,6 +16,7 @@ from torch import Tensor
 from cortexgen.errors import UserError
 from cortexgen.figures.axes import GREY, INK, RULE, boxes, panels
 from cortexgen.figures.colours import GROUPS, REAL, SYNTHETIC
+from cortexgen.figures.marks import mark_curve
 from cortexgen.figures.planes import Array
 
 Curve = tuple[Array, Array]
@@ -191,6 +192,7 @@ def _split(name: str) -> tuple[str, str]:
 def _curve(axes: Axes, steps: Array, values: Array, stage: str) -> None:
     """One curve; above 100 points drawn faintly, with a running median of a fiftieth of them."""
     colour = SYNTHETIC if stage.startswith(("val", "test")) else REAL
+    mark_curve(axes, steps, values, stage)
     if len(values) <= 100:
         marker = "o" if len(values) <= 30 else None
         axes.plot(steps, values, color=colour, lw=1.4, marker=marker, ms=3, label=stage or None)

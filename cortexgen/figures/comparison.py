@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cortexgen.figures.axes import BAND, GREY, INK, box, name_lines, panels
 from cortexgen.figures.colours import REAL, SYNTHETIC
+from cortexgen.figures.marks import mark
 from cortexgen.figures.planes import FAINT, PLANES, Array, PlaneName, View, array, foreground, letters, window
 from cortexgen.figures.sheet import Sheet
 from cortexgen.io import Grid
@@ -57,12 +58,15 @@ def effect_forest(
     for axes, (name, found) in zip(forests, effects.items(), strict=True):
         axes.axvspan(-small, small, color=BAND, zorder=0)
         axes.axvline(0, color=GREY, lw=0.8, zorder=1)
-        for y, effect in enumerate(found[k] for k in order):
+        for y, k in enumerate(order):
+            effect = found[k]
             if effect is None:
                 continue
             low, high = max(effect.low, -limit), min(effect.high, limit)
-            axes.plot([low, high], [y, y], color=SYNTHETIC, lw=1.3)
-            axes.plot([effect.value], [y], "o", color=SYNTHETIC, ms=4.5)
+            (line,) = axes.plot([low, high], [y, y], color=SYNTHETIC, lw=1.3)
+            (point,) = axes.plot([effect.value], [y], "o", color=SYNTHETIC, ms=4.5)
+            for drawn in (line, point):
+                mark(drawn, f"{regions[k]}: {effect.value:.2f} [{effect.low:.2f}, {effect.high:.2f}]")
             for end, marker, beyond in ((low, "<", effect.low < -limit), (high, ">", effect.high > limit)):
                 if beyond:
                     axes.plot([end], [y], marker, color=SYNTHETIC, ms=4, clip_on=False)
@@ -95,8 +99,8 @@ def distributions(groups: Mapping[str, Array], measures: Sequence[str]) -> Figur
     names = [f"{plain(name, 24)} ({len(values)})" for name, values in groups.items()]
     figure, found = panels(len(measures), BESIDE, WIDTH, 0.32 * len(groups) + 0.8)
     for k, (axes, measure) in enumerate(zip(found, measures, strict=True)):
-        for y, values in enumerate(groups.values()):
-            box(axes, values[:, k], y, SYNTHETIC if y else REAL)
+        for y, (group, values) in enumerate(groups.items()):
+            box(axes, values[:, k], y, SYNTHETIC if y else REAL, f"{measure}, {group}")
         name_lines(axes, names)
         axes.set_title(measure, loc="left", fontsize=9.5, color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -120,9 +124,12 @@ def distance_histograms(found: Sequence[tuple[str, str, Tensor, Tensor, float]])
         both = [reference.double().numpy(), samples.double().numpy()]
         top = 1.05 * max(values.max() for values in both) or 1.0
         bins = np.linspace(0, top, 36).tolist()
-        for values, colour in zip(both, (REAL, SYNTHETIC), strict=True):
+        for values, colour, whose in zip(both, (REAL, SYNTHETIC), ("the reference", "the set"), strict=True):
             share = np.full(len(values), 100 / len(values))
-            axes.hist(values, bins, weights=share, color=colour, alpha=0.55)
+            heights, edges, bars = axes.hist(values, bins, weights=share, color=colour, alpha=0.55)
+            for k, bar in enumerate(bars):  # type: ignore[arg-type]
+                mark(bar, f"{whose}: {heights[k]:.1f} % at {edges[k]:.3g} to {edges[k + 1]:.3g}")
+                bar.set_visible(bool(heights[k]))
             axes.hist(values, bins, weights=share, color=colour, histtype="step", lw=1.1)
         axes.axvline(threshold, color=INK, lw=0.9, ls="--")
         axes.set_xlim(0, top)

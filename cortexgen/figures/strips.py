@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from cortexgen.figures.axes import BAND, GREY, INK, panels
 from cortexgen.figures.colours import REAL, SYNTHETIC
+from cortexgen.figures.marks import mark
 
 LEVELS, LETTER = 3, 0.0135  # of names in a panel; width of a letter as a share of the panel's
 Scans = Sequence[tuple[str, float]]
@@ -44,8 +45,9 @@ def _draw(axes: Axes, scans: Scans, median: float, reach: float, flagged: Contai
     axes.set_xlim(low - margin, high + margin)
     if math.isfinite(reach):
         axes.axvspan(median - reach, median + reach, ymax=0.4, color=BAND, zorder=-1)
-    axes.scatter(values[~marked], heights[~marked], s=12, color=REAL, alpha=0.55, lw=0)
-    axes.scatter(values[marked], heights[marked], s=18, color=SYNTHETIC, lw=0)
+    for those, size, colour, alpha in ((~marked, 12, REAL, 0.55), (marked, 18, SYNTHETIC, 1.0)):
+        points = axes.scatter(values[those], heights[those], s=size, color=colour, alpha=alpha, lw=0)
+        mark(points, *(f"{names[j]}: {values[j]:.4g}" for j in np.flatnonzero(those)))
     far = sorted(np.flatnonzero(marked), key=lambda j: -abs(values[j] - median))
     shares = {j: float((values[j] - low + margin) / (high - low + 2 * margin)) for j in far}
     for j, (level, side) in _places({j: (shares[j], names[j]) for j in far}).items():

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from cortexgen.figures.axes import INK, panels
 from cortexgen.figures.colours import GROUPS, REAL
 from cortexgen.figures.comparison import plain
+from cortexgen.figures.marks import mark_curve
 from cortexgen.figures.planes import Array
 
 LINES = GROUPS[1:]
@@ -48,10 +49,12 @@ def texture_curves(found: Sequence[Curve]) -> Figure:
     for axes, curve in zip(axes_of, found, strict=True):
         axes.fill_between(curve.at, curve.low, curve.high, color=REAL, alpha=0.2, lw=0)
         axes.plot(curve.at, curve.real, color=REAL, lw=2, label="real brains")
+        mark_curve(axes, curve.at, curve.real, "real brains")
         for name, values in curve.sets.items():
             k = order.index(name)
             dashes = ("-", "--", ":")[k // len(LINES) % 3]
             axes.plot(curve.at, values, dashes, color=LINES[k % len(LINES)], lw=1.2, label=plain(name, 24))
+            mark_curve(axes, curve.at, values, name)
         if curve.logarithmic:
             axes.set_yscale("log")
         axes.set_title(curve.title, loc="left", fontsize=9.5, color=INK)

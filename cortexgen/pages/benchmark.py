@@ -14,6 +14,7 @@ from cortexgen.evaluation.table import Table
 from cortexgen.figures.planes import PLANES
 from cortexgen.io import Grid, read_volume
 from cortexgen.pages.report import Report
+from cortexgen.pages.viewer import MOST, Viewer
 from cortexgen.spatial import resample
 
 SHOWN = 6  # brains of each model
@@ -73,6 +74,11 @@ def _brains(page: Report, plan: Plan, sets: Mapping[str, Path]) -> None:
             rows[title] = shown_images(find_scans(folder), grid)
         except UserError as error:
             page.text(f"{title}: no picture, {error}")
+    viewer, each = Viewer(), max(MOST // max(len(rows), 1), 1)
+    for title, images in [*rows.items()][:MOST]:
+        for k, image in enumerate(images[:each]):
+            viewer.add(title, f"{title}, {k + 1}", image[None], grid)
+    page.viewer(viewer, "The first brains of each model, coronal slices.")
     for plane in PLANES:
         page.figure(figures.cohort(rows, grid, plane), f"{plane.capitalize()} slices, a row a model.", dpi=110)
 

@@ -11,6 +11,7 @@ from cortexgen.evaluation.truth import Result
 from cortexgen.io import read_field, read_volume
 from cortexgen.io.bids import derivative, transform
 from cortexgen.pages.report import Report
+from cortexgen.pages.viewer import MOST, Viewer
 from cortexgen.spatial import integrate, log_jacobian, resample_field
 
 
@@ -38,6 +39,12 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     groups = {"Simulated subjects": result.cohort[:shown], "Generated brains": result.brains[: 2 * shown]}
     rows = {name: [_load(scan.image) for scan in scans] for name, scans in groups.items()}
     dsegs = {name: [_load(scan.labels) for scan in scans] for name, scans in groups.items()}
+    viewer = Viewer(dict(enumerate(template.classes)))
+    for group, folder in (("Simulated subjects", result.fields), ("Generated brains", None)):
+        for scan, image, labels in zip(groups[group][: MOST // 2], rows[group], dsegs[group], strict=False):
+            field = transform(folder or scan.image.parents[2], scan.name, template.name, "T1w")
+            viewer.add(group, scan.name, image[None], grid, labels[None], read_field(field))
+    page.viewer(viewer, "Simulated subjects and generated brains, coronal slices.")
     for plane in ("axial", "coronal", "sagittal"):
         page.figure(figures.cohort(rows, grid, plane=plane), f"{plane.capitalize()} slices.")
     page.figure(
@@ -73,7 +80,7 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     page.section("Regional volumes", "Voxel counts of the template's labels, warped, on both sides.")
     names = template.classes[1:]
     volumes = figures.volume_distributions(names, *result.volumes, cohorts=("Simulated", "Generated"))
-    page.figure(volumes, "Relative to the simulated mean.")
+    page.chart(volumes, "Relative to the simulated mean.")
     page.table(
         [{"region": n, "sd_ratio": g["sd_ratio"][n], "cohens_d": g["cohens_d"][n]} for n in names],
         "Ratio of standard deviations (generated to simulated) and effect size of the means.",
@@ -83,6 +90,6 @@ def write_report(path: Path, result: Result, runs: Mapping[str, Path]) -> None:
     for stage, run in runs.items():
         logs = sorted(run.glob("logs/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1]))
         if logs:
-            page.figure(figures.training_curves(logs), f"Stage: {stage}.")
+            page.chart(figures.training_curves(logs), f"Stage: {stage}.")
     page.table([{"step": k, "seconds": v} for k, v in result.metrics["seconds"].items()], "Time.", {"seconds": ".0f"})
     page.write(path)

@@ -100,6 +100,7 @@ def write_report(path: Path, evaluation: Evaluation, tables: Mapping[str, Table]
         page.section("Registration", about="evaluated/registration")
         brains.registrations(page, evaluation, labeller)
     page.section("Slices", about="evaluated/slices")
+    brains.turning(page, evaluation)
     brains.slices(page, evaluation)
     _texture(page, sets)
     _volumes(page, real, sets)
@@ -168,7 +169,7 @@ def _copies(page: Report, evaluation: Evaluation, tables: Mapping[str, Table]) -
         f"Distance to the nearest training subject; reference: {references}. Left of the dashed line a sample may be "
         "a copy; a set that lies left of the reference varies too little or copies."
     )
-    page.figure(distance_histograms(histograms), caption, dpi=120)
+    page.chart(distance_histograms(histograms), caption)
     for result, c in found:
         if c.compared == "images":
             brains.nearest(page, evaluation, result, c)
@@ -193,16 +194,16 @@ def _volumes(page: Report, real: SetResult, sets: Sequence[SetResult]) -> None:
     if effects:
         figure = effect_forest(ours.regions, effects, SMALL, "d, ICV-adjusted (set − real)")
         caption = f"Effect sizes of regional volumes with 95 % intervals; the band is |d| < {SMALL}."
-        page.figure(figure, caption + " Largest mean |d| on top; arrows: the interval goes on.", dpi=120)
+        page.chart(figure, caption + " Largest mean |d| on top; arrows: the interval goes on.")
     for name, anatomy in theirs.items():
         figure = volume_distributions(ours.regions, ours.volumes, anatomy.volumes, plain(name), ("Real", plain(name)))
-        page.figure(figure, f"{name}: regional volumes as measured, not adjusted for head size.", dpi=110)
+        page.chart(figure, f"{name}: regional volumes as measured, not adjusted for head size.")
     measures = {name: _measures(anatomy) for name, anatomy in {"real": ours, **theirs}.items()}
     kept = [m for m in measures["real"] if all(np.isfinite(found[m]).any() for found in measures.values())]
     groups = {name: np.stack([found[m] for m in kept], axis=1) for name, found in measures.items()}
     cortex = any(title in kept for title, _ in CORTEX.values())
     page.section("Cortex and whole brain" if cortex else "Whole brain", about="evaluated/cortex" * cortex)
-    page.figure(distributions(groups, kept), "A point a brain; boxes span the quartiles, with the median.", dpi=120)
+    page.chart(distributions(groups, kept), "A point a brain; boxes span the quartiles, with the median.")
 
 
 TEXTURE = {
@@ -227,7 +228,7 @@ def _texture(page: Report, sets: Sequence[SetResult]) -> None:
         curve(TEXTURE.get(name, name), str(next(iter(rows.values()))[0]["unit"]), rows, name == POWER)
         for name, rows in found.items()
     ]
-    page.figure(texture_curves(curves), "Means of the sets; the band holds 95 % of the real brains.", dpi=110)
+    page.chart(texture_curves(curves), "Means of the sets; the band holds 95 % of the real brains.")
 
 
 def _measures(anatomy: Anatomy) -> dict[str, np.ndarray]:

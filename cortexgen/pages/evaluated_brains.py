@@ -19,6 +19,7 @@ from cortexgen.figures.planes import PLANES, PlaneName
 from cortexgen.io import Grid
 from cortexgen.metrics.voxelwise import log_jacobian_shift, log_jacobian_spread
 from cortexgen.pages.report import Report
+from cortexgen.pages.viewer import MOST, Viewer
 from cortexgen.spatial import integrate, log_jacobian, resample, resample_field, warp
 
 SHOWN, NEAREST = 6, 3  # brains of a set
@@ -41,6 +42,33 @@ def middle(evaluation: Evaluation) -> list[int]:
     """The voxel (D, H, W) in the middle of the real brains' box."""
     view = evaluation.view
     return [(low + high) // 2 for low, high in zip(view.low, view.high, strict=True)]
+
+
+def turning(page: Report, evaluation: Evaluation) -> None:
+    """Brains of each set, the real ones first, that turn and scroll: as many as a page has room for."""
+    labeller, sets = evaluation.labeller, (evaluation.real, *evaluation.sets)[:MOST]
+    viewer = Viewer(labeller.classes if labeller else None)
+    for result in sets:
+        store, kept = result.store, shown_brains(result)  # whose fields were kept
+        n = min(MOST // len(sets), len(kept))
+        for i in (kept[round(k * (len(kept) - 1) / max(n - 1, 1))] for k in range(n)):
+            labels = measured_labels(store, i) if i in result.measured else None
+            people = {key: value for key, value in store.covariates(i).items() if key in ("age", "sex")}
+            words = ", ".join(
+                f"{key} {value:.4g}" if key == "age" else f"{key} {value}" for key, value in people.items()
+            )
+            group = f"{result.name} (N = {len(store)})"
+            viewer.add(group, store.names[i], store.image(i), store.grid, labels, _field(evaluation, result, i), words)
+    page.viewer(viewer, "Brains of each set, coronal slices.")
+
+
+def _field(evaluation: Evaluation, result: SetResult, i: int) -> tuple[Tensor, Grid] | None:
+    """The field that labelled a brain, and its grid."""
+    velocity, labeller = result.store.measured("labels", i, "velocity"), evaluation.registered
+    if velocity is None or labeller is None:
+        return None
+    frame = labeller.registrar.frame
+    return integrate(torch.from_numpy(velocity).float()[None], frame.steps)[0], frame.velocity_grid
 
 
 def slices(page: Report, evaluation: Evaluation) -> None:

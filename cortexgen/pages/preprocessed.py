@@ -56,7 +56,7 @@ def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str,
             "Each point is a scan; flagged ones are orange, named where there is room. Line: median. Band: what is no "
             f"outlier, within 3.5 scaled median absolute deviations (from {JUDGED_FROM} scans on)."
         )
-        page.figure(chart, caption, "Strip charts of the measures")
+        page.chart(chart, caption, "Strip charts of the measures")
     page.section(f"All scans ({len(rows)})")
     formats = {MEASURES[key].head: MEASURES[key].format for key in shown}
     heads = {"participant_id": "Scan", "status": "Status", **{key: MEASURES[key].head for key in shown}}

@@ -16,6 +16,7 @@ from cortexgen.figures.deformations import registration
 from cortexgen.figures.planes import PLANES
 from cortexgen.io.bids import Row
 from cortexgen.pages.report import Report, listed
+from cortexgen.pages.viewer import MOST, Viewer
 from cortexgen.spatial import log_jacobian
 
 KEYS = ("dice", "hd95", "brain_ssim", "psnr", "folded")
@@ -32,18 +33,20 @@ def write_registered_report(path: Path, evaluation: RegistrationEvaluation) -> N
     for table in _parts(evaluation.tables["registration"]):
         page.results(table)
     page.section("Pairs", about="registered/pairs")
+    viewer = Viewer(evaluation.pairs.classes)
     for method in evaluation.registered:
         by = _by(evaluation, method)
         for rank, row in _examples(evaluation, method, by).items():
             value = f"{by.title} {row[by.name]:{by.format}}"
-            _picture(page, evaluation, row, f"{method}, {rank}: {row['participant_id']}, {value}")
+            _picture(page, viewer, evaluation, row, f"{method}, {rank}: {row['participant_id']}, {value}")
+    page.viewer(viewer, "Fixed and warped images, coronal slices.")
     if any(_by(evaluation, method).name == "dice" for method in evaluation.registered):
         page.section("Classes", "The distribution over the images, doing nothing in grey.")
         for measure in MEASURES[:2]:
             found = {m: _by_class(evaluation, m, measure) for m in evaluation.methods}
             shown = {method: values for method, values in found.items() if len(values)}
             figure = class_distributions(evaluation.classes, shown, measure.heading, not measure.unit, NO_REGISTRATION)
-            page.figure(figure, f"{measure.title} of each class: boxes span the quartiles, a point an image.")
+            page.chart(figure, f"{measure.title} of each class: boxes span the quartiles, a point an image.")
         for name in ("registration_dice", "registration_hd95"):
             page.results(evaluation.tables[name])
     if evaluation.problems:
@@ -87,16 +90,23 @@ def _examples(evaluation: RegistrationEvaluation, method: str, by: Column) -> di
     return {chosen[place]: rows[place] for place in sorted(chosen)}
 
 
-def _picture(page: Report, evaluation: RegistrationEvaluation, row: Row, caption: str) -> None:
+def _picture(page: Report, viewer: Viewer, evaluation: RegistrationEvaluation, row: Row, caption: str) -> None:
     pairs, method = evaluation.pairs, row["method"]
     scan = next(scan for scan in pairs.scans if scan.name == row["participant_id"])
     try:
         fixed = pairs.read_fixed(scan)
-        images = [pairs.unregistered(scan, fixed).image, fixed.image, pairs.read(method, scan, fixed).image]
+        found = pairs.read(method, scan, fixed)
+        images = [pairs.unregistered(scan, fixed).image, fixed.image, found.image]
     except UserError as error:
         page.text(f"{caption}: no picture, {error}")
         return
     field = pairs.displacement(method, scan, fixed.grid) if row.get("folded") is not None else None
+    new = ("Fixed", scan.name) not in {(brain.group, brain.name) for brain in viewer.brains}
+    if len(viewer.brains) + new < MOST:
+        if new:
+            viewer.add("Fixed", scan.name, fixed.image, fixed.grid, fixed.labels)
+        own = None if field is None else (field, fixed.grid)
+        viewer.add(f"Warped, {method}", scan.name, found.image, fixed.grid, found.labels, own, caption)
     if field is None:
         figure = cohort({caption: images}, fixed.grid, list(PLANES), {caption: ["moving", "fixed", "warped"]})
     else:

@@ -1,6 +1,7 @@
-"""One self-contained HTML page: text, tables and figures, without scripts or anything from elsewhere."""
+"""One self-contained HTML page: text, tables, figures and brains that turn, without anything from elsewhere."""
 
-import struct
+import hashlib
+import io
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,11 +9,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from PIL import Image
 
 from cortexgen.evaluation.table import Column, Table
 from cortexgen.figures.brains import to_png
+from cortexgen.figures.told import to_svg
 from cortexgen.io import write_text
+from cortexgen.pages.viewer import Viewer, embedded, script
 
+QUALITY = 90  # of pictures, which take a fifth of what they would without loss
 TEMPLATES = Environment(
     loader=PackageLoader("cortexgen.pages"),
     autoescape=True,
@@ -36,6 +41,7 @@ class Report:
         self.sections: list[str] = []
         self.blocks: list[dict[str, Any]] = []
         self.figures = 0
+        self.script = ""
 
     def add(self, kind: str, **content: Any) -> None:
         """A block that `templates/kind.html` shows."""
@@ -60,10 +66,25 @@ class Report:
     def figure(self, figure: Figure, caption: str, alt: str | None = None, dpi: float = 150) -> None:
         """A figure with its number and caption; `alt`, the caption unless given, is for those who cannot see it."""
         self.figures += 1
-        png = to_png(figure, dpi)
-        width, height = struct.unpack(">II", png[16:24])
-        size = {"png": b64encode(png).decode(), "width": width, "height": height}
+        with Image.open(io.BytesIO(to_png(figure, dpi))) as picture:
+            content = io.BytesIO()
+            picture.convert("RGB").save(content, "WEBP", quality=QUALITY)
+            size = {"webp": b64encode(content.getvalue()).decode(), "width": picture.width, "height": picture.height}
         self.add("figure", number=self.figures, caption=caption, alt=alt or caption, **size)
+
+    def chart(self, figure: Figure, caption: str, alt: str | None = None) -> None:
+        """A chart, as `figure`, whose marks say their values under a pointer."""
+        self.figures += 1
+        width, height = (round(100 * inches) for inches in figure.get_size_inches())
+        words = {"number": self.figures, "caption": caption, "alt": alt or caption, "width": width, "height": height}
+        self.add("chart", svg=to_svg(figure, f"figure-{self.figures}-"), **words)
+
+    def viewer(self, viewer: Viewer, caption: str) -> None:
+        """Brains that turn and scroll; where no script can run, a picture of them with the caption. Nothing of none."""
+        if viewer.brains:
+            self.script = script()
+            self.figure(viewer.still(), caption, dpi=90)
+            self.blocks[-1] |= {"kind": "viewer/viewer", "viewer": viewer, "data": embedded(viewer.data())}
 
     def table(
         self, rows: Sequence[Mapping[str, Any]], caption: str = "", formats: Mapping[str, str] | None = None
@@ -88,7 +109,8 @@ class Report:
 
     def render(self) -> str:
         """The page as text."""
-        return TEMPLATES.get_template("page.html").render(vars(self))
+        allowed = f"'sha256-{b64encode(hashlib.sha256(self.script.encode()).digest()).decode()}'" if self.script else ""
+        return TEMPLATES.get_template("page.html").render(vars(self) | {"allowed": allowed})
 
 
 def listed(names: Sequence[str]) -> str:

@@ -77,12 +77,19 @@ def test_page_stands_alone_and_everything_is_escaped(tmp_path):
     _sheets(tmp_path, ["sub-00", "sub-<b>&"])
     text = _page(tmp_path, rows)
     bare = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
-    assert "<script" not in bare and "<b>" not in bare and "//" not in bare and "url(" not in bare
+    assert "<script" not in bare and "<b>" not in bare and "//" not in bare and not re.search(r"url\([^#]", bare)
     assert unescape(bare).count(NASTY) == 3
     assert all(source.startswith("data:") for source in re.findall(r'src="(.*?)"', text))
     links = [link for link in re.findall(r'href="(.*?)"', text) if not link.startswith(("#", "data:"))]
     assert [(tmp_path / unquote(unescape(link))).is_file() for link in links] == [True, True]
     assert "shape = [32, 128, " in bare and "n/a" in _sections(text)["Steps"]
+
+
+def test_page_in_a_browser(tmp_path, look):
+    _sheets(tmp_path, [row["participant_id"] for row in _rows()[:-1]])
+    text = _page(tmp_path)
+    assert "<title>sub-03: 1430</title>" in text
+    look(tmp_path / "preprocess.html")
 
 
 def test_pictures_are_the_sheets_made_small(tmp_path):

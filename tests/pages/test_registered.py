@@ -42,14 +42,24 @@ def evaluation(tmp_path_factory) -> RegistrationEvaluation:
 
 
 @pytest.fixture(scope="session")
-def page(evaluation, tmp_path_factory) -> str:
-    path: Path = tmp_path_factory.mktemp("page") / "report.html"
+def path(evaluation, tmp_path_factory) -> Path:
+    path: Path = tmp_path_factory.mktemp("page") / "registration.html"
     write_registered_report(path, evaluation)
-    return path.read_text(encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def page(path) -> str:
+    """Without its scripts."""
+    return re.sub(r"<script.*?</script>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_page_in_a_browser(path, look):
+    look(path)
 
 
 def test_page_stands_alone_and_escapes(page):
-    assert set(re.findall(r'(?:src|href)="(.{5})', page)) <= {"data:", *re.findall(r'href="(#sect)', page)}
+    assert set(re.findall(r'(?:src|href)="(.{5})', page)) <= {"data:", "#figu", *re.findall(r'href="(#sect)', page)}
     assert "plain &lt;b&gt;" in page and "plain <b>" not in page and "<script" not in page
 
 
@@ -66,7 +76,7 @@ def test_page_shows_worst_median_and_best_pair_of_each_method(page):
         ("plain &lt;b&gt;", "best", "sub-02"),
     ]
     assert "Dice 1.000" in captions[2] and "SSIM in the brain 0.99" in captions[5]
-    assert sum("of each class" in caption for caption in captions) == 2 and len(captions) == 8
+    assert sum("of each class" in caption for caption in captions) == 2 and len(captions) == 9
 
 
 def test_page_has_every_number_and_reason(page, evaluation):
