@@ -60,9 +60,9 @@ def rewrite(path: Path, change) -> None:
 
 def test_unknown_command_names_the_known_ones(fails):
     known = (
-        "preprocess, register, generate, evaluate, benchmark, demo, export, simulate, weights, info, completion, fit"
+        "preprocess, register, generate, evaluate, benchmark, bids, demo, export, simulate, weights, info, completion"
     )
-    assert f"there are {known}" in fails("generat")
+    assert f"there are {known}, fit" in fails("generat")
 
 
 def test_missing_config_names_the_presets(fails):
