@@ -123,6 +123,8 @@ def program(
         config = verbs.parse_args(list(args))
         look(config.subcommand, vars(config[config.subcommand]))
 
+    for name in commands.COMMANDS:  # before what they import by name is replaced
+        commands.load(name)
     monkeypatch.setattr("cortexgen.commands.arguments.load", idle)
     monkeypatch.setattr("cortexgen.training.cli.run_verb", parse)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # which the program replaces

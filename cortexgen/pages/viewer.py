@@ -109,7 +109,7 @@ class Viewer:
 
     def _counted(self, labels: Array) -> Array:
         """Labels as places among the numbers that occur."""
-        present, places = np.unique(labels, return_inverse=True)
+        present, places = np.unique(labels.astype(np.int64), return_inverse=True)
         self.numbers += [k for k in present.tolist() if k not in self.numbers]
         return np.array([self.numbers.index(k) for k in present.tolist()])[places.reshape(labels.shape)]
 

@@ -271,12 +271,12 @@ def run_verb(args: Sequence[str]) -> CortexgenCLI:
             )
     except MisconfigurationException as error:  # of the trainer's options
         raise UserError(" ".join(str(error).split())) from error
+    except SIGTERMException:  # a SystemExit, of status 0
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as stop:  # Lightning's answer to an interruption
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise stop.__context__ from None
         raise
-    except SIGTERMException:  # of exit status 0
-        raise SystemExit(128 + signal.SIGTERM) from None
     finally:
         sys.argv = argv
     problems = getattr(cli.datamodule, "problems", {}) | cli.model.failures

@@ -32,7 +32,7 @@ def shown(name: str = "sub-1") -> Viewer:
     field = torch.zeros(3, *GRID.shape)
     field[2] = -0.2 * (torch.arange(24) - 14.0).clamp(min=0)
     viewer = Viewer({2035: "insula </script>"})
-    viewer.add("<b>", name, image, GRID, labels, (field, GRID), "age 30")
+    viewer.add("<b>", name, image, GRID, labels.float(), (field, GRID), "age 30")
     return viewer
 
 
