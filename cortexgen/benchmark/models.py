@@ -106,12 +106,7 @@ GENERATORS: dict[str, Model] = {
         "cortexgen, stages 2 and 3 trained here",
         [
             Fit(["generate.yaml"], "fields", "registered", PRIOR_ALONE, limited=False),
-            Fit(
-                ["appearance.yaml", "small/appearance.yaml"],
-                "appearance",
-                "train",
-                ("--data.registered", "{registered}"),
-            ),
+            Fit(SHORT, "appearance", "train", ("--data.registered", "{registered}")),
         ],
         {"checkpoint": "{fields}", "appearance": "{appearance}"},
         registered=True,

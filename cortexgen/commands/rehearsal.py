@@ -25,7 +25,8 @@ def rehearse(what: str, unit: str, checks: Mapping[str, Check], problems: Mappin
                 done.append(name)
         except Exception as error:
             wrong[name] = reason(error)
-    say_plan(what, unit, [name for name in checks if name not in {*wrong, *done}], done, wrong)
+    known = {*wrong, *done}
+    say_plan(what, unit, [name for name in checks if name not in known], done, wrong)
 
 
 def say_plan(

@@ -36,8 +36,8 @@ class GivenLabels(Labeller):
 class RegisteredLabels(Labeller):
     """The template's labels, warped onto each brain by stage 1's answer to it alone.
 
-    That to its mirror image, which `register` averages it with, takes as long again, for .002 of Dice and .03 SD of a
-    region's volume in the mean of 12 people.
+    That to its mirror image, which `register` averages it with, takes as long again, for .002 of Dice and .02 SD of a
+    region's volume in the mean of 12 people (`tests/benchmarks/labelling.py`).
 
     Arguments:
         checkpoint: other weights than the package's.
