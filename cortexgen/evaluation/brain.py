@@ -72,7 +72,7 @@ def noise_level(image: Tensor, mask: Tensor) -> float:
 def _tissues(labels: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor] | None:
     """White matter and cortex, `[1, D, H, W]` bool; None if the brain lacks one."""
     bare = [name.removeprefix(SIDES[0]).removeprefix(SIDES[1]) for name in names]
-    white, grey = (torch.isin(labels, torch.tensor([k for k, n in enumerate(bare) if n == t])) for t in (WHITE, CORTEX))
+    white, grey = (torch.tensor([n == tissue for n in bare])[labels] for tissue in (WHITE, CORTEX))
     return (white, grey) if min(int(white.sum()), int(grey.sum())) > 1 else None
 
 

@@ -83,7 +83,7 @@ def _thickness(white: _Surface, kept: np.ndarray, within: np.ndarray, whole: np.
     normals = -np.stack([_sample(g, centres, spacing) for g in np.gradient(within, *spacing)], axis=-1)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     steps = np.arange(1, int(REACH * 4 / spacing.min()) + 1) * spacing.min() / 4
-    tree = cKDTree(np.concatenate([white.vertices, white.centres]))
+    tree = cKDTree(np.concatenate([white.vertices, white.centres]), leafsize=32, balanced_tree=False)
     depth, rising, alive = np.zeros(len(centres)), np.zeros(len(centres), dtype=bool), np.arange(len(centres))
     for step in steps:
         points = centres[alive] + step * normals[alive]

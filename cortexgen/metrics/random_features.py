@@ -72,5 +72,7 @@ class RandomFeatures(nn.Module):
         x, features = volumes.float(), []
         for scale, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = conv3d(avg_pool3d(x, 2) if scale else x, weight, bias, padding=1).relu()
-            features += [x.mean(dim=(2, 3, 4)), x.std(dim=(2, 3, 4))]
+            mean, voxels = x.mean(dim=(2, 3, 4), keepdim=True), x[0, 0].numel()
+            square = (x - mean).square_().mean(dim=(2, 3, 4))  # x.std() takes three times as long
+            features += [mean.flatten(1), (square * voxels / (voxels - 1)).sqrt()]
         return torch.cat(features, dim=1)

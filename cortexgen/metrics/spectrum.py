@@ -21,11 +21,15 @@ def radial_power(image: Tensor, spacing: Sequence[float], bands: int = BANDS) ->
     Returns:
         `[bands]`, float64.
     """
-    power = torch.fft.fftn(image[0].double()).abs().square() / image[0].numel()
-    axes = [torch.fft.fftfreq(n, d=s, dtype=torch.float64) for n, s in zip(image.shape[1:], spacing, strict=True)]
-    frequency = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(dim=0).sqrt()
+    power = torch.fft.rfftn(image[0].double()).abs().square() / image[0].numel()
+    sides = zip(image.shape[1:], spacing, strict=True)
+    d, h, w = (torch.fft.fftfreq(n, d=s, dtype=torch.float64).square() for n, s in sides)
+    half = w[: power.shape[-1]]
+    frequency = (d[:, None, None] + h[:, None] + half).sqrt()
+    twice = torch.full_like(half, 2.0)  # the other half's power is that of the conjugates
+    twice[0] = 1.0
     nyquist = 0.5 / max(spacing)
     shell = (frequency / nyquist * bands).floor().long()
     inside = shell < bands
-    sums = torch.bincount(shell[inside], power[inside], bands)
-    return sums / torch.bincount(shell[inside], minlength=bands)
+    shell, counts = shell[inside], twice.expand_as(power)[inside]
+    return torch.bincount(shell, power[inside] * counts, bands) / torch.bincount(shell, counts, bands)

@@ -19,7 +19,7 @@ DEPTHS = np.arange(-4.5, 4.6, 1.0)  # mm from the grey-white boundary, grey matt
 def _members(labels: Tensor, names: Sequence[str], members: Sequence[str]) -> np.ndarray:
     """Where classes are that are called so on either side, `[D, H, W]` bool."""
     bare = [name.removeprefix("Left-").removeprefix("Right-") for name in names]
-    return torch.isin(labels[0], torch.tensor([k for k, name in enumerate(bare) if name in members])).numpy()
+    return np.array([name in members for name in bare])[labels[0].numpy()]
 
 
 def tissue_histograms(image: Tensor, labels: Tensor, names: Sequence[str]) -> Tensor:
