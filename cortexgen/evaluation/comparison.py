@@ -122,7 +122,7 @@ class Metric:
 
     def _bounded(self, interval: Interval) -> Interval:
         low, high = self.bounds
-        return Interval(interval.value, max(interval.low, low), min(interval.high, high))
+        return Interval(interval.value, *(min(max(end, low), high) for end in interval[1:]))
 
 
 def declared() -> list[Metric]:

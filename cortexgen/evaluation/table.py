@@ -256,4 +256,7 @@ def _shown(value: Value, specification: str | None) -> str:
     if isinstance(value, str | Interval):
         return str(value)
     default = "d" if isinstance(value, int) else ".4g"
-    return format(value, specification or default).replace("-", "−")
+    shown = format(value, specification or default)
+    if shown.strip("-+0.") in ("", "e", "e+", "%") and value < 0:  # rounded to zero
+        shown = format(0.0 * value + 0.0, specification or default)
+    return shown.replace("-", "−")

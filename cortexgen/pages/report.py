@@ -100,8 +100,11 @@ class Report:
             self.results(Table(rows, [Column(name, format=(formats or {}).get(name)) for name in names], caption))
 
     def results(self, table: Table) -> None:
-        """A table with intervals, its best values in bold, and its notes below; the first column heads each row."""
-        self.add("table", table=table)
+        """A table with intervals, its best values in bold, and its notes below; the first column heads each row.
+
+        A caption that the section's heading says already is for screen readers alone.
+        """
+        self.add("table", table=table, heading=self.sections[-1] if self.sections else "")
 
     def write(self, path: Path) -> None:
         """Write the page atomically; what UTF-8 doesn't have, as in some names of files, becomes a question mark."""
