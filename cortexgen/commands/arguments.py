@@ -19,7 +19,7 @@ class _Parser(PresetParser):
         if args == ("synthetic",):  # the sets of `evaluate REAL A B OUT`
             kwargs = {"type": str, "nargs": "+", "help": kwargs["help"]}
         if args == ("names",):  # of `weights verify A B`, or of none
-            kwargs = {"type": str, "nargs": "*", "help": kwargs["help"]}
+            kwargs = {"type": str, "nargs": "*", "default": [], "help": kwargs["help"]}
         return super().add_argument(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
