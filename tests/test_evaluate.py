@@ -252,6 +252,14 @@ def test_mistakes_are_one_line(cohort: Path, other: Path, tmp_path: Path, argume
         run(["evaluate", *QUICK, *(places.get(a, a) for a in arguments)])
 
 
+def test_sets_that_are_not_there_are_refused_before_any_work(cohort: Path, tmp_path: Path) -> None:
+    """A folder that was begun would ask for the mistyped names again."""
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"^\S*nowhere: no such .*; \S*other: no such"):
+        run(["evaluate", str(cohort), str(tmp_path / "nowhere"), str(tmp_path / "other"), str(out), *QUICK])
+    assert not out.exists()
+
+
 def test_a_folder_of_another_comparison_is_refused(evaluated: Path, other: Path) -> None:
     with pytest.raises(UserError, match="holds an evaluation with real"):
         run(["evaluate", str(other), str(other), str(evaluated), *QUICK])
