@@ -291,7 +291,7 @@ def named_sets(given: Sequence[str]) -> dict[str, Path]:
         name, equals, folder = text.partition("=")
         path = Path(folder if equals and not Path(text).exists() else text)
         name = name if path != Path(text) else path.resolve().name
-        name = name.removesuffix(".gz").removesuffix(".nii")
+        name = name.removesuffix(".gz").removesuffix(".nii").encode("utf-8", "replace").decode()
         if not is_file_name(name):
             raise UserError(f"{text}: a set can't be called {name!r}, which names a folder; give NAME=FOLDER")
         if name in sets or name in ("real", REAL, REAL_BRAINS, HELD_OUT):
