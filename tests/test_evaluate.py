@@ -14,6 +14,7 @@ from scipy.ndimage import binary_closing, binary_fill_holes
 
 from cortexgen.atlas.template import load_template
 from cortexgen.cli import main, run
+from cortexgen.commands.evaluate import named_sets
 from cortexgen.errors import UserError
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.io.bids import read_tsv
@@ -250,6 +251,19 @@ def test_mistakes_are_one_line(cohort: Path, other: Path, tmp_path: Path, argume
     places = {"REAL": str(cohort), "OTHER": str(other), "OUT": str(tmp_path / "out")}
     with pytest.raises(UserError, match=message):
         run(["evaluate", *QUICK, *(places.get(a, a) for a in arguments)])
+
+
+def test_names_of_sets_can_be_drawn() -> None:
+    """Pictures and tables take no name that isn't UTF-8."""
+    assert named_sets(["m\udcff=a", "b"]) == {"m?": Path("a"), "b": Path("b")}
+
+
+def test_sets_that_are_not_there_are_refused_before_any_work(cohort: Path, tmp_path: Path) -> None:
+    """A folder that was begun would ask for the mistyped names again."""
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"^\S*nowhere: no such .*; \S*other: no such"):
+        run(["evaluate", str(cohort), str(tmp_path / "nowhere"), str(tmp_path / "other"), str(out), *QUICK])
+    assert not out.exists()
 
 
 def test_a_folder_of_another_comparison_is_refused(evaluated: Path, other: Path) -> None:

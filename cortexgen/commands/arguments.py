@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -19,11 +20,23 @@ class _Parser(PresetParser):
         if args == ("synthetic",):  # the sets of `evaluate REAL A B OUT`
             kwargs = {"type": str, "nargs": "+", "help": kwargs["help"]}
         if args == ("names",):  # of `weights verify A B`, or of none
-            kwargs = {"type": str, "nargs": "*", "help": kwargs["help"]}
+            kwargs = {"type": str, "nargs": "*", "default": [], "help": kwargs["help"]}
         return super().add_argument(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        super().error(f"{self.prog.split()[-1]}: {message}")
+        super().error(f"{self.prog.split()[-1]}: {_plain(message)}")
+
+
+def _plain(message: str) -> str:
+    """jsonargparse's words about a value in fewer: "--sampler: expected ancestral or ddim, got euler"."""
+    text = " ".join(message.split())
+    key, value = re.search(r'Parser key "([\w.]+)"', text), re.search(r".*(?:Given|Got) value: (.*)$", text)
+    kinds = re.findall(r"Expected a (typing\.Literal\[.*?\]|<class '\w+'>)", text)
+    wanted = [kind.removeprefix("typing.Literal[").strip("]<>").removeprefix("class ") for kind in kinds]
+    wanted = [word.replace("', '", " or ").strip("'") for word in wanted if word != "'NoneType'"]
+    if not (key and value and wanted):
+        return message
+    return f"{key[1]}: expected {' or '.join(dict.fromkeys(wanted))}, got {value[1]}"
 
 
 def run_command(name: str, args: Sequence[str]) -> Any:

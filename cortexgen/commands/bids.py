@@ -12,7 +12,7 @@ from cortexgen.commands.preprocess import preprocess
 from cortexgen.commands.register import register
 from cortexgen.errors import UserError
 from cortexgen.io.output import read_record
-from cortexgen.io.paths import visible
+from cortexgen.io.paths import resolved, visible
 
 PREPARED, REGISTERED, EVALUATED = "preprocessed", "registered", "evaluated"
 VALIDATOR = "import sys; from bids_validator_deno import cli; sys.exit(cli())"
@@ -50,6 +50,10 @@ def bids(
         refine: Gradient steps on each pair, likewise.
         n_cpus: Scans at a time.
     """
+    if n_cpus < 1:
+        raise UserError(f"--n_cpus: expected 1 or more, got {n_cpus}")
+    if resolved(bids_dir) == resolved(output_dir):
+        raise UserError(f"{output_dir}: is what is read; choose a new folder to write to, such as derivatives/ in it")
     if not skip_bids_validation:
         validate(bids_dir)
     raw = read_record(bids_dir / "dataset_description.json").get("DatasetType", "raw") != "derivative"
@@ -64,10 +68,13 @@ def bids(
             preprocess(bids_dir, prepared, visits=visits, participants=chosen, skip=skip, spacing=spacing, jobs=n_cpus)
         except UserError as error:
             failed = error  # of some scans; the others are registered
-    try:
-        chosen = _there(registered if group else prepared, wanted)
-    except UserError as error:
-        raise failed or error from None
+    if raw or group:
+        try:
+            chosen = _there(registered if group else prepared, wanted)
+        except UserError as error:
+            raise failed or error from None
+    else:
+        chosen = ",".join(wanted) or None
     only = ",".join(sessions) or None
     register(prepared, registered, participants=chosen, sessions=only, method=method, refine=refine, jobs=n_cpus)
     if group:
@@ -95,7 +102,7 @@ def validate(root: Path) -> None:
         raise UserError(f"{root}: the BIDS validator failed ({done.stderr.strip()[-200:]})") from None
     errors = [issue for issue in issues if issue.get("severity") == "error"]
     if errors:
-        what = ", ".join(str(errors[0].get(key, "")) for key in ("code", "location"))
+        what = ", ".join(str(errors[0][key]) for key in ("code", "subCode", "location") if errors[0].get(key))
         raise UserError(
             f"{root}: not valid BIDS, {len(errors)} error(s), such as {what}; --skip-bids-validation goes on"
         )

@@ -15,7 +15,7 @@ from cortexgen.runner.verbosity import OPTIONS
 from cortexgen.training.presets import bundled
 from cortexgen.weights.catalogue import catalogue
 
-WEIGHTS = ("checkpoint", "appearance", "finer", "features", "start_from")  # options that take names of weights
+WEIGHTS = ("checkpoint", "appearance", "finer", "features", "start_from", "names")  # what takes names of weights
 FOLDERS = ("root", "registered", "template", "template_labels", "label_table", "cache_dir", "derivatives")  # of data
 
 

@@ -1,6 +1,6 @@
 """`cortexgen evaluate`: synthetic brains, or registrations, against real ones, as tables and a report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -200,6 +200,10 @@ def evaluate(
     ours = BrainSet(real, real_labels, classes=classes, images=real_images, **common)
     if spacing is not None:
         ours.grid = ours.grid.at_spacing(spacing)
+    common |= {"grid": ours.grid, "classes": ours.classes, "images": images or IMAGES}
+    each = zip(sets.items(), maps, strict=True)
+    finds = {name: partial(BrainSet, folder, own, **common) for (name, folder), own in each}
+    found_sets, failures = ({}, {}) if dry_run else _found(finds)
     open_or_examine = examine_evaluation if dry_run else open_evaluation
     open_or_examine(out, {"real": where, "grid": str(ours.grid)}, sets, inputs)
     asked: dict[str, Any] = {"classes": ours.classes, "checkpoint": checkpoint, "refine": refine or None}
@@ -207,7 +211,6 @@ def evaluate(
     name = "given" if given else labels
     aside = ("classes", "device", "precision", *(["checkpoint", "refine"] if name == "given" else []))
     labeller: Labeller | None = None if name == "none" else made("labellers", name, asked, aside)
-    common |= {"grid": ours.grid, "classes": ours.classes, "images": images or IMAGES}
     options = Options(
         protocols=("standard", "paper") if protocol == "both" else (protocol,),
         held_out=frozenset(name if name.startswith("sub-") else f"sub-{name}" for name in listed(held_out)),
@@ -221,16 +224,13 @@ def evaluate(
         telling=Telling(classifier, seed, str(choose_device(device)), precision) if classifier else None,
     )
     trained_on = BrainSet(train, **common) if train else None
-    failures: dict[str, str] = {}
     if dry_run:
-        each = zip(sets.items(), maps, strict=True)
-        finds = {name: partial(BrainSet, folder, own, **common) for (name, folder), own in each}
         return rehearse_sets(ours, trained_on, finds, out)
     with runner:
         evaluation = Evaluation(ours, out, labeller, networks, options, trained_on, runner)
-        for (name, folder), labels_from in zip(sets.items(), maps, strict=True):
+        for name, brains in found_sets.items():
             try:
-                evaluation.add(name, BrainSet(folder, labels_from, **common))
+                evaluation.add(name, brains)
             except UserError as error:
                 failures[name] = str(error)
             tables = write_evaluation(evaluation, out, failures, seconds or {})
@@ -243,6 +243,23 @@ def evaluate(
 for _protocol in ("standard", "paper"):
     _names = ", ".join(metric.name for metric in declared() if metric.protocol == _protocol)
     evaluate.__doc__ = str(evaluate.__doc__).replace(f"MEASURED_IN_{_protocol}", _names)
+
+
+def _found(finds: Mapping[str, Callable[[], BrainSet]]) -> tuple[dict[str, BrainSet], dict[str, str]]:
+    """The sets that are there by name, and why others aren't.
+
+    Raises:
+        UserError: if none is, before anything is measured.
+    """
+    found, failures = dict[str, BrainSet](), dict[str, str]()
+    for name, find in finds.items():
+        try:
+            found[name] = find()
+        except UserError as error:
+            failures[name] = str(error)
+    if not found:
+        raise UserError("; ".join(failures.values()))
+    return found, failures
 
 
 def _learning(
@@ -274,7 +291,7 @@ def named_sets(given: Sequence[str]) -> dict[str, Path]:
         name, equals, folder = text.partition("=")
         path = Path(folder if equals and not Path(text).exists() else text)
         name = name if path != Path(text) else path.resolve().name
-        name = name.removesuffix(".gz").removesuffix(".nii")
+        name = name.removesuffix(".gz").removesuffix(".nii").encode("utf-8", "replace").decode()
         if not is_file_name(name):
             raise UserError(f"{text}: a set can't be called {name!r}, which names a folder; give NAME=FOLDER")
         if name in sets or name in ("real", REAL, REAL_BRAINS, HELD_OUT):

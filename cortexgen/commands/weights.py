@@ -1,10 +1,11 @@
 """`cortexgen weights`: which trained weights there are, and whether their files are whole."""
 
 from json import dumps
+from pathlib import Path
 from typing import Literal
 
 from cortexgen.errors import UserError
-from cortexgen.weights.catalogue import Weights, catalogue, find
+from cortexgen.weights.catalogue import Weights, catalogue, described, find
 
 
 def weights(action: Literal["list", "verify"], names: list[str], json: bool = False) -> None:
@@ -17,17 +18,17 @@ def weights(action: Literal["list", "verify"], names: list[str], json: bool = Fa
 
     Args:
         action: list, or verify, which exits with 1 if a file is damaged or its card has no checksum.
-        names: Of the weights to list or verify; all unless given.
+        names: Of the weights to list or verify, or files of weights; all that have a name unless given.
         json: Print JSON instead of a table.
     """
-    there = catalogue()
-    if names:
-        paths = [find(name) for name in names]
-        there = [weights for weights in there if weights.path in paths]
-    problems = {each.reference: each.verify() for each in there} if action == "verify" else {}
-    rows = [_row(each) | ({"state": problems[each.reference] or "ok"} if problems else {}) for each in there]
-    print(dumps(rows, indent=2) if json else _table(rows, problems))
-    wrong = [problem for problem in problems.values() if problem]
+    files = [Path(name) if Path(name).is_file() else find(name) for name in names]
+    there = [described(path) for path in dict.fromkeys(files)] if names else catalogue()
+    states = [each.verify() or "ok" for each in there] if action == "verify" else []
+    rows = [_row(each) for each in there]
+    for row, state in zip(rows, states, strict=False):
+        row["state"] = state
+    print(dumps(rows, indent=2) if json else _table(rows, bool(states)))
+    wrong = [state for state in states if state != "ok"]
     if wrong:
         raise UserError(f"{len(wrong)} of {len(there)} weights can't be verified; {wrong[0]}")
 
@@ -45,7 +46,7 @@ def _row(each: Weights) -> dict[str, object]:
     }
 
 
-def _table(rows: list[dict[str, object]], verified: object) -> str:
+def _table(rows: list[dict[str, object]], verified: bool) -> str:
     """Of a terminal's width where checksums stand alone in a column of their own at the end."""
     lines: list[tuple[str, ...]] = [("weights", "for", "licence", "size", "state" if verified else "sha256")]
     for row in rows:

@@ -29,14 +29,16 @@ class Weights(NamedTuple):
         version: 1 where the card has none.
         use: the option that takes them.
         sha256: of the card, "" where it has none.
+        problem: why the card, or the version in the file's name, can't be read.
     """
 
     name: str
     version: int
     path: Path
     use: str
-    licence: str
-    sha256: str
+    licence: str = ""
+    sha256: str = ""
+    problem: str = ""
 
     @property
     def reference(self) -> str:
@@ -45,8 +47,8 @@ class Weights(NamedTuple):
 
     def verify(self) -> str:
         """What is wrong with the file: "" where its checksum is the card's."""
-        if not self.sha256:
-            return f"{self.path}: no card with a checksum beside it"
+        if self.problem or not self.sha256:
+            return self.problem or f"{self.path}: no card with a checksum beside it"
         with self.path.open("rb") as file:
             found = hashlib.sha256()
             while part := file.read(2**20):
@@ -88,21 +90,26 @@ def catalogue() -> list[Weights]:
     """All weights that have a name: those of the package, then those of one's own folder.
 
     Raises:
-        UserError: as `own_folder`; or if a card can't be read.
+        UserError: as `own_folder`.
     """
     ours, folder = [shipped(name) for name in shipped_names()], own_folder()
-    return [*map(_described, ours), *map(_described, sorted(folder.glob(f"*{SUFFIX}")) if folder else ())]
+    theirs = sorted(path for path in folder.glob(f"*{SUFFIX}") if path.is_file()) if folder else []
+    return [*map(described, ours), *map(described, theirs)]
 
 
-def _described(path: Path) -> Weights:
+def described(path: Path) -> Weights:
+    """A file of weights with what its card says; where that can't be read, with the problem."""
+    name, _, version = path.stem.partition(AT)
     try:
         about = card(path)
-        name, _, version = path.stem.partition(AT)
         number = int(version or about.get("version", 1))
-        kind = str(about.get("module", "unknown"))
-        return Weights(name, number, path, TAKEN.get(kind, kind), about.get("licence", ""), about.get("sha256", ""))
-    except (ValueError, AttributeError, OSError) as error:
-        raise UserError(f"{path.with_suffix('.json')}: not a card of weights that can be read ({error})") from None
+        kind, licence, checksum = (about.get(key, "") for key in ("module", "licence", "sha256"))
+        if not all(isinstance(word, str) for word in (kind, licence, checksum)):
+            raise ValueError("its module, licence and sha256 must be text")
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        problem = f"{path.with_suffix('.json')}: not a card of weights that can be read ({error})"
+        return Weights(name, int(version) if version.isdecimal() else 1, path, "unknown", problem=problem)
+    return Weights(name, number, path, TAKEN.get(kind, kind or "unknown"), licence, checksum)
 
 
 def named(reference: str, among: Sequence[Weights] | None = None) -> Weights | None:
@@ -111,7 +118,8 @@ def named(reference: str, among: Sequence[Weights] | None = None) -> Weights | N
     Without a version, the package's own, so that a folder changes no result; else the highest version there is.
 
     Raises:
-        UserError: if there is no such version; it names those that there are. Otherwise as `catalogue`.
+        UserError: if there is no such version; it names those that there are. Or if their card can't be
+            read; otherwise as `catalogue`.
     """
     name, at, version = reference.partition(AT)
     there = [weights for weights in (catalogue() if among is None else among) if weights.name == name]
@@ -122,9 +130,12 @@ def named(reference: str, among: Sequence[Weights] | None = None) -> Weights | N
         if not fitting:
             known = ", ".join(str(number) for number in sorted({weights.version for weights in there}))
             raise UserError(f"{reference}: there is no version {version!r} of {name}; there is {known}")
-        return fitting[0]
+        there = fitting
     own = [weights for weights in there if weights.path == shipped(name)]
-    return own[0] if own else max(there, key=lambda weights: weights.version)
+    chosen = own[0] if own else max(there, key=lambda weights: weights.version)
+    if chosen.problem:
+        raise UserError(chosen.problem)
+    return chosen
 
 
 def find(reference: str) -> Path:

@@ -29,6 +29,8 @@ def test_participants_one_by_one_then_the_group(cohort, tmp_path):
         bids(cohort, out, "group", *QUICK)
     bids(cohort, out, "participant", "--participant-label", "0001", "sub-0003", *QUICK)
     assert names(table) == ["sub-0001", "sub-0003"] and not (out / "preprocessed").exists()
+    with pytest.raises(UserError, match=r"^participants: sub-99 not in the cohort of 5"):
+        bids(cohort, out, "participant", "--participant-label", "0001", "99", *QUICK)
     table.unlink()  # as if another process had written its own last
     bids(cohort, out, "group", *QUICK)
     assert names(table) == ["sub-0001", "sub-0003"]
@@ -60,9 +62,16 @@ def test_a_raw_data_set_is_preprocessed_first(tmp_path, monkeypatch):
         bids(raw, out, "participant", "--participant-label", "07", *shape, *QUICK)
 
 
+def test_what_can_be_seen_to_be_wrong_is_said_first(cohort):
+    with pytest.raises(UserError, match=r"is what is read; choose a new folder"):
+        bids(cohort, cohort / "sub-0001" / "..", "participant")
+    with pytest.raises(UserError, match=r"^--n_cpus: expected 1 or more, got 0$"):
+        bids(cohort, cohort / "derivatives", "participant", "--n_cpus", 0)
+
+
 def test_what_is_no_bids_is_refused_before_any_work(tmp_path, bids_errors):
     (tmp_path / "raw" / "sub-01" / "anat").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"raw: not valid BIDS, .*such as .*; --skip-bids-validation"):
+    with pytest.raises(UserError, match=r"raw: not valid BIDS, .*such as [A-Z_]+.*; --skip-bids-validation"):
         bids(tmp_path / "raw", tmp_path / "out", "participant")
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="nowhere: no such folder"):

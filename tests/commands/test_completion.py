@@ -51,6 +51,7 @@ def script(tmp_path_factory):
         ("cortexgen evaluate th", {"theirs.yaml"}),
         ("cortexgen simulate --qu", {"--quiet"}),
         ("cortexgen weights v", {"verify"}),
+        ("cortexgen weights verify register-m", {"register-mni152-2mm@1"}),
     ],
 )
 def test_bash_completes(line, expected, script, capsys, tmp_path):

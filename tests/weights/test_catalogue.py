@@ -72,6 +72,39 @@ def test_a_damaged_file_is_found_out(folder, capsys):
         run(["weights", "verify", "large"])
 
 
+def test_one_bad_card_or_link_hides_no_other_weights(folder, capsys):
+    root = folder(large=2, small=1)
+    (root / "gone.safetensors").symlink_to(root / "not-fetched")
+    for text in ("{", "[]", '{"sha256": 7}', '{"version": "new"}', '{"version": null}'):
+        (root / "large.json").write_text(text)
+        run(["weights", "list"])
+        assert "small@1 " in capsys.readouterr().out and find("small") == root / "small.safetensors"
+        with pytest.raises(UserError, match=r"large\.json: not a card of weights"):
+            find("large")
+    with pytest.raises(UserError, match=r"^1 of \d+ weights can't be verified; .*large\.json: not a card"):
+        run(["weights", "verify"])
+
+
+def test_files_are_verified_by_their_paths_too(folder, capsys):
+    root = folder(**{FEATURES: 1})
+    run(["weights", "verify", str(root / f"{FEATURES}.safetensors"), FEATURES])
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]] == ["ok", "ok"]
+    with (root / f"{FEATURES}.safetensors").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(UserError, match=r"^1 of \d+ weights"):  # the package's, of the same name and version, are whole
+        run(["weights", "verify"])
+    theirs = [line.endswith(" ok") for line in capsys.readouterr().out.splitlines() if line.startswith(FEATURES)]
+    assert theirs == [True, False]
+
+
+def test_names_are_not_required(capsys):
+    with pytest.raises(SystemExit):
+        run(["weights", "--help"])
+    assert "required" not in capsys.readouterr().out.partition("names  ")[2].partition("options:")[0]
+    with pytest.raises(UserError, match=r"^weights: the following arguments are required: action$"):
+        run(["weights"])
+
+
 def test_the_list_says_the_files_own_sizes_and_checksums(folder, capsys):
     folder(large=2)
     main(["weights", "list", "--json", "--quiet"])  # what was asked for is printed all the same
