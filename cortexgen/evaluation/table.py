@@ -257,6 +257,6 @@ def _shown(value: Value, specification: str | None) -> str:
         return str(value)
     default = "d" if isinstance(value, int) else ".4g"
     shown = format(value, specification or default)
-    if shown.strip("-+0.") in ("", "e", "e+", "%") and value < 0:  # rounded to zero
-        shown = format(0.0 * value + 0.0, specification or default)
+    if shown.startswith("-") and not any(figure in shown for figure in "123456789in"):  # no zero has a sign
+        shown = shown.replace("-", "+" if "+" in (specification or "") else "", 1)
     return shown.replace("-", "−")

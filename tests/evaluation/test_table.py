@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import math
 import re
 
 import numpy as np
@@ -225,3 +226,21 @@ def test_what_is_no_table_is_refused(rows, columns, error, text):
 def test_a_table_without_rows_has_its_head():
     table = Table([], COLUMNS)
     assert table.to_csv() == "method,fid,n\n" and cells_of(table.to_markdown()) == [["method", "FID ↓", "N"]]
+
+
+@pytest.mark.parametrize(
+    "value, shape, shown",
+    [
+        (-0.004, ".2f", "0.00"),
+        (-0.0, ".2f", "0.00"),
+        (-0.004, "+.2f", "+0.00"),
+        (-0.0004, ".1%", "0.0%"),
+        (-0.0, None, "0"),
+        (-3e-9, ".3g", "−3e−09"),
+        (-0.006, ".2f", "−0.01"),
+        (-math.inf, ".2f", "−inf"),
+    ],
+)
+def test_what_is_rounded_to_zero_has_no_sign(value, shape, shown):
+    table = Table([{"x": Interval(value, value, value)}], [Column("x", format=shape)])
+    assert table.cells()[0][0][:2] == (shown, f"[{shown}, {shown}]")
