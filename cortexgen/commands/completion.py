@@ -48,7 +48,7 @@ def program() -> argparse.ArgumentParser:
     commands = whole.add_subparsers()
     for name, text in COMMANDS.items():
         of_command = capture_parser(lambda name=name: run_command(name, []))
-        _mirror(of_command, _command(commands, name, text))
+        _mirror(of_command, _command(commands, name, text), hyphens=True)
     from cortexgen.training.cli import run_verb  # Lightning takes seconds
 
     lightning: Any = capture_parser(lambda: run_verb(["fit"]))
@@ -72,13 +72,14 @@ def _add_speaking(parser: argparse.ArgumentParser) -> None:
     assert {"--quiet", "--verbose"} == {*OPTIONS}
 
 
-def _mirror(source: Any, parser: argparse.ArgumentParser) -> None:
-    """Add what a parser of jsonargparse takes."""
+def _mirror(source: Any, parser: argparse.ArgumentParser, hyphens: bool = False) -> None:
+    """Add what a parser of jsonargparse takes, options with hyphens too where they may be written so."""
     for action in source._actions:
         there = parser._option_string_actions
         options = [option for option in action.option_strings if not option.endswith("+") and option not in there]
         if action.option_strings and not options:
             continue
+        options += [option.replace("_", "-") for option in options if hyphens and "_" in option]
         hint, name = getattr(action, "_typehint", None), action.dest.rpartition(".")[2]
         text = str(action.help or "").replace("\n", " ").replace("%", "")
         how: dict[str, Any] = {"help": text.split(". ")[0].split(": ")[0]}

@@ -38,8 +38,9 @@ def script(tmp_path_factory):
     ("line", "expected"),
     [
         ("cortexgen ", {*COMMANDS, *VERBS}),
-        ("cortexgen register --ref", {"--refine", "--refine_intensity"}),
-        ("cortexgen generate out --warped", {"--warped_labels"}),
+        ("cortexgen register --ref", {"--refine", "--refine_intensity", "--refine-intensity"}),
+        ("cortexgen generate out --warped", {"--warped_labels", "--warped-labels"}),
+        ("cortexgen generate out --num-", {"--num-samples"}),
         ("cortexgen register --affine ", {"auto", "always", "never"}),
         ("cortexgen register --checkpoint register-m", {"register-mni152-2mm@1"}),
         ("cortexgen fit --config paper/g", {"paper/generate.yaml"}),
