@@ -111,9 +111,9 @@ def shown(notebook: Any) -> str:
         for output in cell["outputs"]:
             data = output.get("data", {})
             if PNG in data:
-                parts.append(f"![](data:image/png;base64,{''.join(data[PNG]).strip()})")
-            elif tables := TABLE.findall("".join(data.get("text/html", ""))):
-                parts += [re.sub("<table[^>]*>", "<table>", table) for table in tables]
+                parts.append(f"![What the cell above shows](data:image/png;base64,{''.join(data[PNG]).strip()})")
+            elif "text/html" in data:  # tables; a link to a file leads nowhere here
+                parts += [re.sub("<table[^>]*>", "<table>", t) for t in TABLE.findall("".join(data["text/html"]))]
             elif text := "".join(output.get("text", data.get("text/plain", ""))):
                 parts.append(f"```text\n{text.rstrip()}\n```")
     return "\n\n".join(parts) + "\n"

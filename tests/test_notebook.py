@@ -112,7 +112,7 @@ def test_train(ran: Ran) -> None:
     assert 0.3 < before <= after + 0.02 < 1
     for stage in ("register", "generate", "appearance"):
         log = pd.read_csv(folder / "runs" / stage / "log" / "metrics.csv")
-        assert len(log) == 2 and (log["train/loss"] > 0).all()
+        assert len(log) == 2 and log["train/loss"].between(-20, 20).all()
         assert (folder / "runs" / f"{stage}.ckpt").is_file()
 
 
