@@ -130,7 +130,7 @@ def test_what_is_committed_is_what_its_cells_gave(name: str) -> None:
     assert path.stat().st_size < 400_000
     assert notebook.metadata["executed"] == notebooks.source_hash(notebook)
     assert notebook.metadata == notebooks.METADATA | {"executed": notebook.metadata["executed"]}
-    assert sum(pictures(notebook)) >= 3
+    assert sum(pictures(notebook)) >= 2
     given = [output for _, output in notebooks.outputs(notebook)]
     assert {output["output_type"] for output in given} <= {"display_data", "execute_result", "stream"}
     assert not [output for output in given if output.get("name") == "stderr"]
