@@ -97,7 +97,7 @@ def test_generate(ran: Ran) -> None:
 
 
 def test_evaluate(ran: Ran) -> None:
-    said, folder = ran("evaluate", PEOPLE=8, BRAINS=5, PAIRS=2, RESAMPLES=100)
+    said, folder = ran("evaluate", PEOPLE=3, BRAINS=3, PAIRS=2, RESAMPLES=5)
     assert (folder / "report" / "evaluation.html").is_file()
     regions = pd.read_csv(folder / "report" / "tables" / "regions.csv")
     assert set(regions["set"]) == {"same", "weights"} and (regions["mean"] > 0).all()
