@@ -18,10 +18,12 @@ from cortexgen.evaluation.copies import coarse_images
 from cortexgen.evaluation.frame import Frame, frame
 from cortexgen.evaluation.reading import BrainSet
 from cortexgen.evaluation.store import Store
+from cortexgen.metrics.classifier import decisions, told_apart, told_apart_auc
 from cortexgen.metrics.features import paper_input
 from cortexgen.metrics.medicalnet import MedicalNet
 from cortexgen.metrics.ms_ssim import ms_ssim, published_ms_ssim
 from cortexgen.metrics.random_features import RandomFeatures
+from cortexgen.metrics.resampling import Interval
 from cortexgen.runner.cohort import HERE, Runner
 
 SIDE = 36
@@ -92,6 +94,27 @@ def test_the_random_feature_distance_is_gauss_against_gauss(sets: tuple[Store, S
         "auc_random",
     }
     assert found["coverage_random"].statistic(*both) < 0.3  # they are all dimmer
+
+
+def test_accuracy_and_area_of_the_same_brains_share_their_classifiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+
+    def decided(real: torch.Tensor, synthetic: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        trained.append(len(real))
+        return decisions(real, synthetic)
+
+    monkeypatch.setattr(dist, "decisions", decided)
+    generator = torch.Generator().manual_seed(3)
+    real, synthetic = (torch.randn(n, 4, generator=generator).double() + shift for n, shift in ((14, 0.0), (11, 0.8)))
+    metrics = {metric.name: metric for metric in dist.METRICS if metric.protocol == "standard"}
+    accuracy, area = (metrics[name].measure(real, synthetic, resamples=20)["value"] for name in ("told_apart", "auc"))
+    again = (told_apart(real, synthetic), told_apart_auc(real, synthetic))
+    assert isinstance(accuracy, Interval) and isinstance(area, Interval)
+    assert (accuracy.value, area.value) == pytest.approx(again) and 0.5 < min(again) <= max(again) < 1
+    count = len(trained)
+    assert count == 1 + 20 + 2 * 20  # the sets, resamples, halvings of the real rows and draws of both
+    assert metrics["auc"].statistic(real.flip(0), synthetic) == pytest.approx(told_apart_auc(real.flip(0), synthetic))
+    assert len(trained) == count + 1  # rows in another order are other rows
 
 
 def test_scores_of_pairs_are_measured_once(sets: tuple[Store, Store, Frame], monkeypatch: pytest.MonkeyPatch) -> None:
