@@ -92,6 +92,16 @@ def contrast(image: Tensor, labels: Tensor, names: Sequence[str]) -> float:
     return float((white.mean() - grey.mean()).abs() / (white.var() + grey.var()).sqrt())
 
 
+def _gradient(values: np.ndarray, places: tuple[np.ndarray, ...], spacing: Sequence[float]) -> np.ndarray:
+    """What `np.gradient` gives at some voxels, `[3, N]`."""
+    out = []
+    for axis, (at, step) in enumerate(zip(places, spacing, strict=True)):
+        low, high = np.maximum(at - 1, 0), np.minimum(at + 1, values.shape[axis] - 1)
+        before, after = ((*places[:axis], i, *places[axis + 1 :]) for i in (low, high))
+        out.append((values[after] - values[before]) / ((high - low) * step))
+    return np.stack(out)
+
+
 def sharpness(image: Tensor, labels: Tensor, names: Sequence[str], spacing: Sequence[float]) -> float:
     """How steeply intensity rises across the boundary of cortex and white matter, per mm; NaN without.
 
@@ -112,8 +122,9 @@ def sharpness(image: Tensor, labels: Tensor, names: Sequence[str], spacing: Sequ
     step = values[white].mean() - values[grey].mean()
     if not edge.any() or step == 0:
         return math.nan
-    normal = np.stack(np.gradient(ndimage.gaussian_filter(white.astype(np.float64), 1.0), *spacing))[:, edge]
-    slope = np.stack(np.gradient(values, *spacing))[:, edge]
+    places = np.nonzero(edge)
+    normal = _gradient(ndimage.gaussian_filter(white.astype(np.float64), 1.0), places, spacing)
+    slope = _gradient(values, places, spacing)
     along = (slope * normal).sum(axis=0) / np.maximum(np.linalg.norm(normal, axis=0), 1e-9)
     return float(along.mean() / step)
 

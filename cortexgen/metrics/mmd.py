@@ -15,6 +15,7 @@ from cortexgen.errors import UserError
 from cortexgen.metrics.sets import enough, two_sets
 
 VOXELS = 1 << 16  # summed in float32 at a time
+BLOCK = 1 << 27  # voxels of the volumes in memory together
 
 
 def unbiased_mmd2(real: Tensor, synthetic: Tensor, across: Tensor) -> float:
@@ -81,13 +82,13 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def gram_matrices(real: Sequence[Tensor], synthetic: Sequence[Tensor], block: int = 64) -> Grams:
-    """Products of all pairs of volumes, three blocks of them in memory at most (16 MB a volume of 144×192×144).
+def gram_matrices(real: Sequence[Tensor], synthetic: Sequence[Tensor], block: int = 0) -> Grams:
+    """Products of all pairs of volumes, three blocks of them in memory at most.
 
     Arguments:
         real, synthetic: what indexing gives volumes `[1, D, H, W]` of one grid: lists, or readers of files. Each volume
             is read about `(N + M) / (2 block)` times.
-        block: volumes in one.
+        block: volumes in one; as many as take half a gigabyte unless given.
 
     Raises:
         ValueError: if sizes differ.
@@ -95,6 +96,7 @@ def gram_matrices(real: Sequence[Tensor], synthetic: Sequence[Tensor], block: in
     n, total = len(real), len(real) + len(synthetic)
     places = [(real, i) for i in range(n)] + [(synthetic, i) for i in range(total - n)]
     voxels = real[0].numel()
+    block = block or max(1, BLOCK // voxels)
     blocks = [range(start, min(start + block, total)) for start in range(0, total, block)]
 
     def load(indices: range) -> Tensor:

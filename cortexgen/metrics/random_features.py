@@ -71,7 +71,7 @@ class RandomFeatures(nn.Module):
             raise UserError(f"random features need 16 voxels a side, got {tuple(volumes.shape[2:])}")
         x, features = volumes.float(), []
         for scale, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = conv3d(avg_pool3d(x, 2) if scale else x, weight, bias, padding=1).relu()
+            x = conv3d(avg_pool3d(x, 2) if scale else x, weight, bias, padding=1).relu_()
             mean, voxels = x.mean(dim=(2, 3, 4), keepdim=True), x[0, 0].numel()
             square = (x - mean).square_().mean(dim=(2, 3, 4))  # x.std() takes three times as long
             features += [mean.flatten(1), (square * voxels / (voxels - 1)).sqrt()]
