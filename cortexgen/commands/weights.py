@@ -1,4 +1,4 @@
-"""`cortexgen weights`: which trained weights there are, and whether their files are whole."""
+"""`cortexgen weights`: which trained weights there are, whether their files are whole, and others from elsewhere."""
 
 from json import dumps
 from pathlib import Path
@@ -8,19 +8,28 @@ from cortexgen.errors import UserError
 from cortexgen.weights.catalogue import Weights, catalogue, described, find
 
 
-def weights(action: Literal["list", "verify"], names: list[str], json: bool = False) -> None:
-    """List the weights that have a name, or verify their files against the checksums on their cards.
+def weights(action: Literal["list", "verify", "fetch"], names: list[str], json: bool = False) -> None:
+    """List the weights that have a name, verify their files against the checksums on their cards, or fetch others.
 
     There are those of the package and, where the variable CORTEXGEN_WEIGHTS names a folder, those in it: files
     NAME.safetensors or NAME@VERSION.safetensors, each with its card NAME.json beside it, as `cortexgen export` writes
     them. Options that take weights (`--checkpoint`, `--appearance`, `--finer`, `--features`, `--start_from`) take their
-    names, and NAME@VERSION. Nothing is downloaded.
+    names, and NAME@VERSION. Nothing is downloaded but by fetch.
 
     Args:
-        action: list, or verify, which exits with 1 if a file is damaged or its card has no checksum.
-        names: Of the weights to list or verify, or files of weights; all that have a name unless given.
+        action: list, or verify, which exits with 1 if a file is damaged or its card has no checksum, or fetch.
+        names: Of the weights to list or verify, or files of weights; all that have a name unless given. To fetch,
+            addresses, https://.../NAME.safetensors or doi:10.5281/zenodo.1234/NAME.safetensors with the card NAME.json
+            beside it, and #sha256=... behind it to have that file or none; they go into the folder of
+            CORTEXGEN_WEIGHTS.
         json: Print JSON instead of a table.
     """
+    if action == "fetch":
+        if not names:
+            raise UserError("weights fetch: which? an address, https://.../NAME.safetensors")
+        from cortexgen.weights.fetching import fetch  # imports PyTorch, which lists do without
+
+        names = [str(fetch(name).path) for name in names]
     files = [Path(name) if Path(name).is_file() else find(name) for name in names]
     there = [described(path) for path in dict.fromkeys(files)] if names else catalogue()
     states = [each.verify() or "ok" for each in there] if action == "verify" else []

@@ -13,6 +13,7 @@ from cortexgen.errors import UserError
 REGISTER, GENERATE, APPEARANCE = "register-mni152-2mm", "generate-mni152-2mm", "appearance-mni152-2mm"
 FEATURES = "features-mni152-2mm"
 FOLDER = "CORTEXGEN_WEIGHTS"  # variable of the environment: a folder of weights that the package doesn't hold
+SCHEMES = ("https", "http", "doi")  # of addresses that weights can be fetched from
 SUFFIX, AT = ".safetensors", "@"  # "NAME@VERSION", in a reference and in a file's name
 TAKEN = {  # by what, after the class of the module
     "DiffuseMorphModule": "register --checkpoint",
@@ -147,6 +148,10 @@ def find(reference: str) -> Path:
     among = catalogue()
     if (found := named(reference, among)) is not None:
         return found.path
+    if reference.partition(":")[0] in SCHEMES:
+        raise UserError(
+            f"{reference}: an address; `cortexgen weights fetch` brings its weights here, then take their name"
+        )
     names = ", ".join(dict.fromkeys(weights.name for weights in among))
     whose = "the package's weights" + (f", or those in {FOLDER}" if own_folder() else "")
     raise UserError(f"{reference}: no such file, nor one of {whose}, {names}")
