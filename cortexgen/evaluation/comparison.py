@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from cortexgen.errors import UserError
 from cortexgen.evaluation.table import Column, Value
 from cortexgen.metrics.resampling import Interval, bootstrap_interval, real_against_real, same_size
 from cortexgen.registry import everything
+from cortexgen.runner.threads import side_by_side
 
 Better = Literal["lower", "higher", "real"] | float | None
 Protocol = Literal["standard", "paper"]
@@ -46,7 +48,7 @@ class Metric:
         needs: what `rows` is given: the "anatomy" of a set (`Anatomy`), its "growth" (log |J| of each brain at voxels
             of the template, `[N, V]`), its "texture" (`Texture`), its "features" (`[N, F]`), the "image" of one brain
             (`[1, D, H, W]`), or both "sets" (`Sides`).
-        statistic: of rows of the real brains and rows of the set's.
+        statistic: of rows of the real brains and rows of the set's; called from several threads.
         rows: what the statistic takes rows of, `[N, *]`; of an image, its numbers; of both sets, the rows of both. None
             where it can't be measured.
         better: "lower", "higher", the value to be near to, or "real" for that of the real brains alone.
@@ -101,20 +103,22 @@ class Metric:
         row |= {"source": source, "better": better, "n_real": len(real), "n": len(synthetic), "alone": bool(self.alone)}
         row |= dict.fromkeys(("value", "n_floor", "at_floor", "floor", "note"))
         try:
-            value = self._bounded(bootstrap_interval(self.statistic, real, synthetic, n=resamples, seed=seed))
+            drawn = partial(bootstrap_interval, n=resamples, seed=seed, mapped=side_by_side)
+            value = self._bounded(drawn(self.statistic, real, synthetic))
             if math.isnan(value.value):
                 raise UserError("not defined for these brains")
             row["value"] = value
             if self.alone is not None:
-                floor = self._bounded(bootstrap_interval(self.alone, real, n=resamples, seed=seed))
+                floor = self._bounded(drawn(self.alone, real))
                 return row | {"n_floor": len(real), "at_floor": value.value, "floor": floor}
             n = min(len(real) // 2, len(synthetic))
             if n < FLOOR:
                 found = f"{len(real)} real ones and {len(synthetic)}"
                 raise UserError(f"a floor needs {2 * FLOOR} or more real brains and {FLOOR} others, got {found}")
-            values = real_against_real(self.statistic, real, n, repeats, seed)
+            values = real_against_real(self.statistic, real, n, repeats, seed, side_by_side)
             row["floor"] = Interval(float(values.mean()), float(values.min()), float(values.max()))
-            row["at_floor"] = float(same_size(self.statistic, real, synthetic, n, repeats, seed).mean())
+            equal = same_size(self.statistic, real, synthetic, n, repeats, seed, side_by_side)
+            row["at_floor"] = float(equal.mean())
             row["n_floor"] = n
         except UserError as error:
             row["note"] = str(error)

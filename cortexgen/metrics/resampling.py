@@ -1,6 +1,6 @@
 """What a statistic would be with other brains: bootstrap intervals, and real brains against real ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ from torch import Tensor
 from cortexgen.errors import UserError
 
 Statistic = Callable[..., float]
+Rows = list[Tensor]
+Mapped = Callable[[Callable[[Rows], float], Sequence[Rows]], Iterable[float]]
 
 
 class Interval(NamedTuple):
@@ -21,7 +23,12 @@ class Interval(NamedTuple):
 
 
 def bootstrap_interval(
-    statistic: Statistic, *samples: Tensor, n: int = 1000, level: float = 0.95, seed: int = 0
+    statistic: Statistic,
+    *samples: Tensor,
+    n: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    mapped: Mapped = map,
 ) -> Interval:
     """Bootstrap interval of a statistic of one or more samples, their rows drawn again independently.
 
@@ -35,6 +42,7 @@ def bootstrap_interval(
         n: resamples.
         level: share of intervals that should hold the expected value.
         seed: of the draws.
+        mapped: how the statistic is called for all resamples: one after the other, or several at a time.
 
     Raises:
         UserError: if there are fewer than two rows in a sample or two resamples, or the level isn't within 0 and 1.
@@ -44,15 +52,22 @@ def bootstrap_interval(
         raise UserError(f"a bootstrap needs 2 or more brains of each kind and 2 or more resamples, got {found} and {n}")
     if not 0 < level < 1:
         raise UserError(f"the level of an interval lies between 0 and 1, got {level}")
-    generator, values = torch.Generator().manual_seed(seed), []
-    for _ in range(n):
-        rows = (torch.randint(len(sample), (len(sample),), generator=generator) for sample in samples)
-        values.append(statistic(*(sample[row] for sample, row in zip(samples, rows, strict=True))))
-    drawn = torch.tensor(values, dtype=torch.float64)
-    value = float(statistic(*samples))
+    generator = torch.Generator().manual_seed(seed)
+    draws = [[torch.randint(len(s), (len(s),), generator=generator) for s in samples] for _ in range(n)]
+    values = _each(statistic, samples, [[torch.arange(len(s)) for s in samples], *draws], mapped)
+    value, drawn = float(values[0]), values[1:]
     low, high = (float(drawn.nanquantile(q)) for q in ((1 - level) / 2, (1 + level) / 2))
     shift = value - float(drawn.nanmean())
     return Interval(value, low + shift, high + shift)
+
+
+def _each(statistic: Statistic, samples: Sequence[Tensor], draws: Sequence[Rows], mapped: Mapped) -> Tensor:
+    """The statistic of every drawn set of rows, in order."""
+
+    def value(rows: Rows) -> float:
+        return float(statistic(*(sample[row] for sample, row in zip(samples, rows, strict=True))))
+
+    return torch.tensor(list(mapped(value, draws)), dtype=torch.float64)
 
 
 def percentiles(
@@ -74,7 +89,9 @@ def percentiles(
     return low, high
 
 
-def real_against_real(statistic: Statistic, features: Tensor, n: int, repeats: int = 10, seed: int = 0) -> Tensor:
+def real_against_real(
+    statistic: Statistic, features: Tensor, n: int, repeats: int = 10, seed: int = 0, mapped: Mapped = map
+) -> Tensor:
     """A statistic of n real rows and n others, `[repeats]`: what a perfect generator would get at this number.
 
     Arguments:
@@ -83,6 +100,7 @@ def real_against_real(statistic: Statistic, features: Tensor, n: int, repeats: i
         n: rows of each side, N // 2 at most: compare with `same_size` of the synthetic brains at the same n.
         repeats: divisions at random.
         seed: of the draws.
+        mapped: as of `bootstrap_interval`.
 
     Raises:
         UserError: if there are fewer than 2 n rows.
@@ -91,13 +109,19 @@ def real_against_real(statistic: Statistic, features: Tensor, n: int, repeats: i
         raise UserError(f"real against real at {n} needs {2 * n} or more real brains, got {len(features)}")
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(features), generator=generator) for _ in range(repeats)]
-    return torch.tensor([statistic(features[o[:n]], features[o[n : 2 * n]]) for o in orders], dtype=torch.float64)
+    return _each(statistic, (features, features), [[o[:n], o[n : 2 * n]] for o in orders], mapped)
 
 
 def same_size(
-    statistic: Statistic, real: Tensor, synthetic: Tensor, n: int, repeats: int = 10, seed: int = 0
+    statistic: Statistic,
+    real: Tensor,
+    synthetic: Tensor,
+    n: int,
+    repeats: int = 10,
+    seed: int = 0,
+    mapped: Mapped = map,
 ) -> Tensor:
-    """A statistic of n real and n synthetic rows, drawn without replacement, `[repeats]`.
+    """A statistic of n real and n synthetic rows, drawn without replacement, `[repeats]`; `mapped` as above.
 
     Raises:
         UserError: if there are fewer than n rows of a kind.
@@ -106,4 +130,4 @@ def same_size(
         raise UserError(f"a comparison at {n} needs {n} brains of each kind, got {len(real)} and {len(synthetic)}")
     generator, sets = torch.Generator().manual_seed(seed), (real, synthetic)
     rows = [[torch.randperm(len(each), generator=generator)[:n] for each in sets] for _ in range(repeats)]
-    return torch.tensor([statistic(real[i], synthetic[j]) for i, j in rows], dtype=torch.float64)
+    return _each(statistic, sets, rows, mapped)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -199,8 +200,7 @@ class _Processes(ThreadPoolExecutor):
     def _isolated(self, fn: Callable[..., Any], *args: Any) -> Any:
         for _ in range(ATTEMPTS):
             if getattr(self.own, "process", None) is None:
-                spawn = multiprocessing.get_context("spawn")
-                self.own.process = ProcessPoolExecutor(1, spawn, initializer=_end_with_parent)
+                self.own.process = ProcessPoolExecutor(1, _context(), initializer=_begin, initargs=(dict(os.environ),))
                 self.started.append(self.own.process)
             try:
                 return self.own.process.submit(fn, *args).result()
@@ -217,8 +217,23 @@ class _Processes(ThreadPoolExecutor):
             process.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _end_with_parent() -> None:
-    """What a process does first: an interrupt is its parent's business, whose end, however it comes, is its own too."""
+def _context() -> Any:
+    """Where processes come from: on Linux forked from a server that imports what this process has imported, once for
+    all of them; elsewhere each begins anew."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([name for name in sys.modules if name.split(".")[0] == "cortexgen"])
+    return context
+
+
+def _begin(environment: Mapping[str, str]) -> None:
+    """What a process does first: an interrupt is its parent's business, whose end, however it comes, is its own too.
+
+    It has its parent's variables of now, which the server's may differ from.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent: Any = multiprocessing.parent_process()
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()

@@ -117,6 +117,21 @@ def test_accuracy_and_area_of_the_same_brains_share_their_classifiers(monkeypatc
     assert len(trained) == count + 1  # rows in another order are other rows
 
 
+@pytest.mark.parametrize("metric", [m for m in dist.METRICS if m.protocol == "standard"], ids=lambda m: m.name)
+def test_rows_do_not_depend_on_threads(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    real, synthetic = (torch.randn(n, 480, generator=generator) + shift for n, shift in ((60, 0.0), (50, 0.2)))
+    threads, rows = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            monkeypatch.setattr(dist, "_decisions", {})
+            torch.set_num_threads(count)
+            rows.append(metric.measure(real, synthetic, resamples=30))
+    finally:
+        torch.set_num_threads(threads)
+    assert rows[0] == rows[1] and rows[0]["floor"] is not None
+
+
 def test_scores_of_pairs_are_measured_once(sets: tuple[Store, Store, Frame], monkeypatch: pytest.MonkeyPatch) -> None:
     def again(*_: object) -> None:
         raise UserError("measured again")

@@ -54,6 +54,10 @@ def slow(name, folder):
     return row(name)
 
 
+def variable(name):
+    return row(name) | {"found": os.environ.get("CORTEXGEN_TESTED")}
+
+
 class Unpacked:
     """Work that counts how often it is unpacked in a process."""
 
@@ -114,6 +118,14 @@ def test_a_full_disk_ends_the_run(runner):
     with pytest.raises(OSError) as caught:
         runner.run(full_disk, named("ab"), "testing")
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_processes_have_the_variables_of_the_one_that_begins_them(monkeypatch):
+    monkeypatch.setenv("CORTEXGEN_TESTED", "before")
+    for value in ("first", None, "second"):
+        monkeypatch.delenv("CORTEXGEN_TESTED") if value is None else monkeypatch.setenv("CORTEXGEN_TESTED", value)
+        rows = Runner(isolated=True).run(variable, named("a"), "testing")
+        assert rows["a"]["found"] == value
 
 
 def test_an_interruption_begins_nothing_more(tmp_path, monkeypatch):
