@@ -1,9 +1,9 @@
-"""Quality control of a preprocessed cohort: one page to look through."""
+"""Quality control of a preprocessed cohort: one page to look through, with brains that turn."""
 
 import io
 import os
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,27 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from cortexgen.atlas.labels import read_label_table
+from cortexgen.data.cohort import read_cohort
 from cortexgen.errors import UserError
 from cortexgen.figures.scan_sheet import sheet_path
 from cortexgen.figures.strips import strip_charts
+from cortexgen.io import read_volume
 from cortexgen.io.bids import Row
 from cortexgen.pages.report import Report
+from cortexgen.pages.viewer import MOST, Viewer
 from cortexgen.preprocess.outliers import JUDGED_FROM, MEASURES, counts, fence
 
 THUMBNAIL, QUALITY = {1: 1400, 2: 800}, 70  # pixels wide, by columns of a gallery; of JPEG
-ROOM = 10_500_000  # bytes of thumbnails in a page, a third more as base64
+ROOM = 6_500_000  # bytes of thumbnails in a page, a third more as base64; brains and their program take 5 MB
 
 
 def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str, Any]]) -> None:
     """Write `preprocess.html` into the output folder: what failed, what is flagged, then everyone; atomically.
 
     The page stands alone. It holds a small picture of each scan's sheet (the PNG that `sheet_path` names, if it is
-    there), the flagged ones first, up to about 14 MB; beyond that, as from each picture, links lead to the PNGs.
+    there), the flagged ones first, up to about 9 MB; beyond that, as from each picture, links lead to the PNGs. The
+    first brains that were written turn and scroll in it.
 
     Arguments:
         out: the output folder.
@@ -57,6 +62,11 @@ def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str,
             f"outlier, within 3.5 scaled median absolute deviations (from {JUDGED_FROM} scans on)."
         )
         page.chart(chart, caption, "Strip charts of the measures")
+    brains = _brains(Path(out), [*flagged, *(str(row["participant_id"]) for row in done)])
+    if brains.brains:
+        shown_of = "" if len(brains.brains) == len(done) else f", the first {MOST}"
+        page.section("Brains", f"As they were written{shown_of}; those with a flag come first.")
+        page.viewer(brains, "Coronal slices of the scans as they were written.")
     page.section(f"All scans ({len(rows)})")
     formats = {MEASURES[key].head: MEASURES[key].format for key in shown}
     heads = {"participant_id": "Scan", "status": "Status", **{key: MEASURES[key].head for key in shown}}
@@ -84,6 +94,25 @@ def _key_figures(rows: Sequence[Row], flagged: Mapping[str, str]) -> list[tuple[
             low, high = (f"{end:{measure.format}}" for end in (min(values), max(values)))
             cards.append((measure.label, measure.text(float(np.median(values))), f"median; {low} to {high}"))
     return cards
+
+
+def _brains(out: Path, names: Iterable[str]) -> Viewer:
+    """The first `MOST` of some scans that can be read, with labels where they have some."""
+    try:
+        scans = {scan.name: scan for scan in read_cohort(out, warn=False) if not scan.problem}
+    except UserError:  # nothing was written
+        scans = {}
+    viewer = Viewer()
+    with suppress(UserError, OSError):
+        viewer.classes = dict(read_label_table(out / "dseg.tsv"))
+    for name in dict.fromkeys(names):
+        if name in scans and len(viewer.brains) < MOST:
+            with suppress(UserError):
+                image, grid = read_volume(scans[name].image)
+                path = scans[name].labels
+                labels = read_volume(path, labels=True)[0] if path else None
+                viewer.add("Preprocessed", name, image, grid, labels)
+    return viewer
 
 
 def _caption(row: Row) -> str:

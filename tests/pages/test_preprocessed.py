@@ -1,9 +1,11 @@
 import base64
 import io
+import json
 import re
 from html import unescape
 from urllib.parse import unquote
 
+import nibabel as nib
 import numpy as np
 from PIL import Image
 
@@ -34,6 +36,19 @@ def _sheets(out, names, size=(1600, 40)):
         path.parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(k).integers(0, 255, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
         Image.fromarray(noise).resize(size).save(path)
+
+
+def _brains(out, names):
+    """Written scans, one with labels, and a file that can't be read."""
+    for k, name in enumerate(names):
+        folder = out / name / "anat"
+        folder.mkdir(parents=True)
+        ball = np.linalg.norm(np.indices((24, 28, 20)) - 10, axis=0) < 5 + k % 4
+        for suffix, data in (("T1w", ball * 0.5), ("dseg", ball * 2))[: 2 if k == 1 else 1]:
+            image = nib.Nifti1Image(data.astype(np.float32), np.diag([2.0, 2, 2, 1]))
+            nib.save(image, folder / f"{name}_{suffix}.nii.gz")
+    (out / names[-1] / "anat" / f"{names[-1]}_T1w.nii.gz").write_bytes(b"none")
+    (out / "dseg.tsv").write_text("index\tname\n0\tUnknown\n2\tCerebral-Cortex\n")
 
 
 def _page(out, rows=None, steps=STEPS):
@@ -85,8 +100,23 @@ def test_page_stands_alone_and_everything_is_escaped(tmp_path):
     assert "shape = [32, 128, " in bare and "n/a" in _sections(text)["Steps"]
 
 
+def test_brains_turn_the_flagged_ones_first(tmp_path, monkeypatch):
+    _brains(tmp_path, [f"sub-{k:02d}" for k in range(10)])
+    text = _page(tmp_path)
+    assert list(_sections(text))[3:5] == ["Brains", "All scans (11)"]
+    (content,) = re.findall(r'type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)
+    data = json.loads(content)
+    names = ["sub-02", "sub-05", "sub-00", "sub-01", "sub-03", "sub-04", "sub-06", "sub-07", "sub-08"]
+    assert [brain["name"] for brain in data["brains"]] == names  # sub-09 can't be read
+    assert ["labels" in brain for brain in data["brains"]] == [name == "sub-01" for name in names]
+    assert data["classes"]["labels"] == ["", "Cerebral-Cortex"]
+    monkeypatch.setattr(page, "MOST", 3)
+    assert "the first 3" in _sections(_page(tmp_path))["Brains"]
+
+
 def test_page_in_a_browser(tmp_path, look):
     _sheets(tmp_path, [row["participant_id"] for row in _rows()[:-1]])
+    _brains(tmp_path, ["sub-00", "sub-01", "sub-02", "sub-03"])
     text = _page(tmp_path)
     assert "<title>sub-03: 1430</title>" in text
     look(tmp_path / "preprocess.html")
