@@ -82,20 +82,52 @@ def _thickness(white: _Surface, kept: np.ndarray, within: np.ndarray, whole: np.
     centres, areas = centres[::every], areas[::every]
     normals = -np.stack([_sample(g, centres, spacing) for g in np.gradient(within, *spacing)], axis=-1)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-    steps = np.arange(1, int(REACH * 4 / spacing.min()) + 1) * spacing.min() / 4
-    tree = cKDTree(np.concatenate([white.vertices, white.centres]), leafsize=32, balanced_tree=False)
-    depth, rising, alive = np.zeros(len(centres)), np.zeros(len(centres), dtype=bool), np.arange(len(centres))
-    for step in steps:
-        points = centres[alive] + step * normals[alive]
-        in_cortex = (_sample(whole, points, spacing) > 0.5) & (_sample(within, points, spacing) < 0.5)
-        alive, points = alive[in_cortex], points[in_cortex]
+    step, most = spacing.min() / 4, int(REACH * 4 / spacing.min())
+    ends, alive = np.zeros(len(centres), dtype=int), np.arange(len(centres))
+    for k in range(1, most + 1):
+        points = centres[alive] + k * step * normals[alive]
+        alive = alive[(_sample(whole, points, spacing) > 0.5) & (_sample(within, points, spacing) < 0.5)]
+        ends[alive] = k
         if not len(alive):
             break
-        distance = tree.query(points)[0]
-        rising[alive] = distance > depth[alive]
-        depth[alive] = np.maximum(depth[alive], distance)
-    depth += np.where(rising, 1 / 2, 1 / 4) * steps[0]  # on average a ray ends, or its peak lies, so far from a sample
+    tree = cKDTree(np.concatenate([white.vertices, white.centres]), leafsize=32, balanced_tree=False)
+    depth, rising = _greatest(tree, centres, step * normals, ends)
+    depth += np.where(rising, 1 / 2, 1 / 4) * step  # on average a ray ends, or its peak lies, so far from a sample
     return float(np.average(depth, weights=areas))
+
+
+def _greatest(tree: cKDTree, start: np.ndarray, step: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The greatest distance to a surface at the points `start + k step`, k from 1 to `ends`, and whether the last has
+    it; 0 without points. `start` lies on the surface.
+
+    A distance changes by no more than one goes, so that its values at every fourth point tell where between them no
+    greater one can be.
+    """
+    size = np.linalg.norm(step, axis=1)[:, None]
+    k = np.arange(ends.max(initial=0) + 1)
+    inside, last = k <= ends[:, None], k == ends[:, None]
+    known, upper = np.full(inside.shape, -1.0), np.full(inside.shape, np.inf)  # what was asked for; no greater is any
+    known[:, 0] = upper[:, 0] = 0
+
+    def ask(chosen: np.ndarray) -> None:
+        ray, place = np.nonzero(chosen)
+        known[chosen] = upper[chosen] = tree.query(start[ray] + place[:, None] * step[ray])[0]
+
+    ask(inside & last & (k > 0))
+    for stride in (4, 2, 1):
+        new = inside & (k % stride == 0) & np.isinf(upper)
+        bound = np.full(inside.shape, np.inf)
+        if stride < 4:
+            bound[:, stride:] = upper[:, :-stride]
+            bound[:, :-stride] = np.minimum(bound[:, :-stride], upper[:, stride:])
+            bound += stride * size
+        upper[new] = bound[new]
+        ask(new & (bound > known.max(axis=1)[:, None]))
+    ray = np.arange(len(ends))
+    at_last = known[ray, ends].copy()
+    known[ray, ends] = 0
+    before = known.max(axis=1)
+    return np.maximum(at_last, before), at_last > before
 
 
 def cortical_measures(labels: Tensor, classes: Sequence[str], spacing: Sequence[float]) -> Cortex:

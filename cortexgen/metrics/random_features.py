@@ -6,13 +6,14 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool3d, conv3d
+from torch.nn.functional import avg_pool3d, conv3d, pad
 
 from cortexgen.errors import UserError
 from cortexgen.spatial.precision import full_precision
 
 WIDTHS = (1, 16, 32, 64, 128)
 SPAN = 1 << 20
+SLAB = 4  # slices of a volume at a time, an even number
 
 
 class RandomFeatures(nn.Module):
@@ -70,9 +71,30 @@ class RandomFeatures(nn.Module):
         if min(volumes.shape[2:]) < 16:
             raise UserError(f"random features need 16 voxels a side, got {tuple(volumes.shape[2:])}")
         x, features = volumes.float(), []
-        for scale, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = conv3d(avg_pool3d(x, 2) if scale else x, weight, bias, padding=1).relu_()
-            mean, voxels = x.mean(dim=(2, 3, 4), keepdim=True), x[0, 0].numel()
-            square = (x - mean).square_().mean(dim=(2, 3, 4))  # x.std() takes three times as long
-            features += [mean.flatten(1), (square * voxels / (voxels - 1)).sqrt()]
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            mean, deviation, x = _answer(x, weight, bias)
+            features += [mean, deviation]
         return torch.cat(features, dim=1)
+
+
+def _answer(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and standard deviation over space of each channel of a convolution, `[B, C]`, and its answer halved.
+
+    Of a volume itself it is done slab by slab, since all of it would not stay in the processor's cache; moments are
+    joined as Chan, Golub and LeVeque have it (1983).
+    """
+    padded, slices = pad(x, (1,) * 6), x.shape[2]
+    slab = SLAB if x.shape[1] == 1 else slices
+    mean = square = x.new_zeros(1, 1)
+    halved, count = [], 0
+    for start in range(0, slices, slab):
+        y = conv3d(padded[:, :, start : start + slab + 2], weight, bias).relu_()
+        if y.shape[2] > 1:
+            halved.append(avg_pool3d(y, 2))
+        voxels, there = y[0, 0].numel(), y.mean(dim=(2, 3, 4), keepdim=True)
+        step = there.flatten(1) - mean
+        square = y.sub_(there).square_().sum(dim=(2, 3, 4)) + square
+        square += step**2 * (count * voxels / (count + voxels))
+        mean = mean + step * (voxels / (count + voxels))
+        count += voxels
+    return mean, (square / (count - 1)).sqrt(), torch.cat(halved, dim=2)

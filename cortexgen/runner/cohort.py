@@ -1,5 +1,6 @@
 """One way to run a cohort: in this process, in isolated ones, or on many machines through Dask."""
 
+import atexit
 import io
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, nullcontext
 from functools import lru_cache
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -222,9 +224,18 @@ def _context() -> Any:
     all of them; elsewhere each begins anew."""
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
+    atexit.unregister(_end_server)
+    atexit.register(_end_server)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name for name in sys.modules if name.split(".")[0] == "cortexgen"])
     return context
+
+
+def _end_server() -> None:
+    """Wait for the end of the server, so that what its processes took is counted as this one's."""
+    server: Any = getattr(forkserver, "_forkserver", None)
+    if hasattr(server, "_stop"):
+        server._stop()
 
 
 def _begin(environment: Mapping[str, str]) -> None:

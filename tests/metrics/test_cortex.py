@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, cKDTree
 
 from cortexgen.errors import UserError
-from cortexgen.metrics.cortex import cortical_measures
+from cortexgen.metrics.cortex import _greatest, cortical_measures
 
 CLASSES = ("Unknown", "Cerebral-White-Matter", "Cerebral-Cortex", "Brain-Stem", "Lateral-Ventricle")
 ISOTROPIC = (1.0, 1.0, 1.0)
@@ -93,6 +93,27 @@ def test_scaling():
     assert large.pial_area == pytest.approx(4 * small.pial_area, rel=1e-4)
     assert large.white_area == pytest.approx(4 * small.white_area, rel=1e-4)
     assert large.folding == pytest.approx(small.folding, rel=1e-4)
+
+
+def test_the_greatest_distance_on_a_ray_is_that_of_all_its_points():
+    generator = np.random.default_rng(0)
+    surface, start = generator.normal(size=(60, 3)), generator.normal(size=(300, 3))
+    step = generator.normal(size=(300, 3)) / 10
+    ends = generator.integers(0, 21, 300)
+    asked = []
+
+    class Counting(cKDTree):
+        def query(self, x):
+            asked.append(np.atleast_2d(x).shape[0])
+            return super().query(x)
+
+    tree = Counting(np.concatenate([surface, start]))
+    depth, rising = _greatest(tree, start, step, ends)
+    assert sum(asked) < 0.7 * ends.sum()
+    for ray in range(300):
+        found = [tree.query(start[ray] + k * step[ray])[0] for k in range(1, ends[ray] + 1)]
+        assert depth[ray] == pytest.approx(max(found, default=0), abs=1e-12)
+        assert rising[ray] == (ends[ray] > 0 and (ends[ray] == 1 or found[-1] > max(found[:-1])))
 
 
 def test_where_no_cortex_is_no_area_counts_and_what_lies_within_is_no_hole():

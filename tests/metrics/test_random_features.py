@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import convolve, gaussian_filter
+from torch.nn.functional import avg_pool3d, conv3d
 
 from cortexgen.errors import UserError
 from cortexgen.metrics.features import extract_features
@@ -49,6 +50,17 @@ def test_the_first_features_by_scipy():
         made = np.maximum(made, 0)
         assert float(features[channel]) == pytest.approx(made.mean(), abs=1e-5)
         assert float(features[16 + channel]) == pytest.approx(made.std(ddof=1), abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(33, 17, 18), (16, 20, 16), (47, 19, 16)])
+def test_features_are_those_of_whole_answers(shape):
+    network = RandomFeatures().double()
+    x = torch.rand(2, 1, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected, y = [], x
+    for scale, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
+        y = torch.relu(conv3d(y if not scale else avg_pool3d(y, 2), weight, bias, padding=1))
+        expected += [y.mean(dim=(2, 3, 4)), y.std(dim=(2, 3, 4))]
+    assert torch.allclose(RandomFeatures()(x), torch.cat(expected, dim=1).float(), rtol=1e-4, atol=1e-6)
 
 
 def test_distances_grow_with_blur_and_noise():

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 
 from cortexgen.metrics.texture import (
     LEVELS,
     SHOWN,
+    _distance,
     edge_profile,
     gradient_energy,
     relative_power,
@@ -62,6 +63,15 @@ def test_an_edge_is_the_error_function_of_its_blur(sigma: float) -> None:
     means = [blurred[labels.numpy() == 3].mean(), blurred[labels.numpy() != 3].mean()]
     expected = (0.5 + 0.3 * expected - means[0]) / (means[1] - means[0])
     np.testing.assert_allclose(profile, expected, atol=0.02)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 0.9, 1.3), (7.0, 1.0, 3.0)])
+def test_distances_are_right_as_far_as_they_are_needed(spacing: tuple[float, float, float]) -> None:
+    mask = np.random.default_rng(0).random((14, 15, 16)) > 0.995
+    assert mask.sum() > 3
+    truth, found = distance_transform_edt(~mask, sampling=spacing), _distance(mask, spacing, 5.0)
+    near = truth <= 5.0
+    assert np.allclose(found[near], truth[near], rtol=1e-6) and (found[~near] > 5.0).all() and 0.1 < near.mean() < 0.95
 
 
 def test_contrast_and_brightness_have_no_say_in_an_edge() -> None:
