@@ -63,3 +63,24 @@ def test_a_page_without_the_place_is_left_as_it_is(tmp_path):
     assert page.read_text() == "<!-- here -->\n\nnew\n\n<!-- /here -->\nwords\n"
     with pytest.raises(ValueError, match=r"page\.md: expected <!-- there --> and <!-- /there --> once each"):
         tables.fill(page, "there", "new")
+
+
+def test_readme_says_what_the_tables_say():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    sentence = re.search(r"Dice \S+ / \S+ in \d+ s of one core \(greedy \S+ / \S+ in \d+ s\)", text)
+    assert sentence
+    found = [float(number) for number in re.findall(r"\.?\d[\d.]*", sentence[0])]
+    dice, seconds = {}, {}
+    for cohort in ("ds002748", "ixi"):
+        quality, costs = between("measured.md", f"registrations {cohort}").split("**What it cost**")
+        dice[cohort] = {row["Model"]: row["Dice ↑"].strip("* ").split()[0].strip("*") for row in rows_of(quality)}
+        seconds[cohort] = {row["Model"]: row["A sample \\[processor s\\] ↓"].strip("* ") for row in rows_of(costs)}
+    expected = []
+    for model in ("cortexgen", "greedy"):
+        expected += [*(float(dice[cohort][model]) for cohort in dice), round(float(seconds["ds002748"][model]))]
+    assert found == pytest.approx(expected)
+    accuracies = re.search(r"accuracy (\S+) / ([.\d]+)", text)
+    rows = [row for row in rows_of(between("measured.md", "appearance-mni152-2mm")) if row["set"] == "synthetic"]
+    assert accuracies and [float(a) for a in accuracies.groups()] == [
+        pytest.approx(float(row["told apart"]), abs=0.0051) for row in rows
+    ]
