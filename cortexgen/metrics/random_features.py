@@ -93,7 +93,7 @@ def _answer(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Te
             halved.append(avg_pool3d(y, 2))
         voxels, there = y[0, 0].numel(), y.mean(dim=(2, 3, 4), keepdim=True)
         step = there.flatten(1) - mean
-        square = y.sub_(there).square_().sum(dim=(2, 3, 4)) + square
+        square = (y - there).square_().sum(dim=(2, 3, 4)) + square
         square += step**2 * (count * voxels / (count + voxels))
         mean = mean + step * (voxels / (count + voxels))
         count += voxels

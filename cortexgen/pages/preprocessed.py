@@ -64,7 +64,7 @@ def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str,
         page.chart(chart, caption, "Strip charts of the measures")
     brains = _brains(Path(out), [*flagged, *(str(row["participant_id"]) for row in done)])
     if brains.brains:
-        shown_of = "" if len(brains.brains) == len(done) else f", the first {MOST}"
+        shown_of = f", the first {MOST}" if len(brains.brains) == MOST < len(done) else ""
         page.section("Brains", f"As they were written{shown_of}; those with a flag come first.")
         page.viewer(brains, "Coronal slices of the scans as they were written.")
     page.section(f"All scans ({len(rows)})")

@@ -1,19 +1,16 @@
 """One way to run a cohort: in this process, in isolated ones, or on many machines through Dask."""
 
-import atexit
 import io
 import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, nullcontext
 from functools import lru_cache
-from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -202,7 +199,8 @@ class _Processes(ThreadPoolExecutor):
     def _isolated(self, fn: Callable[..., Any], *args: Any) -> Any:
         for _ in range(ATTEMPTS):
             if getattr(self.own, "process", None) is None:
-                self.own.process = ProcessPoolExecutor(1, _context(), initializer=_begin, initargs=(dict(os.environ),))
+                spawn = multiprocessing.get_context("spawn")
+                self.own.process = ProcessPoolExecutor(1, spawn, initializer=_end_with_parent)
                 self.started.append(self.own.process)
             try:
                 return self.own.process.submit(fn, *args).result()
@@ -219,32 +217,8 @@ class _Processes(ThreadPoolExecutor):
             process.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _context() -> Any:
-    """Where processes come from: on Linux forked from a server that imports what this process has imported, once for
-    all of them; elsewhere each begins anew."""
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    atexit.unregister(_end_server)
-    atexit.register(_end_server)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([name for name in sys.modules if name.split(".")[0] == "cortexgen"])
-    return context
-
-
-def _end_server() -> None:
-    """Wait for the end of the server, so that what its processes took is counted as this one's."""
-    server: Any = getattr(forkserver, "_forkserver", None)
-    if hasattr(server, "_stop"):
-        server._stop()
-
-
-def _begin(environment: Mapping[str, str]) -> None:
-    """What a process does first: an interrupt is its parent's business, whose end, however it comes, is its own too.
-
-    It has its parent's variables of now, which the server's may differ from.
-    """
-    os.environ.clear()
-    os.environ.update(environment)
+def _end_with_parent() -> None:
+    """What a process does first: an interrupt is its parent's business, whose end, however it comes, is its own too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent: Any = multiprocessing.parent_process()
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()

@@ -107,7 +107,8 @@ def described(path: Path) -> Weights:
         kind, licence, checksum = (about.get(key, "") for key in ("module", "licence", "sha256"))
         if not all(isinstance(word, str) for word in (kind, licence, checksum)):
             raise ValueError("its module, licence and sha256 must be text")
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+        checksum = checksum.lower()
+    except (ValueError, TypeError, AttributeError, OSError, OverflowError, RecursionError) as error:
         problem = f"{path.with_suffix('.json')}: not a card of weights that can be read ({error})"
         return Weights(name, int(version) if version.isdecimal() else 1, path, "unknown", problem=problem)
     return Weights(name, number, path, TAKEN.get(kind, kind or "unknown"), licence, checksum)

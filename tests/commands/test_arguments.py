@@ -68,7 +68,7 @@ def test_places_options_and_switches_in_any_order(called, line, expected):
         ("generate out --sampler euler", "^generate: sampler: expected ancestral or ddim or dpm\\+\\+, got euler$"),
         ("generate out --age old", "^generate: age: expected float, got old$"),
         ('generate out --style {"noise":"a"}', "^generate: style: expected float, got {.noise.: .a.}$"),
-        ("weights frobnicate", "^weights: action: expected list or verify, got frobnicate$"),
+        ("weights frobnicate", "^weights: action: expected list or verify or fetch, got frobnicate$"),
         ("generate out --held-out --seed 3", "unrecognized arguments: --held_out"),
         ("register out --fixed", "unrecognized arguments: --fixed"),
         ("evaluate a b --seed 3", "evaluate: the following arguments are required: out"),

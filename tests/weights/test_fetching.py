@@ -12,6 +12,7 @@ import pytest
 from cortexgen.cli import run
 from cortexgen.errors import UserError
 from cortexgen.weights import FEATURES, load_features, shipped
+from cortexgen.weights.catalogue import find
 
 
 @pytest.fixture
@@ -63,6 +64,8 @@ def test_what_is_not_as_it_should_be_leaves_nothing(served, folder):
         "other.safetensors": "other.json: can't be fetched .404",
         "large@3.json": "expected https://",
         "large@3.safetensors#md5=1": "after # only sha256=",
+        "x%0a%1b[31m.safetensors": r"x%0a%1b\[31m.safetensors: expected https://",
+        "x%00y.safetensors": "expected https://",
         f"large@3.safetensors#sha256={hashlib.sha256(b'').hexdigest()}": "the card's sha256 is",
     }
     for name, message in cases.items():
@@ -71,7 +74,7 @@ def test_what_is_not_as_it_should_be_leaves_nothing(served, folder):
     file.write_bytes(content[:-1])
     with pytest.raises(UserError, match=r"large@3\.safetensors: damaged, its sha256"):
         run(["weights", "fetch", f"{address}/large@3.safetensors"])
-    for text in ("<html>", "[]", json.dumps(about | {"sha256": ""})):
+    for text in ("<html>", "[]", "[" * 200000, '{"version": 1e999}', json.dumps(about | {"sha256": ""})):
         card.write_text(text)
         with pytest.raises(UserError, match=r"large@3\.json: (not a card of weights|without a sha256)"):
             run(["weights", "fetch", f"{address}/large@3.safetensors"])
@@ -84,6 +87,41 @@ def test_weights_that_are_there_stay(served, folder):
     with pytest.raises(UserError, match="other weights are there already"):
         run(["weights", "fetch", f"{address}/large@3.safetensors"])
     assert (folder / "large@3.safetensors").read_bytes() == b"mine" and not (folder / "large@3.json").exists()
+
+
+def test_a_card_that_is_there_stays_too(served, folder):
+    (folder / "large@3.json").write_text("{}")
+    with pytest.raises(UserError, match="another card is there already"):
+        run(["weights", "fetch", f"{served[1]}/large@3.safetensors"])
+    assert [path.name for path in folder.iterdir()] == ["large@3.json"]
+    assert (folder / "large@3.json").read_text() == "{}"
+
+
+def test_names_of_the_packages_weights_are_for_other_versions(served, folder):
+    root, address = served
+    for name in (FEATURES, f"{FEATURES}@2"):
+        for end in ("json", "safetensors"):
+            shutil.copy(root / f"large@3.{end}", root / f"{name}.{end}")
+    with pytest.raises(UserError, match="the package has weights of that name and version"):
+        run(["weights", "fetch", f"{address}/{FEATURES}.safetensors"])
+    run(["weights", "fetch", f"{address}/{FEATURES}@2.safetensors"])
+    assert find(f"{FEATURES}@2").parent == folder and find(FEATURES) == shipped(FEATURES)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://[::1/x.safetensors", "doi:x.safetensors", "doi:/x.safetensors", "x", "ftp:a"]
+)
+def test_what_is_no_address(address, folder):
+    with pytest.raises(UserError, match=r"expected https://\.\.\./NAME\.safetensors, or doi:"):
+        run(["weights", "fetch", address])
+
+
+def test_a_checksum_in_capitals_is_the_same(served, folder):
+    card = served[0] / "large@3.json"
+    about = json.loads(card.read_text())
+    card.write_text(json.dumps(about | {"sha256": about["sha256"].upper()}))
+    run(["weights", "fetch", f"{served[1]}/large@3.safetensors#sha256={about['sha256']}"])
+    run(["weights", "verify", "large"])
 
 
 def test_the_checksum_that_was_meant(served, folder):
