@@ -24,14 +24,14 @@ from cortexgen.pages.viewer import MOST, Viewer
 from cortexgen.preprocess.outliers import JUDGED_FROM, MEASURES, counts, fence
 
 THUMBNAIL, QUALITY = {1: 1400, 2: 800}, 70  # pixels wide, by columns of a gallery; of JPEG
-ROOM = 6_500_000  # bytes of thumbnails in a page, a third more as base64; brains and their program take 5 MB
+ROOM = 5_000_000  # bytes of thumbnails in a page, a third more as base64; brains and their program take 8 MB
 
 
 def cohort_overview(out: Path, rows: Sequence[Row], steps: Sequence[Mapping[str, Any]]) -> None:
     """Write `preprocess.html` into the output folder: what failed, what is flagged, then everyone; atomically.
 
     The page stands alone. It holds a small picture of each scan's sheet (the PNG that `sheet_path` names, if it is
-    there), the flagged ones first, up to about 9 MB; beyond that, as from each picture, links lead to the PNGs. The
+    there), the flagged ones first, up to about 7 MB; beyond that, as from each picture, links lead to the PNGs. The
     first brains that were written turn and scroll in it.
 
     Arguments:
