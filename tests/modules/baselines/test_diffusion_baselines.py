@@ -109,7 +109,9 @@ def test_a_training_that_diverges_says_so(name, cohort, verb, tmp_path):
         verb("fit", f"baselines/{name}.yaml", *words(name, cohort, tmp_path, 20), *rates)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", ["latentdiffusion", *(pytest.param(name, marks=pytest.mark.slow) for name in ("medsyn", "cdpm"))]
+)
 def test_two_processes_train_as_one(name, cohort, tmp_path):
     """Both of them draw samples of their own; their weights stay the same, and the phases of one are the other's."""
     call = [sys.executable, "-m", "cortexgen", "fit", "--config", f"baselines/{name}.yaml", "--config", CONF]
