@@ -34,7 +34,7 @@ TABLES = {
     "registrations": ("registration", "costs"),
 }
 RECORDS = {"generators": BENCHMARK.with_suffix(""), "registrations": BENCHMARK.with_suffix("") / "registration"}
-ADULTS = {  # of a card's figures: what they are called in the table
+FIELDS = {  # of a card's figures: what they are called in the table
     "generator": "",
     "samples": "N",
     "classes with |d| < 0.2": "classes of 17 with \\|d\\| < .2 of their volume",
@@ -50,8 +50,8 @@ ADULTS = {  # of a card's figures: what they are called in the table
     "copies": "copies",
 }
 CARDS = {
-    "generate-mni152-2mm": ADULTS,
-    "generate-ds002748-2mm": ADULTS,
+    "generate-mni152-2mm": FIELDS,
+    "generate-ds002748-2mm": FIELDS,
     "appearance-mni152-2mm": {
         "cohort": "cohort",
         "set": "set",

@@ -67,7 +67,7 @@ def test_a_page_without_the_place_is_left_as_it_is(tmp_path):
 
 def test_readme_says_what_the_tables_say():
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    sentence = re.search(r"Dice \S+ / \S+ in \d+ s of one core \(greedy \S+ / \S+ in \d+ s\)", text)
+    sentence = re.search(r"Dice \S+ / \S+ in \d+ processor seconds \(greedy \S+ / \S+ in \d+\)", text)
     assert sentence
     found = [float(number) for number in re.findall(r"\.?\d[\d.]*", sentence[0])]
     dice, seconds = {}, {}

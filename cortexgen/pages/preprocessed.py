@@ -104,7 +104,7 @@ def _brains(out: Path, names: Iterable[str]) -> Viewer:
         scans = {}
     viewer = Viewer()
     with suppress(UserError, OSError):
-        viewer.classes = dict(read_label_table(out / "dseg.tsv"))
+        viewer.classes = read_label_table(out / "dseg.tsv")
     for name in dict.fromkeys(names):
         if name in scans and len(viewer.brains) < MOST:
             with suppress(UserError):

@@ -52,8 +52,8 @@ def fetch(address: str) -> Weights:
         about = described(card.with_suffix(SUFFIX))
         if about.problem or not about.sha256:
             raise UserError(f"{_beside(location)}: {'not a card of weights' if about.problem else 'without a sha256'}")
-        base, _, version = path.stem.partition(AT)
-        if base in shipped_names() and described(shipped(base)).version == int(version or about.version):
+        base = path.stem.partition(AT)[0]
+        if base in shipped_names() and described(shipped(base)).version == about.version:
             raise UserError(f"{address}: the package has weights of that name and version; name these differently")
         if checked and checked[1].lower() != about.sha256:
             raise UserError(f"{address}: the card's sha256 is {about.sha256:.12}..., asked was {checked[1]:.12}...")
